@@ -1,0 +1,7 @@
+//! Words shared by every layer: roles and targets, ids, units, secrets, text that came from outside.
+
+pub mod id;
+pub mod role;
+pub mod secret;
+pub mod text;
+pub mod units;

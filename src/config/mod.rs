@@ -1,0 +1,302 @@
+//! The configuration as the rest of pgsplit sees it: checked, complete, with every default filled in.
+//!
+//! [`file`] is what people write, [`check`] turns it into [`Config`] and finds all faults at once, [`report`]
+//! shows a fault at its line. Nothing outside this module knows YAML.
+//!
+//! # Invariants
+//!
+//! - A [`Config`] that exists can be run: no name, address or combination in it needs a second look.
+//! - No text made here, error or `Debug`, shows a password.
+
+pub mod check;
+pub mod file;
+pub mod report;
+pub mod url;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::role::{Role, Target};
+use crate::base::secret::Secret;
+
+/// Everything pgsplit runs by.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Groups of nodes that replicate one another; at least one.
+    pub clusters: Vec<Arc<Cluster>>,
+    /// Where clients connect; at least one.
+    pub listeners: Vec<Arc<Listener>>,
+    /// Where metrics and status are served; `None`: nowhere.
+    pub admin: Option<SocketAddr>,
+    /// What is logged, and how.
+    pub log: Log,
+    /// Threads and drain.
+    pub runtime: Runtime,
+    /// What is allowed but will surprise somebody; shown at start and by `pgsplit check`.
+    pub warnings: Vec<String>,
+}
+
+/// Nodes that replicate one another, and how they are checked.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// `main` unless the file names several.
+    pub name: String,
+    /// In the order of the file; names are unique over all clusters.
+    pub nodes: Vec<Arc<Node>>,
+    /// How the nodes are checked.
+    pub check: Check,
+    /// How sessions to these nodes are set up.
+    pub sessions: Sessions,
+}
+
+/// One `PostgreSQL` server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Unique name; the host part of the address unless the file says otherwise.
+    pub name: String,
+    /// Where it listens.
+    pub addr: NodeAddr,
+    /// The role written in the file; `None`: found out.
+    pub role: Option<Role>,
+    /// 0 to 256; 0: no new sessions.
+    pub weight: u16,
+    /// Only used when no other node fits.
+    pub backup: bool,
+    /// Most sessions at a time; `None`: no limit.
+    pub max_connections: Option<NonZeroU32>,
+}
+
+/// Host and port of a node. The host is resolved again for each check.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NodeAddr {
+    /// Name or address, without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl fmt::Display for NodeAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// An address clients connect to.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Unique name, a metric label.
+    pub name: String,
+    /// Unique address; port 0 lets the system choose.
+    pub bind: SocketAddr,
+    /// Index into [`Config::clusters`].
+    pub cluster: usize,
+    /// Which nodes its sessions go to.
+    pub target: Target,
+    /// How one of several fitting nodes is chosen.
+    pub balance: Balance,
+    /// Most sessions at a time.
+    pub max_connections: NonZeroU32,
+    /// What becomes of a client's request for encryption.
+    pub tls: Tls,
+}
+
+/// How one of several fitting nodes is chosen; `HAProxy`'s words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// The fewest sessions for its weight.
+    Leastconn,
+    /// In turn, by weight.
+    Roundrobin,
+    /// The better of two drawn by weight.
+    Random,
+    /// The first in the file that has room.
+    First,
+    /// The same node for the same client address, as long as it is there.
+    Source,
+}
+
+impl Balance {
+    /// The word for configuration and status.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Leastconn => "leastconn",
+            Self::Roundrobin => "roundrobin",
+            Self::Random => "random",
+            Self::First => "first",
+            Self::Source => "source",
+        }
+    }
+}
+
+/// What becomes of a client's `SSLRequest` or `GSSENCRequest`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// The node answers it; after its yes the session is opaque to pgsplit.
+    Passthrough,
+    /// pgsplit answers no, so that sessions stay readable.
+    Off,
+}
+
+/// How nodes are checked.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// What a check does.
+    pub kind: CheckKind,
+    /// From one check of a node to its next.
+    pub interval: Duration,
+    /// The same while the node is changing state.
+    pub fast_interval: Duration,
+    /// The same while the node is down.
+    pub down_interval: Duration,
+    /// Longest time for one whole check.
+    pub timeout: Duration,
+    /// Good checks in a row that bring a node up.
+    pub rise: NonZeroU32,
+    /// Bad checks in a row that take a node down.
+    pub fall: NonZeroU32,
+    /// Whom to log in as; with [`CheckKind::Startup`] only the name is sent.
+    pub user: String,
+    /// The password, when the node asks for one.
+    pub password: Option<Secret>,
+    /// Which database to log in to.
+    pub dbname: String,
+    /// Shown in `pg_stat_activity` during a check.
+    pub application_name: String,
+    /// Standbys further behind get no new sessions; `None`: never mind.
+    pub max_lag: Option<MaxLag>,
+    /// Whether failures of real sessions and roles seen in client logins count.
+    pub passive: bool,
+}
+
+/// What a check does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckKind {
+    /// Opens a TCP connection.
+    Tcp,
+    /// Sends a startup packet and takes any answer of a living postmaster.
+    Startup,
+    /// Logs in; learns role, version and lag.
+    Login,
+}
+
+impl CheckKind {
+    /// The word for configuration and status.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Startup => "startup",
+            Self::Login => "login",
+        }
+    }
+}
+
+/// How far behind a standby may be: `30s` in the file is time, `16MiB` is log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaxLag {
+    /// Age of the last transaction it has replayed.
+    Time(Duration),
+    /// Bytes of write-ahead log it has not replayed.
+    Bytes(u64),
+}
+
+/// How sessions are set up.
+#[derive(Clone, Debug)]
+pub struct Sessions {
+    /// One TCP connect to a node.
+    pub connect_timeout: Duration,
+    /// How long a connected node may take to its first answer before another one is tried.
+    pub answer_timeout: Duration,
+    /// Other nodes tried before the client sees an error.
+    pub retries: u32,
+    /// How long a client waits when no node fits; zero: not at all.
+    pub queue_timeout: Duration,
+    /// Clients that may wait at a time, for each listener.
+    pub queue_size: u32,
+    /// From accept to the client's complete startup packet.
+    pub startup_timeout: Duration,
+    /// TCP keepalive on both sides; `None`: off.
+    pub keepalive: Option<Keepalive>,
+    /// Sent data that is not acknowledged for this long ends the connection; `None`: the system's default.
+    pub tcp_user_timeout: Option<Duration>,
+}
+
+/// TCP keepalive times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first probe.
+    pub idle: Duration,
+    /// From one probe to the next.
+    pub interval: Duration,
+    /// Unanswered probes that end the connection.
+    pub count: u32,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a `tracing` filter such as `info,pgsplit::session=debug`.
+    pub level: String,
+    /// How a line looks.
+    pub format: LogFormat,
+    /// Which sessions get a line.
+    pub sessions: LogSessions,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// Which sessions get a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogSessions {
+    /// None.
+    Off,
+    /// Those that ended in an error.
+    Errors,
+    /// Each, at its end.
+    End,
+    /// Each, at its start and its end.
+    Both,
+}
+
+/// Threads and drain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runtime {
+    /// Worker threads; zero: one for each core.
+    pub threads: usize,
+    /// How long sessions may go on after SIGTERM.
+    pub drain_timeout: Duration,
+}
+
+/// Why there is no [`Config`].
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file was read and is wrong.
+    #[error("{} faults in the configuration", .0.faults.len())]
+    Invalid(report::Report),
+}
