@@ -1,17 +1,40 @@
 //! The configuration as the rest of pgsplit sees it: checked, complete, with every default filled in.
 //!
-//! [`file`] is what people write, [`check`] turns it into [`Config`] and finds all faults at once, [`report`]
-//! shows a fault at its line. Nothing outside this module knows YAML.
+//! The way of a file, in the order of the modules that do the work:
+//!
+//! 1. `tree`: YAML to a tree in which everything knows its place; `secrets` says what to hide of it
+//! 2. `env`: `${NAME}` filled in
+//! 3. `file`: the keys, read with `table` (one mapping) and `words` (one value)
+//! 4. `check` and `rules`: defaults, and what goes together; `credentials` and `pgpass` find the password
+//! 5. [`report`]: everything that was found, shown at its line
+//!
+//! [`url`] reads connection strings. Nothing outside this module knows YAML.
 //!
 //! # Invariants
 //!
 //! - A [`Config`] that exists can be run: no name, address or combination in it needs a second look.
 //! - No text made here, error or `Debug`, shows a password.
 
-pub mod check;
-pub mod file;
+mod check;
+mod credentials;
+mod env;
+mod file;
+mod finding;
+mod load;
+mod pgpass;
 pub mod report;
+mod rules;
+mod secrets;
+mod source;
+mod table;
+mod tree;
 pub mod url;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+pub use env::Env;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -68,6 +91,8 @@ pub struct Node {
     pub backup: bool,
     /// Most sessions at a time; `None`: no limit.
     pub max_connections: Option<NonZeroU32>,
+    /// The password of the check's login to this node, from `~/.pgpass`; [`Check::password`] comes first.
+    pub password: Option<Secret>,
 }
 
 /// Host and port of a node. The host is resolved again for each check.
@@ -165,7 +190,7 @@ pub struct Check {
     pub fall: NonZeroU32,
     /// Whom to log in as; with [`CheckKind::Startup`] only the name is sent.
     pub user: String,
-    /// The password, when the node asks for one.
+    /// The password, when the node asks for one; `None`: each node may have its own ([`Node::password`]).
     pub password: Option<Secret>,
     /// Which database to log in to.
     pub dbname: String,

@@ -1,0 +1,284 @@
+//! From the file as written to a [`Config`] that can be run: defaults filled in, every rule checked.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::env::{Env, non_empty};
+use super::file::{File, FileCheck, FileCluster, FileKeepalive, FileListener, FileSessions};
+use super::finding::Findings;
+use super::source::Pos;
+use super::table::At;
+use super::words::{self, Word};
+use super::{
+    Balance, Check, CheckKind, Cluster, Config, Keepalive, Listener, Log, LogFormat, LogSessions, MaxLag,
+    Node, Runtime, Sessions, Tls, credentials, rules,
+};
+use crate::base::role::Target;
+
+/// Whom a check without a login names in its startup packet; every server has an opinion on this one.
+const ANY_USER: &str = "postgres";
+/// The default listeners: name, port, target.
+const LISTENERS: [(&str, u16, Target); 2] =
+    [("rw", 6432, Target::Primary), ("ro", 6433, Target::PreferStandby)];
+const ADMIN_PORT: u16 = 8404;
+
+/// Checks `file`. What comes back is only good when nothing was found.
+pub(super) fn check(file: &File, env: Env<'_>, f: &mut Findings<'_>) -> Config {
+    let before = f.count();
+    let clusters: Vec<Cluster> = file.clusters.iter().map(|cluster| check_cluster(cluster, env, f)).collect();
+    let names = rules::node_names(&file.clusters, f);
+    let clusters: Vec<Arc<Cluster>> = clusters
+        .into_iter()
+        .zip(names)
+        .map(|(mut cluster, names)| {
+            for (node, name) in cluster.nodes.iter_mut().zip(names) {
+                Arc::make_mut(node).name = name;
+            }
+            Arc::new(cluster)
+        })
+        .collect();
+    let is_sound = f.count() == before;
+    let host = default_host(env, f);
+    let listeners = check_listeners(file, &clusters, host, f);
+    let admin = check_admin(file, host, env, f);
+    rules::binds(file, &listeners, admin, f);
+    // With a node or a check missing, what follows would only repeat that.
+    if is_sound {
+        rules::roles(file, &clusters, &listeners, f);
+        rules::loops(file, &listeners, f);
+    }
+    Config {
+        clusters,
+        listeners: listeners.into_iter().map(Arc::new).collect(),
+        admin,
+        log: check_log(file, env, f),
+        runtime: Runtime {
+            threads: or(file.threads.as_ref(), 0).try_into().unwrap_or(0),
+            drain_timeout: or(file.drain_timeout.as_ref(), Duration::from_secs(60)),
+        },
+        warnings: Vec::new(),
+    }
+}
+
+fn check_cluster(cluster: &FileCluster, env: Env<'_>, f: &mut Findings<'_>) -> Cluster {
+    let mut nodes: Vec<Node> = cluster
+        .nodes
+        .iter()
+        .filter_map(|node| {
+            Some(Node {
+                name: String::new(),
+                addr: node.addr.as_ref()?.value.clone(),
+                role: node.role.as_ref().and_then(|role| role.value),
+                weight: or(node.weight.as_ref(), 100).try_into().unwrap_or(u16::MAX),
+                backup: or(node.backup.as_ref(), false),
+                max_connections: NonZeroU32::new(or(node.max_connections.as_ref(), 0)),
+                password: None,
+            })
+        })
+        .collect();
+    let check = check_check(cluster, &mut nodes, env, f);
+    rules::nodes(cluster, f);
+    Cluster {
+        name: cluster.name.value.clone(),
+        nodes: nodes.into_iter().map(Arc::new).collect(),
+        check,
+        sessions: check_sessions(&cluster.sessions),
+    }
+}
+
+fn check_check(cluster: &FileCluster, nodes: &mut [Node], env: Env<'_>, f: &mut Findings<'_>) -> Check {
+    let file = &cluster.check;
+    let user = credentials::user(file, env);
+    let password = credentials::password(file, env, f);
+    let kind = file.kind.as_ref().and_then(|kind| kind.value);
+    let kind = kind.unwrap_or(if user.is_some() { CheckKind::Login } else { CheckKind::Startup });
+    let dbname = text_or(file.dbname.as_ref(), "postgres");
+    login_rules(cluster, kind, user.is_some(), f);
+    if let (CheckKind::Login, Some(user), None) = (kind, &user, &password) {
+        credentials::from_pgpass(nodes, &dbname, user, env, f);
+    }
+    let interval = or(file.interval.as_ref(), Duration::from_secs(2));
+    let check = Check {
+        kind,
+        interval,
+        // Never slower than the ordinary rhythm, which somebody may have made faster than these.
+        fast_interval: or(file.fast_interval.as_ref(), Duration::from_millis(500).min(interval)),
+        down_interval: or(file.down_interval.as_ref(), Duration::from_secs(1).min(interval)),
+        timeout: or(file.timeout.as_ref(), Duration::from_secs(1)),
+        rise: at_least_one(file.rise.as_ref(), 2),
+        fall: at_least_one(file.fall.as_ref(), 3),
+        user: user.unwrap_or_else(|| ANY_USER.to_owned()),
+        password,
+        dbname,
+        application_name: text_or(file.application_name.as_ref(), "pgsplit-check"),
+        max_lag: file.max_lag.as_ref().and_then(|lag| lag.value),
+        passive: or(file.passive.as_ref(), true),
+    };
+    rules::check_times(cluster, &check, f);
+    check
+}
+
+/// What only works with a login.
+fn login_rules(cluster: &FileCluster, kind: CheckKind, has_user: bool, f: &mut Findings<'_>) {
+    let file: &FileCheck = &cluster.check;
+    if let Some(written) = file.kind.as_ref().filter(|_| kind == CheckKind::Login && !has_user) {
+        f.fault(&written.path, written.at, "login needs `user`: whom should checks log in as");
+    }
+    if kind == CheckKind::Login {
+        return;
+    }
+    if let Some(lag) = file.max_lag.as_ref().filter(|lag: &&At<Option<MaxLag>>| lag.value.is_some()) {
+        let message = format!("needs checks of type login, and these are of type {}", kind.as_str());
+        f.fault(&lag.path, lag.at, &message).help("set check.user");
+    }
+    let password = file.password.as_ref().filter(|password| !password.value.is_empty());
+    if let Some(password) = password {
+        let message = format!("is never sent: checks are of type {}", kind.as_str());
+        f.warning(&password.path, password.at, &message);
+    }
+}
+
+fn check_sessions(file: &FileSessions) -> Sessions {
+    let default = Keepalive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 3 };
+    let keepalive = match &file.keepalive {
+        None => Some(default),
+        Some(FileKeepalive::Off) => None,
+        Some(FileKeepalive::On { idle, interval, count }) => Some(Keepalive {
+            idle: or(idle.as_ref(), default.idle),
+            interval: or(interval.as_ref(), default.interval),
+            count: or(count.as_ref(), default.count),
+        }),
+    };
+    let tcp_user_timeout = or(file.tcp_user_timeout.as_ref(), Duration::from_secs(30));
+    Sessions {
+        connect_timeout: or(file.connect_timeout.as_ref(), Duration::from_secs(3)),
+        answer_timeout: or(file.answer_timeout.as_ref(), Duration::from_secs(1)),
+        retries: or(file.retries.as_ref(), 3),
+        queue_timeout: or(file.queue_timeout.as_ref(), Duration::from_secs(10)),
+        queue_size: or(file.queue_size.as_ref(), 1000),
+        startup_timeout: or(file.startup_timeout.as_ref(), Duration::from_secs(60)),
+        keepalive,
+        tcp_user_timeout: (!tcp_user_timeout.is_zero()).then_some(tcp_user_timeout),
+    }
+}
+
+fn check_listeners(
+    file: &File,
+    clusters: &[Arc<Cluster>],
+    host: IpAddr,
+    f: &mut Findings<'_>,
+) -> Vec<Listener> {
+    let Some(written) = &file.listeners else {
+        if let [_, second, ..] = file.clusters.as_slice() {
+            let message = "several clusters need listeners: only for a single one there are default ones";
+            f.fault("listeners", second.name.at, message)
+                .help("give each listener `name`, `bind`, `cluster` and `target`");
+        }
+        let default = |(name, port, target): (&str, u16, Target)| Listener {
+            name: name.to_owned(),
+            bind: SocketAddr::new(host, port),
+            cluster: 0,
+            target,
+            balance: Balance::Leastconn,
+            max_connections: at_least_one(None, 1000),
+            tls: Tls::Passthrough,
+        };
+        return LISTENERS.into_iter().map(default).collect();
+    };
+    if written.value.is_empty() && f.count() == 0 {
+        f.fault(
+            &written.path,
+            written.at,
+            "there are none: write at least one, or leave the key out for the default two",
+        );
+    }
+    rules::listener_names(&written.value, f);
+    written.value.iter().filter_map(|listener| check_listener(listener, clusters, f)).collect()
+}
+
+fn check_listener(file: &FileListener, clusters: &[Arc<Cluster>], f: &mut Findings<'_>) -> Option<Listener> {
+    let cluster = match &file.cluster {
+        Some(name) => {
+            let found = clusters.iter().position(|cluster| cluster.name == name.value);
+            if found.is_none() {
+                let known: Vec<&str> = clusters.iter().map(|cluster| cluster.name.as_str()).collect();
+                let message = format!("no cluster is named `{}`; there is {}", name.value, words_or(&known));
+                f.fault(&name.path, name.at, &message);
+            }
+            found
+        }
+        None if clusters.len() == 1 => Some(0),
+        None => {
+            let main = clusters.iter().position(|cluster| cluster.name == "main");
+            if main.is_none() && !clusters.is_empty() {
+                f.fault(&file.path, file.at, "has no `cluster`, and none is named `main`");
+            }
+            main
+        }
+    };
+    // The index is only kept by a configuration without faults.
+    Some(Listener {
+        name: file.name.as_ref()?.value.clone(),
+        bind: file.bind.as_ref()?.value,
+        cluster: cluster?,
+        target: or(file.target.as_ref(), Target::Primary),
+        balance: or(file.balance.as_ref(), Balance::Leastconn),
+        max_connections: at_least_one(file.max_connections.as_ref(), 1000),
+        tls: or(file.tls.as_ref(), Tls::Passthrough),
+    })
+}
+
+fn check_admin(file: &File, host: IpAddr, env: Env<'_>, f: &mut Findings<'_>) -> Option<SocketAddr> {
+    let default = Some(SocketAddr::new(host, ADMIN_PORT));
+    from_env("PGSPLIT_ADMIN", &words::ADMIN_BIND, env, f).unwrap_or_else(|| or(file.admin.as_ref(), default))
+}
+
+fn check_log(file: &File, env: Env<'_>, f: &mut Findings<'_>) -> Log {
+    Log {
+        level: from_env("PGSPLIT_LOG", &words::LOG_LEVEL, env, f)
+            .unwrap_or_else(|| text_or(file.log_level.as_ref(), "info")),
+        format: from_env("PGSPLIT_LOG_FORMAT", &words::LOG_FORMAT, env, f)
+            .unwrap_or_else(|| or(file.log_format.as_ref(), LogFormat::Auto)),
+        sessions: or(file.log_sessions.as_ref(), LogSessions::End),
+    }
+}
+
+/// Where the default addresses are: a container sets `PGSPLIT_BIND=0.0.0.0`.
+fn default_host(env: Env<'_>, f: &mut Findings<'_>) -> IpAddr {
+    let host: Word<IpAddr> = Word { what: "an IP address", parse: words::bind_host };
+    from_env("PGSPLIT_BIND", &host, env, f).unwrap_or(Ipv4Addr::LOCALHOST.into())
+}
+
+fn from_env<T>(name: &str, word: &Word<T>, env: Env<'_>, f: &mut Findings<'_>) -> Option<T> {
+    match (word.parse)(&non_empty(env, name)?) {
+        Ok(value) => Some(value),
+        Err(message) => {
+            f.fault(name, Pos::NOWHERE, &message);
+            None
+        }
+    }
+}
+
+fn or<T: Clone>(written: Option<&At<T>>, default: T) -> T {
+    written.map_or(default, |written| written.value.clone())
+}
+
+/// An empty text is the same as none.
+fn text_or(written: Option<&At<String>>, default: &str) -> String {
+    written
+        .map(|written| written.value.clone())
+        .filter(|text| !text.is_empty())
+        .unwrap_or_else(|| default.to_owned())
+}
+
+/// Zero never gets here: the words for these keys refuse it.
+fn at_least_one(written: Option<&At<u32>>, default: u32) -> NonZeroU32 {
+    NonZeroU32::new(or(written, default)).unwrap_or(NonZeroU32::MIN)
+}
+
+fn words_or(words: &[&str]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+    super::table::listed(&quoted.iter().map(String::as_str).collect::<Vec<_>>(), "and")
+}

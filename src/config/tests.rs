@@ -1,0 +1,453 @@
+//! Whole configurations. Each file in `tests/config/` holds an input and, below the line `# expect`, what must
+//! come out, to the letter. `PGSPLIT_BLESS=1 cargo test config` writes what comes out into them; read the diff.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::report::Report;
+use super::{Config, ConfigError, MaxLag, file};
+use crate::base::secret::Secret;
+
+/// A password that must be in nothing that is printed.
+const CANARY: &str = "hunter2";
+
+fn env(name: &str) -> Option<String> {
+    let value = match name {
+        "LB_PASSWORD" | "SECRET" => CANARY,
+        "SECRET_NUMBER" => "4711",
+        "WEIGHT" => "50",
+        "INTERVAL" => "3s",
+        "YES" => "yes",
+        "DB" => "db7:6000",
+        "NESTED" => "${WEIGHT}",
+        "EMPTY" => "",
+        _ => return None,
+    };
+    Some(value.to_owned())
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::from_yaml(text, "config.yaml", &env)
+}
+
+fn faults(text: &str) -> Report {
+    match parse(text) {
+        Err(ConfigError::Invalid(report)) => report,
+        other => panic!("{text}: expected faults, got {other:?}"),
+    }
+}
+
+/// A configuration in a few lines, for reading.
+fn summary(config: &Config) -> String {
+    let mut out = String::new();
+    for l in &config.listeners {
+        let cluster = &config.clusters[l.cluster].name;
+        let (target, balance) = (l.target, l.balance.as_str());
+        let _ = writeln!(
+            out,
+            "listener {} {} -> {cluster} {target} {balance} {} {:?}",
+            l.name, l.bind, l.max_connections, l.tls
+        );
+    }
+    for cluster in &config.clusters {
+        for n in &cluster.nodes {
+            let role = n.role.map_or("auto", crate::base::role::Role::as_str);
+            let _ = writeln!(
+                out,
+                "{}: node {} {} {role} weight {} backup {} max {:?}",
+                cluster.name, n.name, n.addr, n.weight, n.backup, n.max_connections
+            );
+        }
+        let c = &cluster.check;
+        let _ = writeln!(
+            out,
+            "{}: check {} as {} password {:?} every {:?}/{:?}/{:?} lag {:?}",
+            cluster.name,
+            c.kind.as_str(),
+            c.user,
+            c.password,
+            c.interval,
+            c.fast_interval,
+            c.down_interval,
+            c.max_lag
+        );
+    }
+    let _ = writeln!(out, "admin {:?}", config.admin);
+    for warning in &config.warnings {
+        let _ = writeln!(out, "warning {warning}");
+    }
+    out
+}
+
+fn outcome(input: &str) -> String {
+    match parse(input) {
+        Ok(config) => summary(&config),
+        Err(ConfigError::Invalid(report)) => format!("{}\n{}", report.lines(), report.blocks()),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn golden_files() {
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(root().join("tests/config")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() > 10);
+    let mut wrong = Vec::new();
+    for path in files {
+        let text = fs::read_to_string(&path).unwrap();
+        let (input, expected) = text.split_once("# expect\n").unwrap_or((&text, ""));
+        let came = outcome(input);
+        assert!(!came.contains(CANARY), "{}: {came}", path.display());
+        let commented: String =
+            came.lines().map(|line| format!("# {line}").trim_end().to_owned() + "\n").collect();
+        if std::env::var_os("PGSPLIT_BLESS").is_some() {
+            fs::write(&path, format!("{input}# expect\n{commented}")).unwrap();
+        } else if commented != expected {
+            wrong.push(format!("{}:\n{commented}", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_secret_is_in_no_error_and_no_debug() {
+    let failing = [
+        "check: {user: lb, password: hunter2, intervall: 2s}",
+        "check: {user: lb, intervall: 2s, password: hunter2}",
+        "check: {user: lb, pasword: hunter2}",
+        "check:\n  passwd: hunter2",
+        "check:\n  password: [hunter2, 'x hunter2']",
+        "check:\n  password: {hunter2: hunter2}",
+        "check: {password: {a: hunter2}, x: y}",
+        "check:\n  password:\n    - hunter2\n    - b",
+        "check:\n  password: hunter2\n  password: hunter2",
+        "check:\n  password: hunter2: x",
+        "check:\n  password: \"hunter2",
+        "check:\n  password: 'hunter2'x",
+        "check:\n\tpassword: hunter2",
+        "check:\n  password: |\n    hunter2\n   hunter2\n  x",
+        "check:\n  password: |\n    hunter2\n    hunter2\n  rol: x",
+        "check:\n  password: >-\n   hunter2\n hunter2: x",
+        "check:\n  password: \"a\n   hunter2\n   b\"\n  rol: x",
+        "check:\n  password: !!int hunter2",
+        "check:\n  password: &p hunter2\n  rise: *p",
+        "check:\n  ? password\n  : hunter2\n  rol: x",
+        "check:\n  ? password\n  : hunter2: x",
+        "check:\n  \"password\": hunter2\n  \"password\": hunter2",
+        "check: {user: lb, password: hunter2, password: hunter2}",
+        "token: hunter2",
+        "admin: {token: hunter2}",
+        "admin: {api_key: hunter2}",
+        "listeners: [{name: a, bind: b, tls: {key: hunter2}}]",
+        "nodes: ['postgres://u:hunter2@db1/app']",
+        "nodes: [{addr: 'postgres://u:hunter2@db1/app'}]",
+        "nodes: [{addr: \"host=db1 password=hunter2\"}]",
+        "nodes: postgres://u:hunter2@db1/app",
+        "postgres://u:hunter2@db1/app: x",
+        "check: {interval: \"${SECRET}\"}",
+        "check: {rise: \"${SECRET_NUMBER}\"}\nnodes: [\"${SECRET}:${SECRET}\"]",
+        "check: {type: \"${SECRET}\", max_lag: \"${SECRET}\", sslmode: \"${SECRET}\", passive: \"${SECRET}\"}",
+        "check: {password: \"${MISSING:?no}hunter2\"}",
+        "check: {password: \"hunter2${\"}",
+        "check: {password: hunter2, password_file: x}",
+        "password: hunter2\n\u{1}",
+        "password: \"hunter2\\z\"",
+        "password: %hunter2",
+        "password: @hunter2",
+        "password: `hunter2",
+        "password: *hunter2",
+        "check: {password: hunter2\n  x: y",
+    ];
+    for text in failing {
+        let report = faults(text);
+        assert!(!report.faults.is_empty(), "{text}");
+        for shown in [report.lines(), report.blocks(), format!("{report:?}"), format!("{report}")] {
+            assert!(!shown.contains(CANARY) && !shown.contains("4711"), "{text}\n{shown}");
+        }
+        for fault in &report.faults {
+            assert!(fault.place.is_some_and(|(line, column)| line > 0 && column > 0), "{text}\n{fault:?}");
+        }
+    }
+    let config = parse("nodes: [db1]\ncheck: {user: lb, password: hunter2}").unwrap();
+    assert_eq!(config.clusters[0].check.password.as_ref().map(Secret::expose), Some(CANARY));
+    assert!(!format!("{config:?}").contains(CANARY));
+}
+
+#[test]
+fn a_password_is_taken_as_written() {
+    for (written, expected) in [
+        ("1234", "1234"),
+        ("0123", "0123"),
+        ("1e3", "1e3"),
+        ("0x1F", "0x1F"),
+        ("off", "off"),
+        ("'a: #b'", "a: #b"),
+        ("\"${LB_PASSWORD}\"", CANARY),
+        ("${NESTED}", "${WEIGHT}"),
+        ("a$$b$c", "a$b$c"),
+        ("1_000", "1_000"),
+        ("-.inf", "-.inf"),
+    ] {
+        let config = parse(&format!("nodes: [db1]\ncheck: {{user: lb, password: {written}}}"));
+        let config = config.unwrap_or_else(|error| panic!("{written}: {error:?}"));
+        assert_eq!(config.clusters[0].check.password.as_ref().map(Secret::expose), Some(expected));
+    }
+}
+
+#[test]
+fn numbers_and_times_may_come_from_the_environment() {
+    let config = parse(
+        "nodes: [{addr: \"${DB}\", role: primary, weight: \"${WEIGHT}\", backup: '${YES}'}]\n\
+         check: {interval: \"${INTERVAL}\", rise: \"${MISSING:-5}\"}\nadmin: {bind: \"${EMPTY}\"}",
+    )
+    .unwrap();
+    let node = &config.clusters[0].nodes[0];
+    assert_eq!((node.addr.to_string().as_str(), node.weight, node.backup), ("db7:6000", 50, true));
+    assert_eq!(config.clusters[0].check.interval, Duration::from_secs(3));
+    assert_eq!(config.clusters[0].check.rise.get(), 5);
+    assert_eq!(config.admin, None);
+}
+
+#[test]
+fn environment_overrides() {
+    let env = |name: &str| {
+        let value = match name {
+            "PGSPLIT_BIND" => "0.0.0.0",
+            "PGSPLIT_LOG" => "debug",
+            "PGSPLIT_LOG_FORMAT" => "json",
+            "PGSPLIT_CHECK_USER" => "lb",
+            "PGSPLIT_CHECK_PASSWORD" => CANARY,
+            _ => return None,
+        };
+        Some(value.to_owned())
+    };
+    let config = Config::from_yaml("nodes: [db1]\nlog: {level: warn}", "c", &env).unwrap();
+    let binds: Vec<String> = config.listeners.iter().map(|l| l.bind.to_string()).collect();
+    assert_eq!(binds, ["0.0.0.0:6432", "0.0.0.0:6433"]);
+    assert_eq!(config.admin.unwrap().to_string(), "0.0.0.0:8404");
+    assert_eq!(config.log.level, "debug");
+    assert_eq!(config.clusters[0].check.user, "lb");
+    assert_eq!(config.clusters[0].check.password.as_ref().map(Secret::expose), Some(CANARY));
+
+    let off = |name: &str| (name == "PGSPLIT_ADMIN").then(|| "off".to_owned());
+    assert_eq!(Config::from_yaml("nodes: [{addr: db1, role: primary}]", "c", &off).unwrap().admin, None);
+    let bad = |name: &str| (name.starts_with("PGSPLIT_")).then(|| "loud".to_owned());
+    let Err(ConfigError::Invalid(report)) = Config::from_yaml("nodes: [db1]", "c", &bad) else { panic!() };
+    let paths: Vec<&str> = report.faults.iter().map(|fault| fault.path.as_str()).collect();
+    assert_eq!(paths, ["PGSPLIT_BIND", "PGSPLIT_ADMIN", "PGSPLIT_LOG", "PGSPLIT_LOG_FORMAT"]);
+}
+
+#[test]
+fn a_password_file_loses_its_last_newline() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().join("config.yaml");
+    let secret = dir.path().join("pw");
+    fs::write(&at, "nodes: [db1]\ncheck: {user: lb, password_file: pw}\n").unwrap();
+    let none = |_: &str| None;
+    assert!(matches!(Config::load(&at, &none), Err(ConfigError::Invalid(_))));
+    fs::write(&secret, "hunter2\n\n").unwrap();
+    set_mode(&secret, 0o600);
+    let config = Config::load(&at, &none).unwrap();
+    assert_eq!(config.clusters[0].check.password.as_ref().map(Secret::expose), Some("hunter2\n"));
+    assert!(config.warnings.is_empty());
+    set_mode(&secret, 0o644);
+    let config = Config::load(&at, &none).unwrap();
+    assert_eq!(config.warnings.len(), 1);
+    assert!(
+        config.warnings[0].contains(":2:35  check.password_file: others may read this file"),
+        "{:?}",
+        config.warnings
+    );
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn pgpass_is_asked_for_each_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pgpass");
+    fs::write(&path, "db1:5432:postgres:lb:one\ndb2:*:*:*:two\n").unwrap();
+    set_mode(&path, 0o600);
+    let env = |name: &str| (name == "PGPASSFILE").then(|| path.display().to_string());
+    let config = Config::from_yaml("nodes: [db1, db2, db3]\ncheck: {user: lb}", "c", &env).unwrap();
+    let found: Vec<Option<&str>> =
+        config.clusters[0].nodes.iter().map(|node| node.password.as_ref().map(Secret::expose)).collect();
+    assert_eq!(found, [Some("one"), Some("two"), None]);
+    let config = Config::from_yaml("nodes: [db1]\ncheck: {user: lb, password: x}", "c", &env).unwrap();
+    assert_eq!(config.clusters[0].nodes[0].password, None);
+}
+
+#[test]
+fn from_a_url() {
+    let none = |_: &str| None;
+    let url = "postgres://lb:hunter2@db1,db2:6000/app?sslmode=prefer&target_session_attrs=read-write";
+    let config = Config::from_url(url, &none).unwrap();
+    assert!(!format!("{config:?}").contains(CANARY));
+    let cluster = &config.clusters[0];
+    assert_eq!(cluster.nodes[1].addr.to_string(), "db2:6000");
+    assert_eq!((cluster.check.user.as_str(), cluster.check.dbname.as_str()), ("lb", "app"));
+    assert_eq!(cluster.check.password.as_ref().map(Secret::expose), Some(CANARY));
+    assert_eq!(config.listeners.len(), 2);
+    for bad in [
+        "postgres://u:hunter2@db1?sslmode=require",
+        "postgres://u:hunter2@db1,db1/",
+        "mysql://u:hunter2@db1",
+        "",
+    ] {
+        let Err(ConfigError::Invalid(report)) = Config::from_url(bad, &none) else { panic!("{bad}") };
+        assert!(!format!("{report:?}{}", report.blocks()).contains(CANARY));
+        assert!(report.lines().starts_with("--from-url  "), "{}", report.lines());
+    }
+}
+
+#[test]
+fn from_nodes() {
+    let env = |name: &str| match name {
+        "USER" => Some("me".to_owned()),
+        "PGPASSWORD" => Some(CANARY.to_owned()),
+        _ => None,
+    };
+    let list = |nodes: &[&str]| {
+        Config::from_nodes(&nodes.iter().map(|&node| node.to_owned()).collect::<Vec<_>>(), &env)
+    };
+    let config = list(&["db1", "db2:6000"]).unwrap();
+    assert_eq!(config.clusters[0].check.user, "me");
+    assert_eq!(config.clusters[0].check.password.as_ref().map(Secret::expose), Some(CANARY));
+    let config = list(&["db1=primary", "db2=replica"]).unwrap();
+    assert_eq!(config.clusters[0].check.kind, super::CheckKind::Startup);
+    assert_eq!(config.clusters[0].check.password, None);
+    for bad in [&["db1=boss"][..], &["db1:x"], &["db1=replica"], &[], &["db1", "db1"]] {
+        assert!(list(bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn times_at_the_extremes() {
+    let check =
+        "nodes: [{addr: db1, role: primary}]\ncheck: {interval: 1ms, timeout: 30d, fall: 1000, rise: 1000}";
+    assert_eq!(parse(check).unwrap().warnings.len(), 1);
+    let config = parse("nodes: [db1]\ncheck: {user: lb, max_lag: 16EiB}");
+    assert!(matches!(
+        config.map(|config| config.clusters[0].check.max_lag),
+        Ok(Some(MaxLag::Bytes(_))) | Err(_)
+    ));
+    for value in ["18446744073709551616", "-1", "1e400", ".nan", "99999999999999999999999s", "4294967296"] {
+        for key in file::CHECK {
+            let _ = parse(&format!("nodes: [db1]\ncheck: {{{key}: {value}}}"));
+        }
+        for key in file::SESSIONS {
+            let _ = parse(&format!("nodes: [db1]\nsessions: {{{key}: {value}}}"));
+        }
+        for key in file::NODE {
+            let _ = parse(&format!("nodes: [{{{key}: {value}}}]"));
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_not_utf8_is_told_where() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.yaml");
+    fs::write(&path, b"nodes:\n  - db\xff1\n").unwrap();
+    let Err(ConfigError::Invalid(report)) = Config::load(&path, &env) else { panic!() };
+    assert_eq!(report.faults[0].place, Some((2, 7)));
+    assert!(matches!(Config::load(&dir.path().join("none"), &env), Err(ConfigError::Read { .. })));
+}
+
+/// All keys, once each.
+fn all_keys() -> Vec<&'static str> {
+    let lists = [
+        file::TOP,
+        file::CLUSTER,
+        file::NODE,
+        file::LISTENER,
+        file::TLS,
+        file::CHECK,
+        file::SESSIONS,
+        file::KEEPALIVE,
+        file::ADMIN,
+        file::LOG,
+        file::RUNTIME,
+    ];
+    lists.concat()
+}
+
+#[test]
+fn every_key_is_in_the_reference_and_in_the_sample() {
+    let docs = fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    let sample = fs::read_to_string(root().join("config.yaml")).unwrap();
+    for key in all_keys() {
+        assert!(docs.contains(&format!("`{key}`")), "docs/configuration.md lacks `{key}`");
+        assert!(sample.contains(&format!("{key}:")), "config.yaml lacks {key}");
+    }
+}
+
+#[test]
+fn the_sample_can_be_run_as_it_is() {
+    let text = fs::read_to_string(root().join("config.yaml")).unwrap();
+    let config = Config::from_yaml(&text, "config.yaml", &|_| None).unwrap();
+    assert_eq!(config.warnings, Vec::<String>::new());
+    assert_eq!(config.listeners.len(), 2);
+}
+
+/// Every key that is commented out shows its default: with all of them in, nothing changes.
+#[test]
+fn the_sample_shows_the_defaults() {
+    let text = fs::read_to_string(root().join("config.yaml")).unwrap();
+    let uncommented: String = text
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if !rest.starts_with(' ') && !rest.is_empty() => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let full = Config::from_yaml(&uncommented, "config.yaml", &|_| None)
+        .unwrap_or_else(|error| panic!("{uncommented}\n{error:?}"));
+    let plain = Config::from_yaml(&text, "config.yaml", &|_| None).unwrap();
+    assert_eq!(format!("{full:?}"), format!("{plain:?}"));
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in "\\PC{0,200}") {
+        let _ = outcome(&text);
+    }
+
+    #[test]
+    fn no_mix_of_yaml_and_keys_panics(parts in proptest::collection::vec(part(), 0..40)) {
+        let _ = outcome(&parts.concat());
+    }
+
+    #[test]
+    fn no_broken_sample_panics(from in 0usize..6000, length in 0usize..200, put in "[\\PC\n]{0,3}") {
+        let mut text = fs::read_to_string(root().join("config.yaml")).unwrap();
+        let from = text.floor_char_boundary(from);
+        let to = text.floor_char_boundary(from + length);
+        text.replace_range(from..to, &put);
+        let _ = outcome(&text);
+    }
+}
+
+fn part() -> impl Strategy<Value = String> {
+    let marks = [
+        "\n", "\n  ", "\n    ", ": ", "- ", "{", "}", "[", "]", ", ", "&a ", "*a", "<<: ", "'", "\"", "${",
+        "}", "#", "|\n", "\t", "0", "-1", "1e999", "2s", "db1:5432", "é", "---\n", "!!int ", "~",
+    ];
+    prop_oneof![
+        proptest::sample::select(marks.to_vec()).prop_map(str::to_owned),
+        proptest::sample::select(all_keys()).prop_map(|key| format!("{key}: ")),
+        proptest::sample::select(all_keys()).prop_map(str::to_owned),
+    ]
+}

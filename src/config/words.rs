@@ -1,0 +1,435 @@
+//! Single values: which text a key takes, and what is said when it gets another.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use super::table::listed;
+use super::{Balance, CheckKind, LogFormat, LogSessions, MaxLag, NodeAddr, Tls};
+use crate::base::role::{Role, Target};
+use crate::base::secret::Secret;
+use crate::base::text::NAME_MAX;
+use crate::base::units::{parse_duration, parse_size};
+
+/// A sort of value.
+pub(super) struct Word<T> {
+    /// `a time such as 2s`: used where the value itself must not be quoted.
+    pub what: &'static str,
+    /// Reads it. The error may quote the text.
+    pub parse: fn(&str) -> Result<T, String>,
+}
+
+/// Longest time accepted anywhere: beyond it a unit was mistaken, and no sum of times can overflow.
+const TIME_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// The port of `PostgreSQL`.
+const DEFAULT_PORT: u16 = 5432;
+
+pub(super) const TEXT: Word<String> = Word { what: "text", parse: |text| Ok(text.to_owned()) };
+pub(super) const SECRET: Word<Secret> = Word { what: "text", parse: |text| Ok(Secret::new(text)) };
+pub(super) const NAME: Word<String> = Word { what: "a name", parse: name };
+pub(super) const YES_NO: Word<bool> = Word { what: "true or false", parse: yes_no };
+pub(super) const TIME: Word<Duration> = Word { what: "a time such as 500ms, 2s or 1m", parse: time };
+/// A time that cannot be off.
+pub(super) const SOME_TIME: Word<Duration> =
+    Word { what: "a time such as 500ms, 2s or 1m", parse: some_time };
+/// A time of which Linux counts whole seconds, 15 bits of them.
+pub(super) const KEEPALIVE_TIME: Word<Duration> =
+    Word { what: "a time from 1s to 32767s", parse: keepalive_time };
+pub(super) const LAG: Word<Option<MaxLag>> =
+    Word { what: "a time such as 30s or a size such as 16MiB", parse: lag };
+pub(super) const ADDR: Word<NodeAddr> = Word { what: "an address such as db1:5432", parse: node_addr };
+pub(super) const BIND: Word<SocketAddr> = Word { what: "an address such as 127.0.0.1:6432", parse: bind };
+pub(super) const ADMIN_BIND: Word<Option<SocketAddr>> = Word {
+    what: "an address such as 127.0.0.1:8404",
+    parse: |text| if is_off(text) || text.is_empty() { Ok(None) } else { bind(text).map(Some) },
+};
+
+pub(super) const WEIGHT: Word<u32> =
+    Word { what: "a whole number from 0 to 256", parse: |t| number(t, 0, 256) };
+pub(super) const NODE_CONNECTIONS: Word<u32> =
+    Word { what: "a whole number from 0 to 1000000", parse: |t| number(t, 0, 1_000_000) };
+pub(super) const CONNECTIONS: Word<u32> =
+    Word { what: "a whole number from 1 to 1000000", parse: |t| number(t, 1, 1_000_000) };
+pub(super) const QUEUE_SIZE: Word<u32> =
+    Word { what: "a whole number from 0 to 1000000", parse: |t| number(t, 0, 1_000_000) };
+pub(super) const TIMES_IN_A_ROW: Word<u32> =
+    Word { what: "a whole number from 1 to 1000", parse: |t| number(t, 1, 1000) };
+pub(super) const RETRIES: Word<u32> =
+    Word { what: "a whole number from 0 to 1000", parse: |t| number(t, 0, 1000) };
+pub(super) const PROBES: Word<u32> =
+    Word { what: "a whole number from 1 to 127", parse: |t| number(t, 1, 127) };
+pub(super) const THREADS: Word<u32> =
+    Word { what: "a whole number from 0 to 1024", parse: |t| number(t, 0, 1024) };
+
+pub(super) const ROLE: Word<Option<Role>> = Word { what: "a role", parse: role };
+pub(super) const TARGET: Word<Target> = Word { what: "a target", parse: target };
+pub(super) const BALANCE: Word<Balance> = Word {
+    what: "a way to balance",
+    parse: |text| {
+        use Balance::{First, Leastconn, Random, Roundrobin, Source};
+        one_of(
+            text,
+            "a way to balance",
+            &[Leastconn, Roundrobin, Random, First, Source].map(|b| (b.as_str(), b)),
+        )
+    },
+};
+pub(super) const TLS_MODE: Word<Tls> = Word { what: "a TLS mode", parse: tls_mode };
+/// `None`: auto.
+pub(super) const CHECK_KIND: Word<Option<CheckKind>> = Word { what: "a type of check", parse: check_kind };
+pub(super) const SSLMODE: Word<()> = Word { what: "an sslmode", parse: sslmode };
+pub(super) const LOG_LEVEL: Word<String> = Word { what: "a log level", parse: log_level };
+pub(super) const LOG_FORMAT: Word<LogFormat> = Word {
+    what: "a log format",
+    parse: |text| {
+        let words = [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
+        one_of(text, "a log format", &words)
+    },
+};
+pub(super) const LOG_SESSIONS: Word<LogSessions> = Word {
+    what: "off, errors, end or both",
+    parse: |text| {
+        use LogSessions::{Both, End, Errors, Off};
+        if is_off(text) {
+            return Ok(Off);
+        }
+        one_of(
+            text,
+            "a choice of sessions",
+            &[("off", Off), ("errors", Errors), ("end", End), ("both", Both)],
+        )
+    },
+};
+
+/// YAML reads a bare `off` or `no` as false; people mean the word.
+pub(super) fn is_off(text: &str) -> bool {
+    ["off", "no", "false"].iter().any(|word| text.eq_ignore_ascii_case(word))
+}
+
+fn yes_no(text: &str) -> Result<bool, String> {
+    if is_off(text) {
+        return Ok(false);
+    }
+    if ["on", "yes", "true"].iter().any(|word| text.eq_ignore_ascii_case(word)) {
+        return Ok(true);
+    }
+    Err(format!("`{text}` is neither true nor false"))
+}
+
+fn number(text: &str, min: u32, max: u32) -> Result<u32, String> {
+    let digits = text.trim();
+    let is_number =
+        !digits.is_empty() && digits.trim_start_matches(['-', '+']).bytes().all(|b| b.is_ascii_digit());
+    if !is_number {
+        return Err(format!("`{text}` is not a whole number from {min} to {max}"));
+    }
+    match digits.parse::<u32>() {
+        Ok(number) if (min..=max).contains(&number) => Ok(number),
+        _ => Err(format!("{digits} is out of range: {min} to {max}")),
+    }
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text)?;
+    if time > TIME_MAX {
+        return Err(format!("`{text}` is longer than 30 days"));
+    }
+    if !time.is_zero() && time < Duration::from_millis(1) {
+        return Err(format!("`{text}` is shorter than 1ms"));
+    }
+    Ok(time)
+}
+
+fn some_time(text: &str) -> Result<Duration, String> {
+    let time = time(text)?;
+    if time.is_zero() { Err("must be more than 0".to_owned()) } else { Ok(time) }
+}
+
+fn keepalive_time(text: &str) -> Result<Duration, String> {
+    let time = time(text)?;
+    if time.subsec_nanos() == 0 && (1..=32767).contains(&time.as_secs()) {
+        return Ok(time);
+    }
+    Err(format!("`{text}` is out of range: whole seconds from 1s to 32767s"))
+}
+
+fn lag(text: &str) -> Result<Option<MaxLag>, String> {
+    let text = text.trim();
+    if text == "0" || is_off(text) {
+        return Ok(None);
+    }
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(format!("`{text}` has no unit: {text}s is time, {text}MiB is log"));
+    }
+    if text.ends_with(['b', 'B']) {
+        let bytes = parse_size(text)?;
+        return Ok((bytes > 0).then_some(MaxLag::Bytes(bytes)));
+    }
+    match time(text) {
+        Ok(time) => Ok((!time.is_zero()).then_some(MaxLag::Time(time))),
+        Err(_) => Err(format!("`{text}` is neither a time such as 30s nor a size such as 16MiB")),
+    }
+}
+
+fn name(text: &str) -> Result<String, String> {
+    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | ':');
+    if text.is_empty() {
+        return Err("must not be empty".to_owned());
+    }
+    if !text.chars().all(is_plain) {
+        return Err(format!("`{text}` is not a name: use letters, digits, `.`, `_`, `-` and `:`"));
+    }
+    if text.len() > NAME_MAX {
+        return Err(format!("is longer than {NAME_MAX} bytes"));
+    }
+    Ok(text.to_owned())
+}
+
+/// A host with an optional port, as in `db1`, `db1:5432` or `[::1]:5432`.
+pub(super) fn node_addr(text: &str) -> Result<NodeAddr, String> {
+    let text = text.trim();
+    if text.contains("://") {
+        return Err("a URL cannot stand here: write host:port, or start with --from-url".to_owned());
+    }
+    if text.starts_with("unix:") || text.starts_with('/') {
+        return Err("Unix sockets are not in this version: write host:port".to_owned());
+    }
+    if text.matches(':').count() > 1 && !text.starts_with('[') {
+        if text.parse::<Ipv6Addr>().is_ok() {
+            return Err(format!("an IPv6 address needs brackets: [{text}]:{DEFAULT_PORT}"));
+        }
+        return Err(format!("`{text}` is not an address such as db1:{DEFAULT_PORT}"));
+    }
+    let (host, port) = split_port(text)?;
+    let port = port.unwrap_or(DEFAULT_PORT);
+    if port == 0 {
+        return Err("port 0 cannot be connected to".to_owned());
+    }
+    Ok(NodeAddr { host: host_name(host)?.to_owned(), port })
+}
+
+/// The host as it may be looked up: a name, an IPv4 address, or an IPv6 address without brackets.
+fn host_name(host: &str) -> Result<&str, String> {
+    let is_v6 = host.contains(':');
+    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let is_good = if is_v6 {
+        host.split('%').next().is_some_and(|address| address.parse::<Ipv6Addr>().is_ok())
+    } else {
+        !host.is_empty() && host.len() <= 253 && host.chars().all(is_plain)
+    };
+    if is_good { Ok(host) } else { Err(format!("`{host}` is not the name or address of a host")) }
+}
+
+/// Host without brackets, and port.
+fn split_port(text: &str) -> Result<(&str, Option<u16>), String> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, rest) =
+                rest.split_once(']').ok_or_else(|| format!("`{text}` has no closing bracket"))?;
+            if !host.contains(':') {
+                return Err(format!("`{text}`: only an IPv6 address stands in brackets"));
+            }
+            match rest.strip_prefix(':') {
+                Some(port) => (host, Some(port)),
+                None if rest.is_empty() => (host, None),
+                None => return Err(format!("`{text}`: after the bracket comes `:` and a port")),
+            }
+        }
+        None => match text.rsplit_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    let Some(port) = port else { return Ok((host, None)) };
+    let is_digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    match port.parse() {
+        Ok(port) if is_digits => Ok((host, Some(port))),
+        _ if is_digits => Err(format!("port {port} is out of range: 0 to 65535")),
+        _ => Err(format!("`{port}` is not a port number")),
+    }
+}
+
+/// An address to listen on.
+pub(super) fn bind(text: &str) -> Result<SocketAddr, String> {
+    let text = text.trim();
+    let without_brackets = text.parse::<Ipv6Addr>().is_ok();
+    if without_brackets {
+        return Err(format!("an IPv6 address needs brackets and a port: [{text}]:6432"));
+    }
+    let (host, port) = split_port(text)?;
+    let port = port.ok_or_else(|| format!("`{text}` has no port: write 127.0.0.1:6432 or *:6432"))?;
+    Ok(SocketAddr::new(bind_host(host)?, port))
+}
+
+/// The host part of an address to listen on.
+pub(super) fn bind_host(host: &str) -> Result<IpAddr, String> {
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    match host {
+        "*" => Ok(Ipv4Addr::UNSPECIFIED.into()),
+        "localhost" => Ok(Ipv4Addr::LOCALHOST.into()),
+        _ => host.parse().map_err(|_| format!("`{host}` is not an IP address, `localhost` or `*`")),
+    }
+}
+
+fn role(text: &str) -> Result<Option<Role>, String> {
+    match text {
+        "auto" => Ok(None),
+        "primary" => Ok(Some(Role::Primary)),
+        "standby" | "replica" => Ok(Some(Role::Standby)),
+        _ => Err(format!("`{text}` is not a role; use auto, primary, standby or replica")),
+    }
+}
+
+fn target(text: &str) -> Result<Target, String> {
+    if text == "replica" {
+        return Ok(Target::Standby);
+    }
+    let found = Target::ALL.into_iter().find(|target| target.as_str() == text);
+    found.ok_or_else(|| {
+        let words = Target::ALL.map(Target::as_str);
+        format!("`{text}` is not a target; use {}", listed(&words, "or"))
+    })
+}
+
+fn tls_mode(text: &str) -> Result<Tls, String> {
+    match text {
+        _ if is_off(text) => Ok(Tls::Off),
+        "passthrough" => Ok(Tls::Passthrough),
+        "terminate" | "require" => Err(format!("`{text}` is not in this version; use passthrough or off")),
+        _ => Err(format!("`{text}` is not a TLS mode; use passthrough or off")),
+    }
+}
+
+fn check_kind(text: &str) -> Result<Option<CheckKind>, String> {
+    match text {
+        "auto" => Ok(None),
+        "tcp" => Ok(Some(CheckKind::Tcp)),
+        "startup" => Ok(Some(CheckKind::Startup)),
+        "login" => Ok(Some(CheckKind::Login)),
+        "query" | "patroni" => {
+            Err(format!("`{text}` is not in this version; use auto, tcp, startup or login"))
+        }
+        _ => Err(format!("`{text}` is not a type of check; use auto, tcp, startup or login")),
+    }
+}
+
+/// libpq's words. Those that promise encryption are refused: a check that quietly went without would be worse.
+pub(super) fn sslmode(text: &str) -> Result<(), String> {
+    match text {
+        "disable" | "prefer" => Ok(()),
+        "require" | "verify-ca" | "verify-full" => Err(format!(
+            "`{text}` cannot be kept: checks in this version do not speak TLS; use prefer or disable"
+        )),
+        "allow" => {
+            Err("`allow` is refused: it promises no more than prefer and asks for TLS last; use prefer"
+                .to_owned())
+        }
+        _ => Err(format!("`{text}` is not an sslmode; use prefer or disable")),
+    }
+}
+
+fn log_level(text: &str) -> Result<String, String> {
+    let levels = ["error", "warn", "info", "debug", "trace", "off"];
+    let is_level = |word: &str| levels.iter().any(|level| word.eq_ignore_ascii_case(level));
+    let is_target = |word: &str| {
+        !word.is_empty()
+            && word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '-' | '.'))
+    };
+    let is_directive = |part: &str| match part.rsplit_once('=') {
+        Some((target, level)) => is_target(target) && is_level(level),
+        None => is_level(part),
+    };
+    if text.split(',').map(str::trim).all(is_directive) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "`{text}` is not a log level; use error, warn, info, debug or trace, or info,pgsplit::session=debug"
+    ))
+}
+
+fn one_of<T: Copy>(text: &str, what: &str, words: &[(&str, T)]) -> Result<T, String> {
+    words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
+        let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        format!("`{text}` is not {what}; use {}", listed(&words, "or"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let good = [
+            ("db1", "db1:5432"),
+            ("db1:6000", "db1:6000"),
+            ("[::1]", "[::1]:5432"),
+            ("[fe80::1%eth0]:6000", "[fe80::1%eth0]:6000"),
+            ("10.0.0.1:1", "10.0.0.1:1"),
+        ];
+        for (text, expected) in good {
+            assert_eq!(node_addr(text).unwrap().to_string(), expected);
+        }
+        for text in [
+            "",
+            ":5432",
+            "db1:",
+            "db1:0",
+            "db1:65536",
+            "db1:x",
+            "::1",
+            "a:b:1",
+            "[db1]:1",
+            "[::1",
+            "[::1]x",
+            "d b",
+        ] {
+            assert!(node_addr(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn binds() {
+        let good = [
+            ("*:1", "0.0.0.0:1"),
+            ("localhost:2", "127.0.0.1:2"),
+            ("[::]:0", "[::]:0"),
+            ("10.0.0.1:3", "10.0.0.1:3"),
+        ];
+        for (text, expected) in good {
+            assert_eq!(bind(text).unwrap().to_string(), expected);
+        }
+        for text in ["", "6432", ":6432", "db1:6432", "127.0.0.1", "::1", "*:70000", "*"] {
+            assert!(bind(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn lags() {
+        assert_eq!(lag("30s"), Ok(Some(MaxLag::Time(Duration::from_secs(30)))));
+        assert_eq!(lag("16MiB"), Ok(Some(MaxLag::Bytes(16 << 20))));
+        assert_eq!(lag("0"), Ok(None));
+        assert_eq!(lag("5").unwrap_err(), "`5` has no unit: 5s is time, 5MiB is log");
+        assert!(lag("many").is_err());
+    }
+
+    #[test]
+    fn numbers_at_the_ends() {
+        assert_eq!(number("256", 0, 256), Ok(256));
+        for text in ["257", "-1", "99999999999999999999999999"] {
+            assert_eq!(number(text, 0, 256).unwrap_err(), format!("{text} is out of range: 0 to 256"));
+        }
+        for text in ["", "1.5", "heavy", "-", "0x10"] {
+            assert!(number(text, 0, 256).is_err(), "{text}");
+        }
+        assert!(time("584942417355y").is_err());
+        assert!(time("99999999999999999999s").is_err());
+        assert!(time("1ns").is_err());
+    }
+
+    #[test]
+    fn log_levels() {
+        assert!(log_level("info,pgsplit::session=debug").is_ok());
+        assert!(log_level("loud").is_err());
+        assert!(log_level("").is_err());
+    }
+}
