@@ -1,7 +1,7 @@
 //! `${NAME}` in values.
 
 use super::finding::Findings;
-use super::tree::{Kind, Scalar, Value};
+use super::tree::{Kind, Value};
 
 /// How an environment variable is looked up. Passed in, so that a test needs no environment.
 pub type Env<'e> = &'e dyn Fn(&str) -> Option<String>;
@@ -29,7 +29,7 @@ pub(super) fn expand_all(value: &mut Value, path: &str, env: Env<'_>, findings: 
         Kind::Scalar(scalar) => match expand(&scalar.text, env) {
             Ok(Some(text)) => {
                 let written = std::mem::replace(&mut scalar.text, text);
-                *scalar = Scalar { text: std::mem::take(&mut scalar.text), written: Some(written) };
+                scalar.written.get_or_insert(written);
             }
             Ok(None) => (),
             Err(message) => {

@@ -79,6 +79,8 @@ pub(super) struct FileCluster {
     pub nodes_at: Pos,
     pub check: FileCheck,
     pub sessions: FileSessions,
+    /// Whether nothing in it is wrong, so that rules about the whole say something new.
+    pub is_sound: bool,
 }
 
 /// One entry of `nodes`.
@@ -207,7 +209,6 @@ fn read_cluster(table: &Table<'_>, name: At<String>, prefix: String, f: &mut Fin
     let list = table.list("nodes", f);
     let nodes = list.as_ref().map(|list| entries(list, f, read_node)).unwrap_or_default();
     let above = if name.at.line > 0 { name.at } else { Pos { line: 1, column: 1, width: 1 } };
-    let above = if f.source().text().is_empty() { Pos::NOWHERE } else { above };
     let nodes_at = table.key_at("nodes").unwrap_or(above);
     if nodes.is_empty() && f.count() == before {
         f.fault(
@@ -220,7 +221,8 @@ fn read_cluster(table: &Table<'_>, name: At<String>, prefix: String, f: &mut Fin
     let sessions = section(table, "sessions", SESSIONS, f)
         .map(|sessions| read_sessions(&sessions, f))
         .unwrap_or_default();
-    FileCluster { name, prefix, nodes, nodes_at, check, sessions }
+    let is_sound = f.count() == before && !table.has_unknown;
+    FileCluster { name, prefix, nodes, nodes_at, check, sessions, is_sound }
 }
 
 fn read_node(value: &Value, path: &str, f: &mut Findings<'_>) -> Option<FileNode> {
@@ -239,7 +241,7 @@ fn read_node(value: &Value, path: &str, f: &mut Findings<'_>) -> Option<FileNode
         Kind::Map(_) => {
             let table = Table::open(value, path, NODE, f)?;
             node.addr = table.get("addr", &words::ADDR, f);
-            if table.value("addr").is_none() {
+            if table.value("addr").is_none() && !table.has_unknown {
                 f.fault(path, table.at, "has no `addr`");
             }
             node.name = table.get("name", &words::NAME, f);
@@ -259,7 +261,7 @@ fn read_node(value: &Value, path: &str, f: &mut Findings<'_>) -> Option<FileNode
 fn read_listener(value: &Value, path: &str, f: &mut Findings<'_>) -> Option<FileListener> {
     let table = Table::open(value, path, LISTENER, f)?;
     for key in ["name", "bind"] {
-        if table.value(key).is_none() {
+        if table.value(key).is_none() && !table.has_unknown {
             f.fault(path, table.at, &format!("has no `{key}`"));
         }
     }

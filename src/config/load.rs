@@ -140,6 +140,7 @@ fn assemble(
         nodes_at: Pos::NOWHERE,
         check,
         sessions: FileSessions::default(),
+        is_sound: findings.count() == 0,
     };
     let file = File { clusters: vec![main], ..File::default() };
     let config = check::check(&file, env, &mut findings);

@@ -109,7 +109,7 @@ impl Fault {
                 out.push_str("...\n");
             }
             if last != Some(excerpt.line) {
-                let _ = writeln!(out, "{:margin$} | {}", excerpt.line, excerpt.text);
+                let _ = writeln!(out, "{:<margin$} | {}", excerpt.line, excerpt.text);
             }
             let is_related = self.related.as_ref().is_some_and(|related| std::ptr::eq(related, *excerpt));
             let mark = if is_related { "-" } else { "^" }.repeat(excerpt.width.max(1));

@@ -123,6 +123,9 @@ fn clashes(a: SocketAddr, b: SocketAddr) -> bool {
 /// A listener whose target no node can ever be known to be would hold every client until it gives up.
 pub(super) fn roles(file: &File, clusters: &[Arc<Cluster>], listeners: &[Listener], f: &mut Findings<'_>) {
     for (index, (cluster, written)) in clusters.iter().zip(&file.clusters).enumerate() {
+        if !written.is_sound {
+            continue;
+        }
         let mut missing: Vec<&str> = Vec::new();
         let targets = listeners.iter().filter(|l| l.cluster == index && l.target.needs_role());
         for target in targets.map(|listener| listener.target) {
@@ -178,7 +181,7 @@ pub(super) fn loops(file: &File, listeners: &[Listener], f: &mut Findings<'_>) {
 
 /// Times of checks that work, but not as one would expect.
 pub(super) fn check_times(cluster: &FileCluster, check: &Check, f: &mut Findings<'_>) {
-    if check.timeout <= check.interval {
+    if check.timeout <= check.interval || !cluster.is_sound {
         return;
     }
     let written = cluster.check.timeout.as_ref().or(cluster.check.interval.as_ref());
@@ -194,5 +197,5 @@ pub(super) fn check_times(cluster: &FileCluster, check: &Check, f: &mut Findings
 }
 
 fn shown(time: Duration) -> String {
-    humantime::format_duration(time).to_string()
+    humantime::format_duration(time).to_string().replace(' ', "")
 }

@@ -42,10 +42,10 @@ impl<'t> Source<'t> {
         self.text
     }
 
-    /// From now on exactly `hidden` is struck out, and passwords in URLs.
-    pub(super) fn understood(&mut self, hidden: Vec<Range<usize>>) {
+    /// From now on `hidden` is struck out, and passwords in URLs; nothing else, if that is the whole text.
+    pub(super) fn understood(&mut self, hidden: Vec<Range<usize>>, is_whole: bool) {
         self.hidden = hidden;
-        self.is_understood = true;
+        self.is_understood = is_whole;
     }
 
     /// A fault at `pos`.
@@ -110,15 +110,14 @@ impl<'t> Source<'t> {
         if let Some(from) = secret_value(line) {
             return Some(from);
         }
-        if looks_like_entry(line) {
-            return None;
-        }
-        // Not a key of its own: the rest of what the nearest key above it began.
-        let above = self.text.lines().take(number.saturating_sub(1)).collect::<Vec<_>>();
-        let owner = above.iter().rev().find(|line| looks_like_entry(line));
-        let is_secret = owner.is_some_and(|owner| secret_value(owner).is_some());
+        // The rest of what the nearest key above it began, if that may go on for several lines.
+        let above: Vec<&str> = self.text.lines().take(number.saturating_sub(1)).collect();
+        let owner = above.iter().rev().find(|line| looks_like_entry(line)).copied().unwrap_or_default();
+        let begun = secret_value(owner).and_then(|from| owner.get(from..)).map(str::trim_start);
+        let goes_on =
+            begun.is_some_and(|value| value.is_empty() || value.starts_with(['|', '>', '"', '\'', '[', '{']));
         let is_explicit = line.trim_start().starts_with([':', '?']);
-        (is_secret || is_explicit).then_some(0)
+        (goes_on || (begun.is_some() && !looks_like_entry(line)) || is_explicit).then_some(0)
     }
 }
 
@@ -160,6 +159,7 @@ mod tests {
             "check: {user: a, \"password\":***"
         );
         assert_eq!(shown("password: |\n  hunter2\n more", 2), "***");
+        assert_eq!(shown("password: >-\n  a\n hunter2: b", 3), "***");
         assert_eq!(shown("? password\n: hunter2", 2), "***");
         assert_eq!(shown("interval: 2s: 3", 1), "interval: 2s: 3");
         assert_eq!(shown("nodes: [postgres://u:hunter2@db1]", 1), "nodes: [postgres://u:***@db1]");
@@ -169,7 +169,7 @@ mod tests {
     fn the_mark_follows_what_is_struck_out() {
         let text = "{password: hunter2, rol: x}\r\n";
         let mut source = Source::new("x", text);
-        source.understood(vec![11..18]);
+        source.understood(vec![11..18], true);
         let excerpt = source.excerpt(Pos { line: 1, column: 21, width: 3 }, "").unwrap();
         assert_eq!(excerpt.text, "{password: ***, rol: x}");
         assert_eq!((excerpt.skip, excerpt.width), (16, 3));

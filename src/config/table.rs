@@ -75,6 +75,8 @@ pub(super) struct Table<'v> {
     pub path: String,
     /// Where the mapping starts.
     pub at: Pos,
+    /// Whether a key in it is unknown; then one that seems to be missing may be there, misspelt.
+    pub has_unknown: bool,
     entries: &'v [(Key, Value)],
 }
 
@@ -97,12 +99,14 @@ impl<'v> Table<'v> {
                 return None;
             }
         };
+        let mut has_unknown = false;
         for (key, _) in entries {
             if !keys.contains(&key.name.as_str()) {
+                has_unknown = true;
                 findings.fault(path, key.at, &unknown(&key.name, keys));
             }
         }
-        Some(Self { path: path.to_owned(), at: value.at, entries })
+        Some(Self { path: path.to_owned(), at: value.at, has_unknown, entries })
     }
 
     /// The full name of a key of this mapping.
@@ -176,7 +180,7 @@ pub(super) fn read<T>(
     }
 }
 
-/// What a variable holds may be a secret meant for another key, so it is not quoted.
+/// What a variable or an alias holds may be a secret meant for another key, so it is not quoted.
 fn blame(scalar: &Scalar, message: String, what: &str) -> String {
     match &scalar.written {
         Some(written) => format!("`{written}` holds something else than {what}"),

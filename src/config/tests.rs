@@ -192,7 +192,7 @@ fn a_password_is_taken_as_written() {
         ("off", "off"),
         ("'a: #b'", "a: #b"),
         ("\"${LB_PASSWORD}\"", CANARY),
-        ("${NESTED}", "${WEIGHT}"),
+        ("'${NESTED}'", "${WEIGHT}"),
         ("a$$b$c", "a$b$c"),
         ("1_000", "1_000"),
         ("-.inf", "-.inf"),
@@ -263,7 +263,7 @@ fn a_password_file_loses_its_last_newline() {
     let config = Config::load(&at, &none).unwrap();
     assert_eq!(config.warnings.len(), 1);
     assert!(
-        config.warnings[0].contains(":2:35  check.password_file: others may read this file"),
+        config.warnings[0].contains(":2:34  check.password_file: others may read this file"),
         "{:?}",
         config.warnings
     );
@@ -408,9 +408,12 @@ fn the_sample_shows_the_defaults() {
     let text = fs::read_to_string(root().join("config.yaml")).unwrap();
     let uncommented: String = text
         .lines()
-        .map(|line| match line.strip_prefix('#') {
-            Some(rest) if !rest.starts_with(' ') && !rest.is_empty() => format!("{rest}\n"),
-            _ => format!("{line}\n"),
+        .map(|line| {
+            // `#key` and `#  key` are keys; `# Text` is for people.
+            let key = line
+                .strip_prefix('#')
+                .filter(|rest| !rest.is_empty() && (!rest.starts_with(' ') || rest.starts_with("  ")));
+            format!("{}\n", key.unwrap_or(line))
         })
         .collect();
     let full = Config::from_yaml(&uncommented, "config.yaml", &|_| None)
@@ -450,4 +453,31 @@ fn part() -> impl Strategy<Value = String> {
         proptest::sample::select(all_keys()).prop_map(|key| format!("{key}: ")),
         proptest::sample::select(all_keys()).prop_map(str::to_owned),
     ]
+}
+
+/// The errors in the reference are those that are really printed.
+#[test]
+fn the_reference_shows_real_errors() {
+    let docs = fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    let text = "\
+nodes:
+  - {addr: db1:5432, rol: primary}
+  - {addr: db2:5432, role: master}
+listeners:
+  - name: rw
+    bind: 127.0.0.1:6432
+  - name: ro
+    bind: 127.0.0.1:6432
+    target: prefer-standby
+sessions: {queue_timeout: 10s, on_down: close}
+check:
+  interval: 2
+  timeout: 800ms
+  user: lb_check
+  password: ${LB_CHECK_PASSWORD}
+";
+    let report = faults(text);
+    for shown in [report.blocks(), report.lines()] {
+        assert!(docs.contains(shown.trim_end()), "docs/configuration.md lacks\n{shown}");
+    }
 }

@@ -37,7 +37,7 @@ pub(super) enum Kind {
 #[derive(Clone, Debug)]
 pub(super) struct Scalar {
     pub text: String,
-    /// As in the file, when `text` comes from the environment and so must not be shown.
+    /// As in the file, when `text` comes from the environment or another place and so must not be shown.
     pub written: Option<String>,
 }
 
@@ -55,14 +55,14 @@ pub(super) struct Key {
 pub(super) fn parse(source: &mut Source<'_>) -> (Option<Value>, Option<Fault>) {
     let text = source.text();
     let error = match read(text, serde_yaml::DuplicateKeyPolicy::Error) {
-        Ok(raw) => return (Some(understand(raw, source)), None),
+        Ok(raw) => return (Some(understand(raw, source, true)), None),
         Err(error) => error,
     };
     let fault = yaml_fault(&error, source);
     let is_duplicate = matches!(error.without_snippet(), serde_yaml::Error::DuplicateMappingKey { .. });
     let raw =
         is_duplicate.then(|| read(text, serde_yaml::DuplicateKeyPolicy::FirstWins)).and_then(Result::ok);
-    (raw.map(|raw| understand(raw, source)), Some(fault))
+    (raw.map(|raw| understand(raw, source, false)), Some(fault))
 }
 
 fn read(
@@ -98,7 +98,12 @@ fn yaml_fault(error: &serde_yaml::Error, source: &Source<'_>) -> Fault {
         }
         _ => "not valid YAML: this cannot stand here".to_owned(),
     };
-    source.fault("", pos, &message)
+    let mut fault = source.fault("", pos, &message);
+    let line = source.text().lines().nth(pos.line.saturating_sub(1)).unwrap_or_default();
+    if line.contains("${") {
+        fault.help("put a value that holds `${` in quotes: YAML reads a bare `{` as a mapping");
+    }
+    fault
 }
 
 fn pos_of(at: &Location, text: &str) -> Pos {
@@ -117,11 +122,11 @@ fn bytes_of(at: &Location) -> Option<Range<usize>> {
 }
 
 /// Gives every number its text back, and finds what must be hidden.
-fn understand(raw: Spanned<Raw>, source: &mut Source<'_>) -> Value {
+fn understand(raw: Spanned<Raw>, source: &mut Source<'_>, is_whole: bool) -> Value {
     let mut builder = Builder { text: source.text(), hidden: Vec::new() };
     let value = builder.value(raw, false);
     let hidden = builder.hidden;
-    source.understood(hidden);
+    source.understood(hidden, is_whole);
     value
 }
 
@@ -135,10 +140,13 @@ impl Builder<'_> {
         let at = pos_of(&raw.referenced, self.text);
         let kind = match raw.value {
             Raw::Null => Kind::Null,
-            Raw::Text(text) => Kind::Scalar(Scalar { text, written: None }),
+            Raw::Text(text) => {
+                Kind::Scalar(Scalar { text, written: self.alias(&raw.referenced, &raw.defined) })
+            }
             Raw::Plain => {
                 let text = bytes_of(&raw.defined).and_then(|range| self.text.get(range)).unwrap_or_default();
-                Kind::Scalar(Scalar { text: text.trim().to_owned(), written: None })
+                let written = self.alias(&raw.referenced, &raw.defined);
+                Kind::Scalar(Scalar { text: text.trim().to_owned(), written })
             }
             Raw::Seq(items) => Kind::Seq(items.into_iter().map(|item| self.value(item, is_secret)).collect()),
             Raw::Map(entries) => Kind::Map(
@@ -162,11 +170,26 @@ impl Builder<'_> {
         Value { at, kind }
     }
 
+    /// The name a value is used by when it stands elsewhere in the file, perhaps as a secret.
+    fn alias(&self, referenced: &Location, defined: &Location) -> Option<String> {
+        let text = || bytes_of(referenced).and_then(|range| self.text.get(range)).unwrap_or("this");
+        (referenced != defined).then(|| text().trim().to_owned())
+    }
+
     fn hide(&mut self, at: &Location) {
         // Whatever has no known end is hidden to the end of the text.
         let range = bytes_of(at).unwrap_or(0..self.text.len());
-        self.hidden.push(range);
+        if !self.text.get(range.clone()).is_some_and(is_only_a_name) {
+            self.hidden.push(range);
+        }
     }
+}
+
+/// Whether a value is a `${NAME}` and nothing else: what it stands for is secret, the name is not.
+fn is_only_a_name(text: &str) -> bool {
+    let text = text.trim_matches(['"', '\'']);
+    let name = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+    name.is_some_and(|name| name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'))
 }
 
 /// The tree as serde builds it. A plain number has no text here, only its place.
