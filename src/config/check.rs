@@ -9,7 +9,7 @@ use super::env::{Env, non_empty};
 use super::file::{File, FileCheck, FileCluster, FileKeepalive, FileListener, FileSessions};
 use super::finding::Findings;
 use super::source::Pos;
-use super::table::At;
+use super::table::Given;
 use super::words::{self, Word};
 use super::{
     Balance, Check, CheckKind, Cluster, Config, Keepalive, Listener, Log, LogFormat, LogSessions, MaxLag,
@@ -129,7 +129,7 @@ fn login_rules(cluster: &FileCluster, kind: CheckKind, has_user: bool, f: &mut F
     if kind == CheckKind::Login {
         return;
     }
-    if let Some(lag) = file.max_lag.as_ref().filter(|lag: &&At<Option<MaxLag>>| lag.value.is_some()) {
+    if let Some(lag) = file.max_lag.as_ref().filter(|lag: &&Given<Option<MaxLag>>| lag.value.is_some()) {
         let message = format!("needs checks of type login, and these are of type {}", kind.as_str());
         f.fault(&lag.path, lag.at, &message).help("set check.user");
     }
@@ -261,12 +261,12 @@ fn from_env<T>(name: &str, word: &Word<T>, env: Env<'_>, f: &mut Findings<'_>) -
     }
 }
 
-fn or<T: Clone>(written: Option<&At<T>>, default: T) -> T {
+fn or<T: Clone>(written: Option<&Given<T>>, default: T) -> T {
     written.map_or(default, |written| written.value.clone())
 }
 
 /// An empty text is the same as none.
-fn text_or(written: Option<&At<String>>, default: &str) -> String {
+fn text_or(written: Option<&Given<String>>, default: &str) -> String {
     written
         .map(|written| written.value.clone())
         .filter(|text| !text.is_empty())
@@ -274,7 +274,7 @@ fn text_or(written: Option<&At<String>>, default: &str) -> String {
 }
 
 /// Zero never gets here: the words for these keys refuse it.
-fn at_least_one(written: Option<&At<u32>>, default: u32) -> NonZeroU32 {
+fn at_least_one(written: Option<&Given<u32>>, default: u32) -> NonZeroU32 {
     NonZeroU32::new(or(written, default)).unwrap_or(NonZeroU32::MIN)
 }
 

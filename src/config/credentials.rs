@@ -9,7 +9,7 @@ use super::file::FileCheck;
 use super::finding::Findings;
 use super::pgpass::{Pgpass, is_open_to_others};
 use super::source::Pos;
-use super::table::At;
+use super::table::Given;
 use crate::base::secret::Secret;
 
 /// A password file larger than this is something else.
@@ -34,7 +34,7 @@ pub(super) fn password(check: &FileCheck, env: Env<'_>, f: &mut Findings<'_>) ->
     from_env.or_else(|| written.map(|password| password.value.clone())).or(from_file)
 }
 
-fn from_file(path: &At<String>, f: &mut Findings<'_>) -> Option<Secret> {
+fn from_file(path: &Given<String>, f: &mut Findings<'_>) -> Option<Secret> {
     // Beside the file that names it, so that it does not matter where pgsplit is started.
     let base = Path::new(&f.source().origin).parent().unwrap_or(Path::new("")).to_owned();
     let full = base.join(&path.value);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::finding::Findings;
 use super::source::Pos;
-use super::table::{At, Table, read};
+use super::table::{Given, Table, read};
 use super::tree::{Key, Kind, Value};
 use super::words::{self, Word};
 use super::{Balance, CheckKind, LogFormat, LogSessions, MaxLag, NodeAddr, Tls};
@@ -59,19 +59,19 @@ pub(super) const RUNTIME: &[&str] = &["threads", "drain_timeout"];
 pub(super) struct File {
     pub clusters: Vec<FileCluster>,
     /// `None`: the two default ones.
-    pub listeners: Option<At<Vec<FileListener>>>,
+    pub listeners: Option<Given<Vec<FileListener>>>,
     /// Outer `None`: left out; inner: switched off.
-    pub admin: Option<At<Option<SocketAddr>>>,
-    pub log_level: Option<At<String>>,
-    pub log_format: Option<At<LogFormat>>,
-    pub log_sessions: Option<At<LogSessions>>,
-    pub threads: Option<At<u32>>,
-    pub drain_timeout: Option<At<Duration>>,
+    pub admin: Option<Given<Option<SocketAddr>>>,
+    pub log_level: Option<Given<String>>,
+    pub log_format: Option<Given<LogFormat>>,
+    pub log_sessions: Option<Given<LogSessions>>,
+    pub threads: Option<Given<u32>>,
+    pub drain_timeout: Option<Given<Duration>>,
 }
 
 /// One entry of `clusters`, or the keys at the top that make the cluster `main`.
 pub(super) struct FileCluster {
-    pub name: At<String>,
+    pub name: Given<String>,
     /// Empty, or `clusters.logs.`: what stands before `nodes` in a fault.
     pub prefix: String,
     pub nodes: Vec<FileNode>,
@@ -87,70 +87,70 @@ pub(super) struct FileCluster {
 pub(super) struct FileNode {
     pub path: String,
     /// `None`: wrong or missing, and reported.
-    pub addr: Option<At<NodeAddr>>,
-    pub name: Option<At<String>>,
-    pub role: Option<At<Option<Role>>>,
-    pub weight: Option<At<u32>>,
-    pub backup: Option<At<bool>>,
-    pub max_connections: Option<At<u32>>,
+    pub addr: Option<Given<NodeAddr>>,
+    pub name: Option<Given<String>>,
+    pub role: Option<Given<Option<Role>>>,
+    pub weight: Option<Given<u32>>,
+    pub backup: Option<Given<bool>>,
+    pub max_connections: Option<Given<u32>>,
 }
 
 /// One entry of `listeners`.
 pub(super) struct FileListener {
     pub path: String,
     pub at: Pos,
-    pub name: Option<At<String>>,
-    pub bind: Option<At<SocketAddr>>,
-    pub cluster: Option<At<String>>,
-    pub target: Option<At<Target>>,
-    pub balance: Option<At<Balance>>,
-    pub max_connections: Option<At<u32>>,
-    pub tls: Option<At<Tls>>,
+    pub name: Option<Given<String>>,
+    pub bind: Option<Given<SocketAddr>>,
+    pub cluster: Option<Given<String>>,
+    pub target: Option<Given<Target>>,
+    pub balance: Option<Given<Balance>>,
+    pub max_connections: Option<Given<u32>>,
+    pub tls: Option<Given<Tls>>,
 }
 
 /// `check`.
 #[derive(Default)]
 pub(super) struct FileCheck {
-    pub kind: Option<At<Option<CheckKind>>>,
-    pub interval: Option<At<Duration>>,
-    pub fast_interval: Option<At<Duration>>,
-    pub down_interval: Option<At<Duration>>,
-    pub timeout: Option<At<Duration>>,
-    pub rise: Option<At<u32>>,
-    pub fall: Option<At<u32>>,
-    pub user: Option<At<String>>,
-    pub password: Option<At<Secret>>,
-    pub password_file: Option<At<String>>,
-    pub dbname: Option<At<String>>,
-    pub application_name: Option<At<String>>,
-    pub max_lag: Option<At<Option<MaxLag>>>,
-    pub passive: Option<At<bool>>,
+    pub kind: Option<Given<Option<CheckKind>>>,
+    pub interval: Option<Given<Duration>>,
+    pub fast_interval: Option<Given<Duration>>,
+    pub down_interval: Option<Given<Duration>>,
+    pub timeout: Option<Given<Duration>>,
+    pub rise: Option<Given<u32>>,
+    pub fall: Option<Given<u32>>,
+    pub user: Option<Given<String>>,
+    pub password: Option<Given<Secret>>,
+    pub password_file: Option<Given<String>>,
+    pub dbname: Option<Given<String>>,
+    pub application_name: Option<Given<String>>,
+    pub max_lag: Option<Given<Option<MaxLag>>>,
+    pub passive: Option<Given<bool>>,
 }
 
 /// `sessions`.
 #[derive(Default)]
 pub(super) struct FileSessions {
-    pub connect_timeout: Option<At<Duration>>,
-    pub answer_timeout: Option<At<Duration>>,
-    pub retries: Option<At<u32>>,
-    pub queue_timeout: Option<At<Duration>>,
-    pub queue_size: Option<At<u32>>,
-    pub startup_timeout: Option<At<Duration>>,
+    pub connect_timeout: Option<Given<Duration>>,
+    pub answer_timeout: Option<Given<Duration>>,
+    pub retries: Option<Given<u32>>,
+    pub queue_timeout: Option<Given<Duration>>,
+    pub queue_size: Option<Given<u32>>,
+    pub startup_timeout: Option<Given<Duration>>,
     pub keepalive: Option<FileKeepalive>,
-    pub tcp_user_timeout: Option<At<Duration>>,
+    pub tcp_user_timeout: Option<Given<Duration>>,
 }
 
 /// `sessions.keepalive`.
 pub(super) enum FileKeepalive {
     Off,
-    On { idle: Option<At<Duration>>, interval: Option<At<Duration>>, count: Option<At<u32>> },
+    On { idle: Option<Given<Duration>>, interval: Option<Given<Duration>>, count: Option<Given<u32>> },
 }
 
 /// Reads the whole tree. What is wrong is reported and left out.
 pub(super) fn read_file(root: &Value, f: &mut Findings<'_>) -> File {
     let Some(top) = Table::open(root, "", TOP, f) else { return File::default() };
     let clusters = read_clusters(&top, f);
-    let listeners = top.list("listeners", f).map(|list| At {
+    let listeners = top.list("listeners", f).map(|list| Given {
         value: entries(&list, f, read_listener),
         at: list.at,
         path: list.path,
@@ -171,7 +171,7 @@ pub(super) fn read_file(root: &Value, f: &mut Findings<'_>) -> File {
 
 fn read_clusters(top: &Table<'_>, f: &mut Findings<'_>) -> Vec<FileCluster> {
     let Some(value) = top.value("clusters").filter(|value| !matches!(value.kind, Kind::Null)) else {
-        let name = At { value: "main".to_owned(), at: Pos::NOWHERE, path: String::new() };
+        let name = Given { value: "main".to_owned(), at: Pos::NOWHERE, path: String::new() };
         return vec![read_cluster(top, name, String::new(), f)];
     };
     for key in CLUSTER {
@@ -200,11 +200,11 @@ fn read_named_cluster(key: &Key, value: &Value, f: &mut Findings<'_>) -> Option<
         f.fault("clusters", key.at, &message);
     }
     let table = Table::open(value, &path, CLUSTER, f)?;
-    let name = At { value: key.name.clone(), at: key.at, path: path.clone() };
+    let name = Given { value: key.name.clone(), at: key.at, path: path.clone() };
     Some(read_cluster(&table, name, format!("{path}."), f))
 }
 
-fn read_cluster(table: &Table<'_>, name: At<String>, prefix: String, f: &mut Findings<'_>) -> FileCluster {
+fn read_cluster(table: &Table<'_>, name: Given<String>, prefix: String, f: &mut Findings<'_>) -> FileCluster {
     let before = f.count();
     let list = table.list("nodes", f);
     let nodes = list.as_ref().map(|list| entries(list, f, read_node)).unwrap_or_default();
@@ -283,7 +283,7 @@ fn read_listener(value: &Value, path: &str, f: &mut Findings<'_>) -> Option<File
     })
 }
 
-fn read_tls(listener: &Table<'_>, f: &mut Findings<'_>) -> Option<At<Tls>> {
+fn read_tls(listener: &Table<'_>, f: &mut Findings<'_>) -> Option<Given<Tls>> {
     let value = listener.value("tls")?;
     let path = listener.path_of("tls");
     if matches!(value.kind, Kind::Scalar(_)) {
@@ -293,7 +293,7 @@ fn read_tls(listener: &Table<'_>, f: &mut Findings<'_>) -> Option<At<Tls>> {
 }
 
 fn read_check(table: &Table<'_>, f: &mut Findings<'_>) -> FileCheck {
-    let _: Option<At<()>> = table.get("sslmode", &words::SSLMODE, f);
+    let _: Option<Given<()>> = table.get("sslmode", &words::SSLMODE, f);
     FileCheck {
         kind: table.get("type", &words::CHECK_KIND, f),
         interval: table.get("interval", &words::SOME_TIME, f),
@@ -338,10 +338,10 @@ fn read_keepalive(sessions: &Table<'_>, f: &mut Findings<'_>) -> Option<FileKeep
     })
 }
 
-fn read_admin(top: &Table<'_>, f: &mut Findings<'_>) -> Option<At<Option<SocketAddr>>> {
+fn read_admin(top: &Table<'_>, f: &mut Findings<'_>) -> Option<Given<Option<SocketAddr>>> {
     let value = top.value("admin")?;
     if matches!(&value.kind, Kind::Scalar(scalar) if words::is_off(&scalar.text)) {
-        return Some(At { value: None, at: value.at, path: "admin".to_owned() });
+        return Some(Given { value: None, at: value.at, path: "admin".to_owned() });
     }
     Table::open(value, "admin", ADMIN, f)?.get("bind", &words::ADMIN_BIND, f)
 }
@@ -351,12 +351,12 @@ fn section<'v>(table: &Table<'v>, key: &str, keys: &[&str], f: &mut Findings<'_>
     Table::open(table.value(key)?, &table.path_of(key), keys, f)
 }
 
-fn get<T>(table: Option<&Table<'_>>, key: &str, word: &Word<T>, f: &mut Findings<'_>) -> Option<At<T>> {
+fn get<T>(table: Option<&Table<'_>>, key: &str, word: &Word<T>, f: &mut Findings<'_>) -> Option<Given<T>> {
     table?.get(key, word, f)
 }
 
 fn entries<T>(
-    list: &At<&[Value]>,
+    list: &Given<&[Value]>,
     f: &mut Findings<'_>,
     read: impl Fn(&Value, &str, &mut Findings<'_>) -> Option<T>,
 ) -> Vec<T> {

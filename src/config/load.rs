@@ -7,7 +7,7 @@ use super::file::{File, FileCheck, FileCluster, FileNode, FileSessions, read_fil
 use super::finding::Findings;
 use super::report::{Fault, Report};
 use super::source::{Pos, Source};
-use super::table::At;
+use super::table::Given;
 use super::url::ConnUrl;
 use super::words::{self, Word};
 use super::{Config, ConfigError, check, tree};
@@ -167,11 +167,11 @@ fn not_utf8(origin: &str, bytes: &[u8], valid: usize) -> ConfigError {
 }
 
 /// A value that was not written in a file.
-fn here<T>(path: &str, value: T) -> At<T> {
-    At { value, at: Pos::NOWHERE, path: path.to_owned() }
+fn here<T>(path: &str, value: T) -> Given<T> {
+    Given { value, at: Pos::NOWHERE, path: path.to_owned() }
 }
 
-fn node(path: &str, addr: Option<At<super::NodeAddr>>) -> FileNode {
+fn node(path: &str, addr: Option<Given<super::NodeAddr>>) -> FileNode {
     FileNode {
         path: path.to_owned(),
         addr,
@@ -183,7 +183,7 @@ fn node(path: &str, addr: Option<At<super::NodeAddr>>) -> FileNode {
     }
 }
 
-fn parsed<T>(path: &str, text: &str, word: &Word<T>, findings: &mut Findings<'_>) -> Option<At<T>> {
+fn parsed<T>(path: &str, text: &str, word: &Word<T>, findings: &mut Findings<'_>) -> Option<Given<T>> {
     match (word.parse)(text) {
         Ok(value) => Some(here(path, value)),
         Err(message) => {

@@ -139,7 +139,11 @@ pub(super) fn roles(file: &File, clusters: &[Arc<Cluster>], listeners: &[Listene
                 continue;
             }
             missing.push(role.as_str());
-            let way = if cluster.check.kind == CheckKind::Login {
+            let way = if written.nodes_at == Pos::NOWHERE {
+                format!(
+                    "write one as HOST:PORT={role}, or set PGSPLIT_CHECK_USER so that roles can be found out"
+                )
+            } else if cluster.check.kind == CheckKind::Login {
                 "one must have that role, or `auto`".to_owned()
             } else {
                 format!("give one `role: {role}`, or set `check.user` so that roles can be found out")

@@ -169,7 +169,7 @@ mod tests {
     fn the_mark_follows_what_is_struck_out() {
         let text = "{password: hunter2, rol: x}\r\n";
         let mut source = Source::new("x", text);
-        source.understood(vec![11..18], true);
+        source.understood(std::iter::once(11..18).collect(), true);
         let excerpt = source.excerpt(Pos { line: 1, column: 21, width: 3 }, "").unwrap();
         assert_eq!(excerpt.text, "{password: ***, rol: x}");
         assert_eq!((excerpt.skip, excerpt.width), (16, 3));

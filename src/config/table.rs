@@ -7,7 +7,7 @@ use super::words::Word;
 
 /// A value, its place, and the key it was written for.
 #[derive(Clone, Debug)]
-pub(super) struct At<T> {
+pub(super) struct Given<T> {
     pub value: T,
     pub at: Pos,
     pub path: String,
@@ -126,12 +126,12 @@ impl<'v> Table<'v> {
     }
 
     /// The value of `key` as `word`; `None` when it is not there, or wrong and reported.
-    pub(super) fn get<T>(&self, key: &str, word: &Word<T>, findings: &mut Findings<'_>) -> Option<At<T>> {
+    pub(super) fn get<T>(&self, key: &str, word: &Word<T>, findings: &mut Findings<'_>) -> Option<Given<T>> {
         read(self.value(key)?, &self.path_of(key), word, findings)
     }
 
     /// The entries of a list; nothing at all is an empty one.
-    pub(super) fn list(&self, key: &str, findings: &mut Findings<'_>) -> Option<At<&'v [Value]>> {
+    pub(super) fn list(&self, key: &str, findings: &mut Findings<'_>) -> Option<Given<&'v [Value]>> {
         let value = self.value(key)?;
         let path = self.path_of(key);
         let items: &[Value] = match &value.kind {
@@ -148,7 +148,7 @@ impl<'v> Table<'v> {
         };
         // A block list has no mark of its own worth pointing at; its key has.
         let at = self.key_at(key).unwrap_or(value.at);
-        Some(At { value: items, at, path })
+        Some(Given { value: items, at, path })
     }
 }
 
@@ -158,7 +158,7 @@ pub(super) fn read<T>(
     path: &str,
     word: &Word<T>,
     findings: &mut Findings<'_>,
-) -> Option<At<T>> {
+) -> Option<Given<T>> {
     let scalar = match &value.kind {
         Kind::Scalar(scalar) => scalar,
         Kind::Bad => return None,
@@ -172,7 +172,7 @@ pub(super) fn read<T>(
         }
     };
     match (word.parse)(&scalar.text) {
-        Ok(parsed) => Some(At { value: parsed, at: value.at, path: path.to_owned() }),
+        Ok(parsed) => Some(Given { value: parsed, at: value.at, path: path.to_owned() }),
         Err(message) => {
             findings.fault(path, value.at, &blame(scalar, message, word.what));
             None

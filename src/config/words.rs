@@ -23,8 +23,10 @@ const TIME_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// The port of `PostgreSQL`.
 const DEFAULT_PORT: u16 = 5432;
 
-pub(super) const TEXT: Word<String> = Word { what: "text", parse: |text| Ok(text.to_owned()) };
-pub(super) const SECRET: Word<Secret> = Word { what: "text", parse: |text| Ok(Secret::new(text)) };
+pub(super) const TEXT: Word<String> =
+    Word { what: "text", parse: |text| without_zero(text).map(str::to_owned) };
+pub(super) const SECRET: Word<Secret> =
+    Word { what: "text", parse: |text| without_zero(text).map(Secret::new) };
 pub(super) const NAME: Word<String> = Word { what: "a name", parse: name };
 pub(super) const YES_NO: Word<bool> = Word { what: "true or false", parse: yes_no };
 pub(super) const TIME: Word<Duration> = Word { what: "a time such as 500ms, 2s or 1m", parse: time };
@@ -103,6 +105,11 @@ pub(super) const LOG_SESSIONS: Word<LogSessions> = Word {
 /// YAML reads a bare `off` or `no` as false; people mean the word.
 pub(super) fn is_off(text: &str) -> bool {
     ["off", "no", "false"].iter().any(|word| text.eq_ignore_ascii_case(word))
+}
+
+/// Text that can be sent: on the wire a zero byte ends it.
+fn without_zero(text: &str) -> Result<&str, String> {
+    if text.contains('\0') { Err("holds a zero byte".to_owned()) } else { Ok(text) }
 }
 
 fn yes_no(text: &str) -> Result<bool, String> {
