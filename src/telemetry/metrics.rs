@@ -1,0 +1,260 @@
+//! All figures of one pgsplit.
+//!
+//! # Invariant
+//!
+//! Every accepted connection is counted exactly once more, when it is known what became of it:
+//!
+//! > accepted = rejected + left + cancel requests + ended + active + panicked + opening
+//!
+//! summed over listeners and nodes. *Rejected* and *left* never reached a node, *ended* and *active* did; a
+//! connection that turned out to be a cancel request is neither. *Panicked* stands for a session that broke off
+//! before it was counted elsewhere. *Opening* is what is left over: connections between accept and node. It is
+//! computed, so that a path which forgets to count shows as a figure that never comes back to 0.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge};
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use super::catalog;
+use super::count::{Count, Counts, as_f64};
+use super::labels::CancelResult;
+use super::listener::ListenerMetrics;
+use super::node::NodeMetrics;
+use super::now::Now;
+use super::pair::PairMetrics;
+use super::process;
+use super::registry::Registry;
+use super::render::Families;
+use super::shape::{ListenerShape, Shape};
+use crate::base::id::NodeId;
+
+/// How often [`Metrics::run_upkeep`] wants to be called when nobody scrapes.
+pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// All figures of one pgsplit.
+pub struct Metrics {
+    clusters: Vec<Cluster>,
+    listeners: Vec<Listener>,
+    cancels: Counts<{ CancelResult::ALL.len() }>,
+    panics: Count,
+    opening: Gauge,
+    log_drops: Counter,
+    dropped_lines: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>,
+    /// Takes what is counted for a listener or node that the shape does not have, and is never shown: a wrong
+    /// index must not end a session.
+    nowhere: Nowhere,
+    exporter: PrometheusHandle,
+}
+
+struct Cluster {
+    primaries: Gauge,
+    replicas_up: Gauge,
+    nodes: Vec<Node>,
+}
+
+struct Node {
+    name: String,
+    metrics: NodeMetrics,
+}
+
+struct Listener {
+    name: String,
+    metrics: ListenerMetrics,
+    pairs: Vec<Arc<PairMetrics>>,
+}
+
+struct Nowhere {
+    listener: ListenerMetrics,
+    node: NodeMetrics,
+    pair: Arc<PairMetrics>,
+}
+
+impl Metrics {
+    /// Registers every series on a recorder of its own; all start at 0.
+    #[must_use]
+    pub fn new(shape: &Shape) -> Self {
+        let (registry, exporter) = Registry::new();
+        registry.gauge(&catalog::BUILD_INFO, &[shape.version]).set(1.0);
+        let clusters = shape.clusters.iter().map(|cluster| Cluster {
+            primaries: registry.gauge(&catalog::PRIMARIES, &[&cluster.name]),
+            replicas_up: registry.gauge(&catalog::REPLICAS_UP, &[&cluster.name]),
+            nodes: cluster
+                .nodes
+                .iter()
+                .map(|name| Node { name: name.clone(), metrics: NodeMetrics::new(&registry, name) })
+                .collect(),
+        });
+        let listeners = shape.listeners.iter().map(|listener| {
+            let nodes =
+                shape.clusters.get(listener.cluster).map_or(&[][..], |cluster| cluster.nodes.as_slice());
+            Listener {
+                name: listener.name.clone(),
+                metrics: ListenerMetrics::new(&registry, listener),
+                pairs: nodes
+                    .iter()
+                    .map(|node| Arc::new(PairMetrics::new(&registry, &listener.name, node, shape.workers)))
+                    .collect(),
+            }
+        });
+        Self {
+            clusters: clusters.collect(),
+            listeners: listeners.collect(),
+            cancels: Counts::new(
+                CancelResult::ALL.map(|result| registry.counter(&catalog::CANCELS, &[result.as_str()])),
+            ),
+            panics: Count::new(registry.counter(&catalog::PANICS, &[])),
+            opening: registry.gauge(&catalog::OPENING, &[]),
+            log_drops: registry.counter(&catalog::LOG_DROPS, &[]),
+            dropped_lines: OnceLock::new(),
+            nowhere: Nowhere::new(),
+            exporter,
+        }
+    }
+
+    /// The figures of the listener at this place of the shape.
+    #[must_use]
+    pub fn listener(&self, listener: usize) -> &ListenerMetrics {
+        self.listeners.get(listener).map_or(&self.nowhere.listener, |listener| &listener.metrics)
+    }
+
+    /// The figures of a node of the cluster at this place of the shape.
+    #[must_use]
+    pub fn node(&self, cluster: usize, node: NodeId) -> &NodeMetrics {
+        let cluster = self.clusters.get(cluster);
+        cluster.and_then(|cluster| cluster.nodes.get(node.0)).map_or(&self.nowhere.node, |node| &node.metrics)
+    }
+
+    /// The figures of a listener's sessions on a node of its cluster.
+    #[must_use]
+    pub fn pair(&self, listener: usize, node: NodeId) -> &Arc<PairMetrics> {
+        let listener = self.listeners.get(listener);
+        listener.and_then(|listener| listener.pairs.get(node.0)).unwrap_or(&self.nowhere.pair)
+    }
+
+    /// A connection was a cancel request, and this became of it.
+    pub fn cancel(&self, result: CancelResult) {
+        self.cancels.one(result.index());
+    }
+
+    /// A session panicked before it was counted as ended.
+    pub fn panicked(&self) {
+        self.panics.one();
+    }
+
+    /// Where to ask how many log lines were lost. Only the first call counts.
+    pub fn set_log_drops(&self, dropped_lines: impl Fn() -> u64 + Send + Sync + 'static) {
+        let _ = self.dropped_lines.set(Box::new(dropped_lines));
+    }
+
+    /// Connections between accept and node.
+    #[must_use]
+    pub fn opening(&self) -> u64 {
+        // Read in the order of a session's life, backwards: one that moves on meanwhile is then missing from
+        // both places rather than in both, and shows as opening for one scrape.
+        let accounted = self.cancels.total()
+            + self.panics.value()
+            + self.listeners.iter().map(Listener::accounted).sum::<u64>();
+        let accepted: u64 = self.listeners.iter().map(|listener| listener.metrics.accepted()).sum();
+        accepted.saturating_sub(accounted)
+    }
+
+    /// Prometheus text of every figure, with the states handed in.
+    #[must_use]
+    pub fn render(&self, now: &Now) -> String {
+        self.publish();
+        self.show(now);
+        self.families(now).merge(&self.exporter.render())
+    }
+
+    /// Moves the samples of histograms out of their buffers, which a scrape does too. Without either they pile up:
+    /// call this every [`UPKEEP_INTERVAL`].
+    pub fn run_upkeep(&self) {
+        self.exporter.run_upkeep();
+    }
+
+    fn publish(&self) {
+        for listener in &self.listeners {
+            listener.metrics.publish();
+            listener.pairs.iter().for_each(|pair| pair.publish());
+        }
+        for node in self.clusters.iter().flat_map(|cluster| &cluster.nodes) {
+            node.metrics.publish();
+        }
+        self.cancels.publish();
+        self.panics.publish();
+        self.opening.set(as_f64(self.opening()));
+        if let Some(dropped_lines) = self.dropped_lines.get() {
+            self.log_drops.absolute(dropped_lines());
+        }
+    }
+
+    fn show(&self, now: &Now) {
+        for (cluster, now) in self.clusters.iter().zip(&now.clusters) {
+            cluster.primaries.set(as_f64(now.primaries));
+            cluster.replicas_up.set(as_f64(now.standbys_up));
+            for (node, now) in cluster.nodes.iter().zip(&now.nodes) {
+                node.metrics.show(now);
+            }
+        }
+        for (listener, now) in self.listeners.iter().zip(&now.listeners) {
+            listener.metrics.show(now);
+        }
+    }
+
+    fn families(&self, now: &Now) -> Families {
+        let mut families = Families::default();
+        for (what, figure) in process::figures() {
+            families.add(what, [(vec![], figure)]);
+        }
+        let nodes = || self.clusters.iter().flat_map(|cluster| &cluster.nodes);
+        let nodes_now = || {
+            let clusters = self.clusters.iter().zip(&now.clusters);
+            clusters.flat_map(|(cluster, now)| cluster.nodes.iter().zip(&now.nodes))
+        };
+        families.add(
+            &catalog::NODE_DOWN_SECONDS,
+            nodes().map(|node| (vec![node.name.as_str()], Some(node.metrics.down_seconds()))),
+        );
+        families.add(
+            &catalog::NODE_LAG_SECONDS,
+            nodes_now().map(|(node, now)| (vec![node.name.as_str()], now.lag_seconds)),
+        );
+        families.add(
+            &catalog::NODE_LAG_BYTES,
+            nodes_now().map(|(node, now)| (vec![node.name.as_str()], now.lag_bytes.map(as_f64))),
+        );
+        let listeners = self.listeners.iter().zip(&now.listeners);
+        families.add(
+            &catalog::READS_ON_PRIMARY,
+            listeners.map(|(listener, now)| {
+                (vec![listener.name.as_str()], now.reads_on_primary.map(|yes| f64::from(u8::from(yes))))
+            }),
+        );
+        families
+    }
+}
+
+impl Listener {
+    /// Connections of which it is known what became of them, cancel requests aside.
+    fn accounted(&self) -> u64 {
+        let on_nodes: u64 = self.pairs.iter().map(|pair| pair.ended() + pair.active()).sum();
+        on_nodes + self.metrics.turned_away()
+    }
+}
+
+impl Nowhere {
+    fn new() -> Self {
+        let registry = Registry::nowhere();
+        let listener = ListenerShape { name: String::new(), cluster: 0, limit: 0 };
+        Self {
+            listener: ListenerMetrics::new(&registry, &listener),
+            node: NodeMetrics::new(&registry, ""),
+            pair: Arc::new(PairMetrics::new(&registry, "", "", 0)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

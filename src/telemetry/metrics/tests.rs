@@ -1,0 +1,240 @@
+#![allow(clippy::float_cmp, reason = "the figures are small whole numbers and quarters")]
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::base::role::Role;
+use crate::telemetry::catalog::Kind;
+use crate::telemetry::labels::{
+    CheckResult, ConnectError, End, NodeState, Redispatch, Rejection, StartupError,
+};
+use crate::telemetry::now::{ClusterNow, ListenerNow, NodeNow};
+use crate::telemetry::shape::ClusterShape;
+
+const ODD: &str = "d\"b\n3\\";
+const DB2: NodeId = NodeId(1);
+
+fn shape() -> Shape {
+    let listener = |name: &str| ListenerShape { name: name.to_owned(), cluster: 0, limit: 100 };
+    Shape {
+        version: "1.2.3",
+        clusters: vec![ClusterShape {
+            name: "main".to_owned(),
+            nodes: vec!["db1".to_owned(), "db2".to_owned(), ODD.to_owned()],
+        }],
+        listeners: vec![listener("rw"), listener("ro")],
+        workers: 2,
+    }
+}
+
+fn now() -> Now {
+    let node = |role, lag_seconds| NodeNow {
+        up: true,
+        state: NodeState::Up,
+        role,
+        lag_seconds,
+        lag_bytes: None,
+        weight: 100,
+        sessions: 3,
+    };
+    let nodes =
+        vec![node(Some(Role::Primary), None), node(Some(Role::Standby), Some(0.25)), node(None, None)];
+    let listener = |reads_on_primary| ListenerNow { reads_on_primary, ready: true, ..ListenerNow::default() };
+    Now {
+        clusters: vec![ClusterNow { primaries: 1, standbys_up: 1, nodes }],
+        listeners: vec![listener(None), listener(Some(false))],
+    }
+}
+
+/// Every series and its figure.
+fn series(text: &str) -> BTreeMap<String, f64> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (name, figure) = line.rsplit_once(' ').expect("name and figure");
+            (name.to_owned(), figure.parse().expect("a figure"))
+        })
+        .collect()
+}
+
+#[test]
+fn every_described_metric_is_rendered_with_its_type_and_no_other() {
+    let text = Metrics::new(&shape()).render(&now());
+    for metric in catalog::ALL {
+        assert!(text.contains(&format!("# HELP {} ", metric.name)), "{} has no help", metric.name);
+        let kind = format!("# TYPE {} {}\n", metric.name, metric.kind.as_str());
+        assert_eq!(text.matches(&kind).count(), 1, "{kind}");
+    }
+    assert_eq!(text.matches("# TYPE ").count(), catalog::ALL.len());
+}
+
+#[test]
+fn every_series_exists_at_first_with_0() {
+    let series = series(&Metrics::new(&shape()).render(&Now::default()));
+    for (name, figure) in &series {
+        let set = ["process_", "pgsplit_build_info", "pgsplit_sessions_limit"];
+        assert!(*figure == 0.0 || set.iter().any(|start| name.starts_with(start)), "{name} {figure}");
+    }
+    for name in [
+        r#"pgsplit_connections_rejected_total{listener="rw",reason="queue_full"}"#,
+        r#"pgsplit_sessions_total{listener="ro",node="db2",end="node_down"}"#,
+        r#"pgsplit_login_duration_seconds_bucket{listener="ro",node="db2",le="0.0025"}"#,
+        r#"pgsplit_node_connect_duration_seconds_count{node="db1"}"#,
+        r#"pgsplit_node_state_changes_total{node="db1",to="going_down"}"#,
+        r#"pgsplit_node_role{node="db1",role="unknown"}"#,
+        r#"pgsplit_cancel_requests_total{result="broadcast"}"#,
+    ] {
+        assert!(series.contains_key(name), "{name}");
+    }
+    assert_eq!(series[r#"pgsplit_build_info{version="1.2.3"}"#], 1.0);
+}
+
+#[test]
+fn states_are_shown_and_the_unknown_is_absent() {
+    let series = series(&Metrics::new(&shape()).render(&now()));
+    assert_eq!(series[r#"pgsplit_node_lag_seconds{node="db2"}"#], 0.25);
+    assert!(!series.contains_key(r#"pgsplit_node_lag_seconds{node="db1"}"#));
+    assert_eq!(series[r#"pgsplit_node_role{node="db2",role="standby"}"#], 1.0);
+    assert_eq!(series[r#"pgsplit_node_role{node="db2",role="primary"}"#], 0.0);
+    assert_eq!(series[r#"pgsplit_node_state{node="db1",state="up"}"#], 1.0);
+    assert_eq!(series[r#"pgsplit_reads_on_primary{listener="ro"}"#], 0.0);
+    assert!(!series.contains_key(r#"pgsplit_reads_on_primary{listener="rw"}"#));
+    assert_eq!(series[r#"pgsplit_replicas_up{cluster="main"}"#], 1.0);
+}
+
+#[test]
+fn a_strange_name_stays_in_its_label() {
+    let text = Metrics::new(&shape()).render(&now());
+    let series = series(&text);
+    let node = r#"node="d\"b\n3\\""#;
+    for name in ["pgsplit_node_up", "pgsplit_node_down_seconds_total"] {
+        assert!(series.contains_key(&format!("{name}{{{node}}}")), "{name}: {text}");
+    }
+}
+
+#[test]
+fn an_accepted_connection_is_accounted_for_once() {
+    let metrics = Metrics::new(&shape());
+    let (rw, ro) = (metrics.listener(0), metrics.listener(1));
+    for _ in 0..5 {
+        rw.accept();
+        ro.accept();
+    }
+    assert_eq!(metrics.opening(), 10);
+    rw.reject(Rejection::Limit);
+    rw.left();
+    metrics.cancel(CancelResult::Routed);
+    metrics.cancel(CancelResult::Limited);
+    metrics.panicked();
+    let pair = metrics.pair(1, DB2);
+    let first = pair.active_guard();
+    let second = pair.active_guard();
+    assert_eq!((metrics.opening(), pair.active()), (3, 2));
+    pair.end(End::Client);
+    drop(first);
+    assert_eq!((metrics.opening(), pair.active(), pair.ended()), (3, 1, 1));
+    let waiting = rw.waiting_guard();
+    assert_eq!((metrics.opening(), rw.waiting()), (3, 1));
+    drop(waiting);
+    rw.reject(Rejection::QueueTimeout);
+    let series = series(&metrics.render(&now()));
+    assert_eq!(series["pgsplit_connections_opening"], 2.0);
+    assert_eq!(series[r#"pgsplit_sessions_active{listener="ro",node="db2"}"#], 1.0);
+    assert_eq!(series[r#"pgsplit_sessions_waiting{listener="rw"}"#], 0.0);
+    drop(second);
+}
+
+#[test]
+fn bytes_of_all_workers_are_added_up() {
+    let metrics = Metrics::new(&shape());
+    let pair = metrics.pair(0, DB2);
+    std::thread::scope(|scope| {
+        // Worker 2 is one more than announced.
+        for worker in 0..3 {
+            let traffic = pair.traffic(worker);
+            scope.spawn(move || {
+                for _ in 0..1000 {
+                    traffic.add_to_node(2);
+                    traffic.add_to_client(3);
+                }
+            });
+        }
+    });
+    assert_eq!(pair.bytes(), (6000, 9000));
+    let series = series(&metrics.render(&now()));
+    assert_eq!(series[r#"pgsplit_bytes_total{listener="rw",node="db2",direction="to_client"}"#], 9000.0);
+    assert_eq!(series[r#"pgsplit_bytes_total{listener="ro",node="db2",direction="to_client"}"#], 0.0);
+}
+
+fn exercise(metrics: &Metrics) {
+    let (second, listener, node) = (Duration::from_secs(1), metrics.listener(0), metrics.node(0, DB2));
+    listener.accept();
+    listener.accept_error();
+    listener.left();
+    listener.redispatch(Redispatch::CannotConnectNow);
+    listener.queue_wait(second);
+    listener.session_duration(second);
+    node.connect_duration(second);
+    node.connect_error(ConnectError::Dns);
+    node.startup_error(StartupError::TooManyConnections);
+    node.check(CheckResult::Full, second);
+    node.state_change(NodeState::Down);
+    node.down_for(Duration::from_millis(1500));
+    metrics.pair(0, DB2).login_duration(second);
+    metrics.panicked();
+}
+
+#[test]
+fn what_is_counted_is_shown_and_never_falls() {
+    let metrics = Metrics::new(&shape());
+    metrics.set_log_drops(|| 7);
+    exercise(&metrics);
+    metrics.run_upkeep();
+    let first = series(&metrics.render(&now()));
+    for (name, figure) in [
+        (r#"pgsplit_accept_errors_total{listener="rw"}"#, 1.0),
+        (r#"pgsplit_redispatches_total{listener="rw",reason="57P03"}"#, 1.0),
+        (r#"pgsplit_queue_wait_seconds_bucket{listener="rw",le="1"}"#, 1.0),
+        (r#"pgsplit_queue_wait_seconds_bucket{listener="rw",le="0.5"}"#, 0.0),
+        (r#"pgsplit_session_duration_seconds_sum{listener="rw"}"#, 1.0),
+        (r#"pgsplit_node_connect_errors_total{node="db2",reason="dns"}"#, 1.0),
+        (r#"pgsplit_node_startup_errors_total{node="db2",sqlstate="53300"}"#, 1.0),
+        (r#"pgsplit_node_checks_total{node="db2",result="full"}"#, 1.0),
+        (r#"pgsplit_node_state_changes_total{node="db2",to="down"}"#, 1.0),
+        (r#"pgsplit_node_down_seconds_total{node="db2"}"#, 1.5),
+        (r#"pgsplit_login_duration_seconds_count{listener="rw",node="db2"}"#, 1.0),
+        ("pgsplit_log_lines_dropped_total", 7.0),
+        ("pgsplit_session_panics_total", 1.0),
+    ] {
+        assert_eq!(first.get(name), Some(&figure), "{name}");
+    }
+    assert!(first[r#"pgsplit_node_last_check_timestamp_seconds{node="db2"}"#] > 1.7e9);
+
+    exercise(&metrics);
+    let second = series(&metrics.render(&now()));
+    assert!(first.keys().eq(second.keys()));
+    let gauges: Vec<&str> =
+        catalog::ALL.iter().filter(|metric| metric.kind == Kind::Gauge).map(|metric| metric.name).collect();
+    for (name, figure) in first {
+        let family = name.split('{').next().expect("a name");
+        assert!(gauges.contains(&family) || second[&name] >= figure, "{name} fell");
+    }
+}
+
+#[test]
+fn a_scrape_is_in_the_order_of_names() {
+    let text = Metrics::new(&shape()).render(&now());
+    let types: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE ")).collect();
+    assert!(types.is_sorted());
+    assert!(!text.contains("\n\n") && text.ends_with('\n'));
+}
+
+#[test]
+fn counting_for_what_does_not_exist_goes_nowhere() {
+    let metrics = Metrics::new(&shape());
+    metrics.listener(9).accept();
+    metrics.node(0, NodeId(9)).check(CheckResult::Up, Duration::ZERO);
+    metrics.pair(9, NodeId(0)).end(End::Client);
+    assert_eq!(metrics.opening(), 0);
+    assert!(!metrics.render(&now()).contains(r#"node="""#));
+}

@@ -1,0 +1,27 @@
+//! What pgsplit tells about itself: figures for Prometheus and lines for the log.
+//!
+//! [`metrics`] is the entry for figures: it is built once from a [`shape`], handed around by reference, counted
+//! into by sessions and checks, and rendered on each scrape with the [`now`] of that moment. [`catalog`] lists
+//! every metric there is, [`labels`] every value of the closed label sets. [`log`] makes the subscriber.
+//!
+//! # Invariants
+//!
+//! - Nothing here is global: two balancers in one process, as in tests, do not share a figure.
+//! - Nothing a session calls here can block, fail or panic. A figure that cannot be counted is not counted.
+//! - No label holds a user, a database, a client address or an error text: the number of series is fixed at start.
+
+pub mod labels;
+pub mod shape;
+
+pub mod catalog;
+mod count;
+mod registry;
+
+pub mod listener;
+pub mod node;
+pub mod now;
+pub mod pair;
+mod process;
+mod render;
+
+pub mod metrics;

@@ -1,0 +1,129 @@
+//! Figures of one node: what sessions and checks met there.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use metrics::{Gauge, Histogram};
+
+use super::catalog;
+use super::count::{Counts, as_f64};
+use super::labels::{CheckResult, ConnectError, NodeState, StartupError};
+use super::now::NodeNow;
+use super::registry::Registry;
+use crate::base::role::Role;
+
+/// Figures of one node.
+pub struct NodeMetrics {
+    connect_duration: Histogram,
+    connect_errors: Counts<{ ConnectError::ALL.len() }>,
+    startup_errors: Counts<{ StartupError::ALL.len() }>,
+    checks: Counts<{ CheckResult::ALL.len() }>,
+    check_duration: Histogram,
+    last_check_millis: AtomicU64,
+    last_check: Gauge,
+    state_changes: Counts<{ NodeState::ALL.len() }>,
+    down_millis: AtomicU64,
+    up: Gauge,
+    states: [Gauge; NodeState::ALL.len()],
+    roles: [(Option<Role>, Gauge); 3],
+    weight: Gauge,
+    sessions: Gauge,
+}
+
+impl NodeMetrics {
+    pub(super) fn new(registry: &Registry, name: &str) -> Self {
+        let roles = [Some(Role::Primary), Some(Role::Standby), None];
+        Self {
+            connect_duration: registry.histogram(&catalog::NODE_CONNECT_DURATION, &[name]),
+            connect_errors: Counts::new(
+                ConnectError::ALL
+                    .map(|why| registry.counter(&catalog::NODE_CONNECT_ERRORS, &[name, why.as_str()])),
+            ),
+            startup_errors: Counts::new(
+                StartupError::ALL
+                    .map(|class| registry.counter(&catalog::NODE_STARTUP_ERRORS, &[name, class.as_str()])),
+            ),
+            checks: Counts::new(
+                CheckResult::ALL
+                    .map(|result| registry.counter(&catalog::NODE_CHECKS, &[name, result.as_str()])),
+            ),
+            check_duration: registry.histogram(&catalog::NODE_CHECK_DURATION, &[name]),
+            last_check_millis: AtomicU64::new(0),
+            last_check: registry.gauge(&catalog::NODE_LAST_CHECK, &[name]),
+            state_changes: Counts::new(
+                NodeState::ALL.map(|to| registry.counter(&catalog::NODE_STATE_CHANGES, &[name, to.as_str()])),
+            ),
+            down_millis: AtomicU64::new(0),
+            up: registry.gauge(&catalog::NODE_UP, &[name]),
+            states: NodeState::ALL.map(|state| registry.gauge(&catalog::NODE_STATE, &[name, state.as_str()])),
+            roles: roles.map(|role| {
+                let word = role.map_or("unknown", Role::as_str);
+                (role, registry.gauge(&catalog::NODE_ROLE, &[name, word]))
+            }),
+            weight: registry.gauge(&catalog::NODE_WEIGHT, &[name]),
+            sessions: registry.gauge(&catalog::NODE_SESSIONS, &[name]),
+        }
+    }
+
+    /// A session's connect to the node succeeded.
+    pub fn connect_duration(&self, took: Duration) {
+        self.connect_duration.record(took);
+    }
+
+    /// A session's connect to the node failed.
+    pub fn connect_error(&self, why: ConnectError) {
+        self.connect_errors.one(why.index());
+    }
+
+    /// The node answered a login with an error.
+    pub fn startup_error(&self, class: StartupError) {
+        self.startup_errors.one(class.index());
+    }
+
+    /// A check ended just now.
+    pub fn check(&self, result: CheckResult, took: Duration) {
+        self.checks.one(result.index());
+        self.check_duration.record(took);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_check_millis.store(millis(now), Ordering::Relaxed);
+    }
+
+    /// The judgement changed.
+    pub fn state_change(&self, to: NodeState) {
+        self.state_changes.one(to.index());
+    }
+
+    /// The node was down for this much more time. Call it while the node is down, not only at the end.
+    pub fn down_for(&self, time: Duration) {
+        self.down_millis.fetch_add(millis(time), Ordering::Relaxed);
+    }
+
+    /// Time down so far.
+    pub(super) fn down_seconds(&self) -> f64 {
+        as_f64(self.down_millis.load(Ordering::Relaxed)) / 1000.0
+    }
+
+    pub(super) fn publish(&self) {
+        self.connect_errors.publish();
+        self.startup_errors.publish();
+        self.checks.publish();
+        self.state_changes.publish();
+        self.last_check.set(as_f64(self.last_check_millis.load(Ordering::Relaxed)) / 1000.0);
+    }
+
+    pub(super) fn show(&self, now: &NodeNow) {
+        self.up.set(f64::from(u8::from(now.up)));
+        for (state, gauge) in NodeState::ALL.iter().zip(&self.states) {
+            gauge.set(f64::from(u8::from(*state == now.state)));
+        }
+        for (role, gauge) in &self.roles {
+            gauge.set(f64::from(u8::from(*role == now.role)));
+        }
+        self.weight.set(f64::from(now.weight));
+        self.sessions.set(as_f64(now.sessions));
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

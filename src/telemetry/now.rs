@@ -1,0 +1,56 @@
+//! What cannot be counted up because it is a state: handed in by whoever holds it, at each scrape.
+
+use std::time::Duration;
+
+use super::labels::NodeState;
+use crate::base::role::Role;
+
+/// State at the moment of a scrape. All lists in the order of the [`Shape`](super::shape::Shape).
+#[derive(Clone, Debug, Default)]
+pub struct Now {
+    /// Clusters.
+    pub clusters: Vec<ClusterNow>,
+    /// Listeners.
+    pub listeners: Vec<ListenerNow>,
+}
+
+/// State of a cluster.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterNow {
+    /// Live nodes that are primary.
+    pub primaries: u64,
+    /// Live nodes that are standby.
+    pub standbys_up: u64,
+    /// Its nodes.
+    pub nodes: Vec<NodeNow>,
+}
+
+/// State of a node.
+#[derive(Clone, Debug)]
+pub struct NodeNow {
+    /// Whether it is alive, whatever its role.
+    pub up: bool,
+    /// How it is judged.
+    pub state: NodeState,
+    /// Its role, when known.
+    pub role: Option<Role>,
+    /// How far it is behind in time, when known.
+    pub lag_seconds: Option<f64>,
+    /// Log it has not replayed, when known.
+    pub lag_bytes: Option<u64>,
+    /// Its share of new sessions.
+    pub weight: u16,
+    /// Its sessions over all listeners.
+    pub sessions: u64,
+}
+
+/// State of a listener.
+#[derive(Clone, Debug, Default)]
+pub struct ListenerNow {
+    /// How long the longest waiting client has waited; zero when none waits.
+    pub oldest_wait: Duration,
+    /// Whether a listener that prefers standbys uses the primary; `None` for other targets.
+    pub reads_on_primary: Option<bool>,
+    /// Whether a node fits it.
+    pub ready: bool,
+}

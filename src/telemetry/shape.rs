@@ -1,0 +1,34 @@
+//! What there is to count: the names that become labels.
+
+/// Everything that has figures of its own. Fixed while the process lives.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Version of pgsplit.
+    pub version: &'static str,
+    /// In the order of the configuration.
+    pub clusters: Vec<ClusterShape>,
+    /// In the order of the configuration.
+    pub listeners: Vec<ListenerShape>,
+    /// Worker threads that move bytes.
+    pub workers: usize,
+}
+
+/// A cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterShape {
+    /// Its label.
+    pub name: String,
+    /// Labels of its nodes, unique over all clusters; the place is the `NodeId`.
+    pub nodes: Vec<String>,
+}
+
+/// A listener.
+#[derive(Clone, Debug)]
+pub struct ListenerShape {
+    /// Its label.
+    pub name: String,
+    /// Index into [`Shape::clusters`].
+    pub cluster: usize,
+    /// Most sessions at a time.
+    pub limit: u64,
+}
