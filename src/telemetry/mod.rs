@@ -14,7 +14,7 @@ pub mod labels;
 pub mod shape;
 
 pub mod catalog;
-mod count;
+pub mod count;
 mod registry;
 
 pub mod listener;
@@ -24,4 +24,5 @@ pub mod pair;
 mod process;
 mod render;
 
+pub mod log;
 pub mod metrics;

@@ -46,15 +46,15 @@ fn now() -> Now {
     }
 }
 
-/// Every series and its figure.
+/// Every series and its figure; none comes twice.
 fn series(text: &str) -> BTreeMap<String, f64> {
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    lines
-        .map(|line| {
-            let (name, figure) = line.rsplit_once(' ').expect("name and figure");
-            (name.to_owned(), figure.parse().expect("a figure"))
-        })
-        .collect()
+    let mut series = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (name, figure) = line.rsplit_once(' ').expect("name and figure");
+        let twin = series.insert(name.to_owned(), figure.parse().expect("a figure"));
+        assert_eq!(twin, None, "{name} comes twice");
+    }
+    series
 }
 
 #[test]
@@ -237,4 +237,12 @@ fn counting_for_what_does_not_exist_goes_nowhere() {
     metrics.pair(9, NodeId(0)).end(End::Client);
     assert_eq!(metrics.opening(), 0);
     assert!(!metrics.render(&now()).contains(r#"node="""#));
+}
+
+#[test]
+fn every_thread_may_count() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Metrics>();
+    shared::<PairMetrics>();
+    assert_eq!(std::mem::align_of::<crate::telemetry::pair::Traffic>(), 128);
 }

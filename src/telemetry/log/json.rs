@@ -1,0 +1,60 @@
+//! A line for programs: one JSON object, flat. A field without a value is `null`, so that every line of an event
+//! has the same keys.
+
+use std::fmt::{Display, Write};
+
+use tracing::Level;
+
+use super::value::{Value, rounded};
+
+/// The whole line; `fields` as [`field`] put them down.
+pub(super) fn line(time: &impl Display, level: Level, event: &str, fields: &str) -> String {
+    let level = level.as_str().to_ascii_lowercase();
+    let mut out = format!(r#"{{"ts":"{time}","level":"{level}","event":"#);
+    string(&mut out, event);
+    out.push_str(fields);
+    out.push_str("}\n");
+    out
+}
+
+/// Adds one field.
+pub(super) fn field(out: &mut String, name: &str, value: &Value<'_>) {
+    out.push(',');
+    string(out, name);
+    out.push(':');
+    match value {
+        Value::Text(text) => string(out, text),
+        Value::Plain(plain) => {
+            let _ = write!(out, "{plain}");
+        }
+        // `Debug` keeps the point in a whole number, so that a key has one type in every line.
+        Value::Real(number) => {
+            let _ = match rounded(*number) {
+                Some(number) => write!(out, "{number:?}"),
+                None => write!(out, "null"),
+            };
+        }
+        Value::Missing => out.push_str("null"),
+    }
+}
+
+fn string(out: &mut String, text: &str) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            c if is_hidden(c) => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
+/// What a terminal would act on or not show. JSON itself asks only for the first 32; escaping a dash too many costs
+/// nothing, as it reads back the same. All of these fit into four hexadecimal digits.
+fn is_hidden(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2000}'..='\u{206f}' | '\u{feff}')
+}

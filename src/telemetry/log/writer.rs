@@ -1,0 +1,77 @@
+//! The writing end: counts what could not be written, and says so when it can again.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use tracing_appender::non_blocking::ErrorCounter;
+
+use super::line::Line;
+
+/// Counts log lines that were lost: because the queue was full, or because writing failed.
+#[derive(Clone, Default)]
+pub struct DroppedLines {
+    unwritten: Arc<AtomicU64>,
+    unqueued: Arc<OnceLock<ErrorCounter>>,
+}
+
+impl DroppedLines {
+    /// Lines lost so far.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        let unqueued = self.unqueued.get().map_or(0, ErrorCounter::dropped_lines);
+        u64::try_from(unqueued).unwrap_or(u64::MAX).saturating_add(self.unwritten.load(Ordering::Relaxed))
+    }
+
+    /// Adds the queue's own counter, which exists only after the queue, which exists only after its writer.
+    pub(super) fn watch(&self, queue: ErrorCounter) {
+        let _ = self.unqueued.set(queue);
+    }
+}
+
+impl fmt::Debug for DroppedLines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("DroppedLines").field(&self.count()).finish()
+    }
+}
+
+/// A writer that never fails: the thread that uses it has nobody to tell, and goes on.
+pub(super) struct Tally<W> {
+    writer: W,
+    dropped: DroppedLines,
+    reported: u64,
+    line: Line,
+}
+
+impl<W: Write> Tally<W> {
+    pub(super) fn new(writer: W, dropped: DroppedLines, line: Line) -> Self {
+        Self { writer, dropped, reported: 0, line }
+    }
+
+    /// Says how many lines were lost since it was said last.
+    fn report(&mut self) {
+        let dropped = self.dropped.count();
+        let fresh = dropped - self.reported;
+        if fresh > 0 && self.writer.write_all(self.line.lost(fresh).as_bytes()).is_ok() {
+            self.reported = dropped;
+        }
+    }
+}
+
+impl<W: Write> Write for Tally<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // The queue hands over one line at a time.
+        if self.writer.write_all(line).is_err() {
+            self.dropped.unwritten.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    /// Called whenever the queue is empty: the moment when there is room for one more line.
+    fn flush(&mut self) -> io::Result<()> {
+        self.report();
+        let _ = self.writer.flush();
+        Ok(())
+    }
+}
