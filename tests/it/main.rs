@@ -1,0 +1,5 @@
+//! Tests against real servers, the real binary and the worst of networks.
+
+mod support;
+
+mod support_works;

@@ -1,0 +1,332 @@
+//! The real binary, on its own address.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::address::Address;
+use super::home;
+use super::process::{Signal, signal};
+use super::wait::{wait_at_most, wait_until};
+
+/// Stands for the balancer's own address in a configuration: `bind: "BALANCER:7000"`.
+pub const BALANCER: &str = "BALANCER";
+
+const LISTENERS: &str = "\
+listeners:
+  - {name: rw, bind: \"BALANCER:6432\", target: primary}
+  - {name: ro, bind: \"BALANCER:6433\", target: prefer-standby}
+";
+const ADMIN: &str = "admin: {bind: \"BALANCER:8404\"}\n";
+
+/// A running `pgsplit run`. Dropping it kills it.
+#[derive(Debug)]
+pub struct Balancer {
+    _address: Address,
+    rw: SocketAddr,
+    ro: SocketAddr,
+    admin: SocketAddr,
+    dir: PathBuf,
+    process: Mutex<Child>,
+    out: Lines,
+    log: Lines,
+}
+
+type Lines = Arc<Mutex<Vec<String>>>;
+
+impl Balancer {
+    /// Starts it over `config`, YAML in which `BALANCER` is its own address. Listeners `rw` and `ro` and the admin
+    /// listener are added unless the text has its own. Returns when the admin listener answers.
+    pub async fn start(config: &str) -> Self {
+        Self::start_with(config, &[]).await
+    }
+
+    /// The same with environment variables.
+    pub async fn start_with(config: &str, variables: &[(&str, &str)]) -> Self {
+        let balancer = Self::launch(config, variables);
+        wait_until("pgsplit to answer on its admin listener", async || {
+            balancer.assert_running();
+            balancer.get("/healthz").await.map(drop)
+        })
+        .await;
+        balancer
+    }
+
+    /// Starts it and waits for nothing, for tests of how it starts or refuses to.
+    pub fn launch(config: &str, variables: &[(&str, &str)]) -> Self {
+        let address = Address::claim();
+        let dir = home::directory("pgsplit");
+        let [rw, ro, admin] = [6432, 6433, 8404].map(|port| address.port(port));
+        fs::write(dir.join("config.yaml"), complete(config, address.ip())).expect("our own directory");
+
+        let mut command = Command::new(binary());
+        command.args(["run", "config.yaml"]).current_dir(&dir).envs(variables.iter().copied());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let mut process = command.spawn().expect("pgsplit starts");
+        // For the watchdog, should we be killed.
+        fs::write(dir.join("pid"), format!("{}\n", process.id())).expect("our own directory");
+        let out = collect(process.stdout.take().expect("piped"));
+        let log = collect(process.stderr.take().expect("piped"));
+        Self { _address: address, rw, ro, admin, dir, process: Mutex::new(process), out, log }
+    }
+
+    /// The listener for writes.
+    pub fn rw(&self) -> SocketAddr {
+        self.rw
+    }
+
+    /// The listener for reads.
+    pub fn ro(&self) -> SocketAddr {
+        self.ro
+    }
+
+    /// The admin listener.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Another port on its address.
+    pub fn at(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.rw.ip(), port)
+    }
+
+    /// The configuration as the binary reads it.
+    pub fn config_path(&self) -> PathBuf {
+        self.dir.join("config.yaml")
+    }
+
+    /// Replaces the configuration, completed as in [`Self::start`], and sends SIGHUP.
+    pub fn reload(&self, config: &str) {
+        let SocketAddr::V4(rw) = self.rw else { unreachable!("our addresses are IPv4") };
+        fs::write(self.config_path(), complete(config, *rw.ip())).expect("our own directory");
+        self.signal(Signal::HUP);
+    }
+
+    /// The body of `/metrics`.
+    pub async fn metrics(&self) -> String {
+        let (status, body) = self.get("/metrics").await.expect("pgsplit answers");
+        assert_eq!(status, 200, "{body}");
+        body
+    }
+
+    /// The sum of the series that have this name and at least these labels, as in
+    /// `pgsplit_node_up{node="n0"}`; 0 when no series has the labels. Panics when none has the name.
+    pub async fn metric(&self, series: &str) -> f64 {
+        sum(&self.metrics().await, series)
+    }
+
+    /// `/api/v1/status`.
+    pub async fn status(&self) -> Value {
+        let (status, body) = self.get("/api/v1/status").await.expect("pgsplit answers");
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"))
+    }
+
+    /// The part of the status about one node.
+    pub async fn node(&self, name: &str) -> Value {
+        let status = self.status().await;
+        let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+        nodes
+            .into_iter()
+            .find(|node| node["name"] == name)
+            .unwrap_or_else(|| panic!("no node {name}: {status}"))
+    }
+
+    /// Waits until a node has this health, `up` or `down`.
+    pub async fn wait_health(&self, name: &str, health: &str) {
+        wait_until(&format!("{name} to be {health}"), async || {
+            let node = self.node(name).await;
+            if node["health"] == health { Ok(()) } else { Err(node) }
+        })
+        .await;
+    }
+
+    /// Waits until a node has this role, `primary` or `standby`.
+    pub async fn wait_role(&self, name: &str, role: &str) {
+        wait_until(&format!("{name} to be a {role}"), async || {
+            let node = self.node(name).await;
+            if node["role"] == role { Ok(()) } else { Err(node) }
+        })
+        .await;
+    }
+
+    /// Waits until every listener has a node and every node is up with a known role.
+    pub async fn wait_ready(&self) {
+        wait_until("pgsplit to be ready with every node up", async || {
+            let (ready, _) = self.get("/readyz").await.map_err(|error| Value::from(error.to_string()))?;
+            let status = self.status().await;
+            let fine = |node: &Value| {
+                node["health"] == "up" && matches!(node["role"].as_str(), Some("primary" | "standby"))
+            };
+            let all = status["nodes"].as_array().is_some_and(|nodes| nodes.iter().all(fine));
+            if ready == 200 && all { Ok(()) } else { Err(status) }
+        })
+        .await;
+    }
+
+    /// The log so far: the lines of its error output that are JSON.
+    pub fn log_lines(&self) -> Vec<Value> {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// The first log line with this `event` that fits.
+    pub async fn wait_log(&self, event: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        wait_until(&format!("a fitting log line with event {event}"), async || {
+            self.log_lines().into_iter().find(|line| line["event"] == event && fits(line))
+        })
+        .await
+    }
+
+    /// All it wrote to standard output.
+    pub fn out(&self) -> String {
+        joined(&self.out)
+    }
+
+    /// All it wrote to standard error.
+    pub fn err(&self) -> String {
+        joined(&self.log)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, word: Signal) {
+        signal(self.pid(), word);
+    }
+
+    /// Its process number.
+    pub fn pid(&self) -> u32 {
+        self.process.lock().unwrap().id()
+    }
+
+    /// Waits until it has ended, at most `patience`.
+    pub async fn wait_exit(&self, patience: Duration) -> ExitStatus {
+        wait_at_most(patience, "pgsplit to end", async || self.exited()).await
+    }
+
+    /// A GET of the admin listener: status and body.
+    pub async fn get(&self, path: &str) -> std::io::Result<(u16, String)> {
+        get(self.admin, path).await
+    }
+
+    fn exited(&self) -> Option<ExitStatus> {
+        self.process.lock().unwrap().try_wait().expect("our own child")
+    }
+
+    fn assert_running(&self) {
+        if let Some(status) = self.exited() {
+            panic!("pgsplit ended with {status}:\n{}{}", self.out(), self.err());
+        }
+    }
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.err();
+            let lines: Vec<_> = log.lines().collect();
+            eprintln!("the last of pgsplit's log:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+        }
+        let process = self.process.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = process.kill();
+        let _ = process.wait();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// The binary: `PGSPLIT_BIN`, what cargo built for a test, or the one beside an example.
+fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("PGSPLIT_BIN") {
+        return PathBuf::from(path);
+    }
+    if let Some(path) = option_env!("CARGO_BIN_EXE_pgsplit") {
+        return PathBuf::from(path);
+    }
+    let here = std::env::current_exe().expect("the path of this program");
+    let beside = here.ancestors().skip(1).take(2).map(|dir| dir.join("pgsplit")).find(|path| path.is_file());
+    beside.unwrap_or_else(|| {
+        panic!("no pgsplit beside {}: run `make demo`, or say where it is in PGSPLIT_BIN", here.display())
+    })
+}
+
+fn complete(config: &str, ip: Ipv4Addr) -> String {
+    let mut text = config.to_owned();
+    for (key, default) in [("listeners:", LISTENERS), ("admin:", ADMIN)] {
+        if !config.lines().any(|line| line.starts_with(key)) {
+            text.push_str(default);
+        }
+    }
+    text.replace(BALANCER, &ip.to_string())
+}
+
+fn collect(stream: impl Read + Send + 'static) -> Lines {
+    let lines = Lines::default();
+    let kept = Arc::clone(&lines);
+    // A thread, so that a full pipe never stops the binary while a test is busy.
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            kept.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        }
+    });
+    lines
+}
+
+fn joined(lines: &Lines) -> String {
+    let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+    lines.iter().fold(String::new(), |text, line| text + line + "\n")
+}
+
+/// A GET without keep-alive: status and body.
+pub async fn get(addr: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(addr).await?;
+        // HTTP/1.0: the answer is not chunked and ends with the connection.
+        let request = format!("GET {path} HTTP/1.0\r\nHost: {addr}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::InvalidData)?;
+        let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok());
+        Ok((status.ok_or(std::io::ErrorKind::InvalidData)?, body.to_owned()))
+    };
+    let deadline = Duration::from_secs(5);
+    tokio::time::timeout(deadline, exchange)
+        .await
+        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+}
+
+/// What [`Balancer::metric`] finds in a Prometheus text.
+pub fn sum(text: &str, series: &str) -> f64 {
+    let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+    let wanted: Vec<_> = labels.trim_end_matches('}').split(',').filter(|label| !label.is_empty()).collect();
+    let mut of_this_name = text.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        rest.starts_with(['{', ' ']).then(|| rest.rsplit_once(' '))?
+    });
+    let mut known = false;
+    let total = of_this_name.by_ref().inspect(|_| known = true).filter_map(|(labels, value)| {
+        let has = |label: &&&str| {
+            [format!("{{{label},"), format!(",{label},"), format!("{{{label}}}"), format!(",{label}}}")]
+                .iter()
+                .any(|form| labels.contains(form))
+        };
+        (wanted.iter().filter(has).count() == wanted.len()).then(|| value.parse::<f64>().ok())?
+    });
+    let total = total.sum();
+    assert!(known, "no metric {name} in:\n{text}");
+    total
+}
+
+/// The directory of the package.
+pub fn package() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
