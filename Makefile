@@ -1,0 +1,37 @@
+# The few things people do here. `make` alone lists them.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help build demo test prerequisites postgres rust
+
+TEST_LOG := target/test.log
+
+help: ## this list
+	@echo 'pgsplit: a load balancer for PostgreSQL'
+	@echo
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+build: rust ## the optimised program, target/release/pgsplit
+	cargo build --release --locked --bin pgsplit
+
+demo: prerequisites ## a cluster under load, a primary killed, no read lost (a minute; KEEP=1 stays up)
+	@cargo build --release --locked --bin pgsplit --example demo
+	@target/release/examples/demo
+
+test: prerequisites ## everything a change must pass: format, lints, documentation, tests
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
+	@mkdir -p target
+	cargo test --locked --no-fail-fast 2>&1 | tee $(TEST_LOG) && ok=0 || ok=$$?; \
+	echo; echo 'Summary:'; grep -E '^( +Running |test result|error)' $(TEST_LOG) || true; exit $$ok
+
+prerequisites: rust postgres
+
+postgres: ## installs a PostgreSQL server for tests and demo, unless one is there
+	@tests/install-postgres.sh
+
+rust:
+	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust as https://rustup.rs says'; exit 1; }
