@@ -306,23 +306,26 @@ pub async fn get(addr: SocketAddr, path: &str) -> std::io::Result<(u16, String)>
 
 /// What [`Balancer::metric`] finds in a Prometheus text.
 pub fn sum(text: &str, series: &str) -> f64 {
-    let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-    let wanted: Vec<_> = labels.trim_end_matches('}').split(',').filter(|label| !label.is_empty()).collect();
-    let mut of_this_name = text.lines().filter_map(|line| {
-        let rest = line.strip_prefix(name)?;
-        rest.starts_with(['{', ' ']).then(|| rest.rsplit_once(' '))?
-    });
-    let mut known = false;
-    let total = of_this_name.by_ref().inspect(|_| known = true).filter_map(|(labels, value)| {
-        let has = |label: &&&str| {
-            [format!("{{{label},"), format!(",{label},"), format!("{{{label}}}"), format!(",{label}}}")]
-                .iter()
-                .any(|form| labels.contains(form))
+    find(text, series).unwrap_or_else(|| panic!("no metric of the name in {series}:\n{text}"))
+}
+
+/// The same; `None` when no series has the name.
+pub fn find(text: &str, series: &str) -> Option<f64> {
+    let (name, wanted) = series.split_once('{').unwrap_or((series, ""));
+    let wanted: Vec<_> = wanted.trim_end_matches('}').split(',').filter(|label| !label.is_empty()).collect();
+    let mut total = None;
+    for line in text.lines() {
+        let Some(rest) = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' '])) else {
+            continue;
         };
-        (wanted.iter().filter(has).count() == wanted.len()).then(|| value.parse::<f64>().ok())?
-    });
-    let total = total.sum();
-    assert!(known, "no metric {name} in:\n{text}");
+        let Some((labels, value)) = rest.rsplit_once(' ') else { continue };
+        let total = total.get_or_insert(0.0);
+        // Each label between a brace or comma and a comma or brace, so that n1 is not found in n10.
+        let labels = labels.replace(['{', '}'], ",");
+        if wanted.iter().all(|label| labels.contains(&format!(",{label},"))) {
+            *total += value.parse::<f64>().unwrap_or(f64::NAN);
+        }
+    }
     total
 }
 
