@@ -25,7 +25,7 @@ test: prerequisites ## everything a change must pass: format, lints, documentati
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
 	@mkdir -p target
-	cargo test --locked --no-fail-fast 2>&1 | tee $(TEST_LOG) && ok=0 || ok=$$?; \
+	cargo test --locked --no-fail-fast --color never 2>&1 | tee $(TEST_LOG) && ok=0 || ok=$$?; \
 	echo; echo 'Summary:'; grep -E '^( +Running |test result|error)' $(TEST_LOG) || true; exit $$ok
 
 prerequisites: rust postgres

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -69,7 +69,12 @@ impl Balancer {
         fs::write(dir.join("config.yaml"), complete(config, address.ip())).expect("our own directory");
 
         let mut command = Command::new(binary());
-        command.args(["run", "config.yaml"]).current_dir(&dir).envs(variables.iter().copied());
+        command.args(["run", "config.yaml"]).current_dir(&dir);
+        // PGSPLIT_CONFIG, PGPASSFILE and the like of the one who runs the tests.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
+            command.env_remove(name);
+        }
+        command.envs(variables.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut process = command.spawn().expect("pgsplit starts");
         // For the watchdog, should we be killed.
@@ -327,9 +332,4 @@ pub fn find(text: &str, series: &str) -> Option<f64> {
         }
     }
     total
-}
-
-/// The directory of the package.
-pub fn package() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
