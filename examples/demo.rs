@@ -5,10 +5,10 @@
 //!
 //! # What counts as a failed read
 //!
-//! Each read that fails on a fresh session, be it the connect or the query. Two cuts nobody can prevent, since an
-//! answer died with its server, are counted as cut sessions, and their read goes to a fresh session at once, where it
-//! must not fail: a kept session whose server went away, and a fresh one with its first query in flight in
-//! the moment in which the demo takes a server away.
+//! Each read that got no answer, but for one case that nobody can prevent, because the answer died with its server: in
+//! the moment in which the demo takes a server away, a session that was logged in may end. It is counted as a cut
+//! session, and its read goes to a fresh session at once, where it must not fail. A failed connect is always
+//! a failed read, and so is a session that ends at any other time.
 
 #![allow(clippy::indexing_slicing, reason = "a demo may end when its nodes are not the three it made")]
 
@@ -217,6 +217,10 @@ impl Load {
         self.takes_away.store(false, Relaxed);
     }
 
+    fn is_cut(&self, error: &Failure) -> bool {
+        error.in_query && error.session_ended && self.takes_away.load(Relaxed)
+    }
+
     fn failed(&self, tally: &Tally, what: &str, error: &Failure) {
         tally.failed.fetch_add(1, Relaxed);
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
@@ -282,7 +286,7 @@ async fn read_and_keep(load: Arc<Load>) {
                     session = Some(kept);
                     continue;
                 }
-                Err(error) if error.session_ended => _ = load.cut.fetch_add(1, Relaxed),
+                Err(error) if load.is_cut(&error) => _ = load.cut.fetch_add(1, Relaxed),
                 Err(error) => {
                     load.failed(&load.reads, "read on a kept session", &error);
                     continue;
@@ -303,9 +307,7 @@ async fn read_and_reconnect(load: Arc<Load>) {
 
 async fn read_fresh(load: &Load) -> Option<Client> {
     let mut read = fresh(load.ro, READ).await;
-    if read.as_ref().is_err_and(|error| error.in_query && error.session_ended)
-        && load.takes_away.load(Relaxed)
-    {
+    if read.as_ref().is_err_and(|error| load.is_cut(error)) {
         load.cut.fetch_add(1, Relaxed);
         read = fresh(load.ro, READ).await;
     }
