@@ -14,7 +14,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         return Err(format!("`{text}` has no unit: did you mean {text}s or {text}ms?"));
     }
-    humantime::parse_duration(text).map_err(|error| format!("`{text}` is not a time such as 500ms, 2s or 1m: {error}"))
+    humantime::parse_duration(text)
+        .map_err(|error| format!("`{text}` is not a time such as 500ms, 2s or 1m: {error}"))
 }
 
 /// Reads a size with its unit (`512KiB`, `1MiB`, `10MB`); a plain number is bytes.
