@@ -1,0 +1,47 @@
+//! Reaching a node: name to addresses, addresses to a connection, all within one deadline.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout_at};
+
+/// The addresses of `host`. Cancel safe.
+///
+/// # Errors
+/// [`io::ErrorKind::TimedOut`] at the deadline, else what the resolver said; never an empty list.
+pub async fn resolve(host: &str, port: u16, deadline: Instant) -> io::Result<Vec<SocketAddr>> {
+    let addrs = timeout_at(deadline, lookup_host((host, port))).await.map_err(|_| timed_out("resolve"))??;
+    let addrs: Vec<_> = addrs.collect();
+    if addrs.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    }
+    Ok(addrs)
+}
+
+/// A connection to the first of `addrs` that takes one. Cancel safe: a connection half made is closed.
+///
+/// # Errors
+/// [`io::ErrorKind::TimedOut`] at the deadline, else what the last address answered.
+pub async fn connect(addrs: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "no address is known");
+    for &addr in addrs {
+        match timeout_at(deadline, TcpStream::connect(addr)).await {
+            Ok(Ok(stream)) if is_self_connected(&stream) => last = io::ErrorKind::ConnectionRefused.into(),
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => return Err(timed_out("connect")),
+        }
+    }
+    Err(last)
+}
+
+/// A loopback connect to a port nobody listens on can, by TCP's simultaneous open, reach itself when the
+/// system picks that very port as the source.
+fn is_self_connected(stream: &TcpStream) -> bool {
+    matches!((stream.local_addr(), stream.peer_addr()), (Ok(local), Ok(peer)) if local == peer)
+}
+
+fn timed_out(step: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("no answer to {step} in time"))
+}
