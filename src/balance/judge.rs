@@ -1,0 +1,122 @@
+//! From single looks at a node to a verdict: `rise` good ones in a row bring it up, `fall` bad ones down.
+
+use std::num::NonZeroU32;
+
+/// What is held true of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not looked at yet.
+    Starting,
+    /// Takes sessions.
+    Up,
+    /// Takes none.
+    Down,
+}
+
+/// Turns observations into a verdict.
+#[derive(Clone, Debug)]
+pub struct Judge {
+    rise: NonZeroU32,
+    fall: NonZeroU32,
+    verdict: Verdict,
+    /// Observations in a row that speak against the verdict.
+    against: u32,
+}
+
+impl Judge {
+    /// A judge who has seen nothing.
+    #[must_use]
+    pub const fn new(rise: NonZeroU32, fall: NonZeroU32) -> Self {
+        Self { rise, fall, verdict: Verdict::Starting, against: 0 }
+    }
+
+    /// Takes one observation; answers with the new verdict when it changed.
+    ///
+    /// The first observation decides alone: at the start there is no verdict to defend, and a balancer that
+    /// comes up should serve at once.
+    pub fn observe(&mut self, good: bool) -> Option<Verdict> {
+        let (needed, opposite) = match (self.verdict, good) {
+            (Verdict::Starting, true) => (1, Verdict::Up),
+            (Verdict::Starting, false) => (1, Verdict::Down),
+            (Verdict::Up, false) => (self.fall.get(), Verdict::Down),
+            (Verdict::Down, true) => (self.rise.get(), Verdict::Up),
+            (Verdict::Up, true) | (Verdict::Down, false) => {
+                self.against = 0;
+                return None;
+            }
+        };
+        self.against = self.against.saturating_add(1);
+        if self.against < needed {
+            return None;
+        }
+        self.against = 0;
+        self.verdict = opposite;
+        Some(opposite)
+    }
+
+    /// The verdict now.
+    #[must_use]
+    pub const fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// Whether the last observations speak against the verdict.
+    #[must_use]
+    pub const fn is_changing(&self) -> bool {
+        0 < self.against
+    }
+
+    /// How many observations in a row speak against the verdict, and how many it takes.
+    #[must_use]
+    pub const fn progress(&self) -> (u32, u32) {
+        let needed = match self.verdict {
+            Verdict::Starting => 1,
+            Verdict::Up => self.fall.get(),
+            Verdict::Down => self.rise.get(),
+        };
+        (self.against, needed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Feeds `+` and `-` to a judge with rise 2 and fall 3; answers with the changes it made, by place.
+    fn changes(observations: &str) -> Vec<(usize, Verdict)> {
+        let mut judge = Judge::new(NonZeroU32::new(2).unwrap(), NonZeroU32::new(3).unwrap());
+        let good = observations.chars().map(|c| c == '+');
+        good.enumerate().filter_map(|(at, good)| Some((at, judge.observe(good)?))).collect()
+    }
+
+    #[test]
+    fn the_first_look_decides() {
+        assert_eq!(changes("+"), [(0, Verdict::Up)]);
+        assert_eq!(changes("-"), [(0, Verdict::Down)]);
+    }
+
+    #[test]
+    fn only_a_full_row_changes_the_verdict() {
+        assert_eq!(changes("+--+--+"), [(0, Verdict::Up)]);
+        assert_eq!(changes("+---"), [(0, Verdict::Up), (3, Verdict::Down)]);
+        assert_eq!(changes("-+-+-++"), [(0, Verdict::Down), (6, Verdict::Up)]);
+        assert_eq!(changes("+---++"), [(0, Verdict::Up), (3, Verdict::Down), (5, Verdict::Up)]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_change_is_always_to_the_other_verdict(good in proptest::collection::vec(any::<bool>(), 0..200)) {
+            let mut judge = Judge::new(NonZeroU32::new(2).unwrap(), NonZeroU32::new(3).unwrap());
+            let mut row = 0;
+            for (at, &now) in good.iter().enumerate() {
+                row = if 0 < at && good[at - 1] == now { row + 1 } else { 1 };
+                if let Some(verdict) = judge.observe(now) {
+                    prop_assert_eq!(verdict == Verdict::Up, now);
+                    let needed = if now { 2 } else { 3 };
+                    prop_assert!(at == 0 || row >= needed);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Choosing and judging, pure: no socket, no clock. The `PostgreSQL` side and the HTTP front share it.
+
+pub mod judge;
+pub mod load;
+pub mod pick;
