@@ -1,0 +1,163 @@
+//! Which nodes fit a target now, best kind first. Pure.
+
+use crate::base::role::{Role, Target};
+use crate::topology::{Node, Topology};
+
+/// The nodes that a new session for `target` may go to: all of the first kind that has any.
+///
+/// A kind is left only when it is empty, so a prefer-standby listener touches the primary only when no standby
+/// takes sessions, and a node marked `backup` is used only when no other of its kind is there. Standbys that are
+/// further behind than allowed come last rather than never: for a read, late is better than not at all.
+pub fn fitting(topology: &Topology, target: Target, allowed: impl Fn(&Node) -> bool) -> Vec<&Node> {
+    let takes_new = |node: &Node| node.is_up() && 0 < node.config.weight && !node.is_full() && allowed(node);
+    let writable = incumbent(topology);
+    let fits = |node: &Node, kind: Kind| match kind {
+        Kind::Any => true,
+        Kind::Primary => writable.is_some_and(|primary| primary.id == node.id),
+        Kind::Writable => {
+            writable.is_some_and(|primary| primary.id == node.id) && node.read_only != Some(true)
+        }
+        Kind::Standby => node.role() == Some(Role::Standby),
+        Kind::ReadOnly => node.role() == Some(Role::Standby) || node.read_only == Some(true),
+    };
+    for &(kind, lagging) in kinds(target) {
+        for backup in [false, true] {
+            let of_kind = |node: &&Node| {
+                node.config.backup == backup
+                    && node.is_lagging == lagging
+                    && fits(node, kind)
+                    && takes_new(node)
+            };
+            let found: Vec<_> = topology.nodes.iter().filter(of_kind).collect();
+            if !found.is_empty() {
+                return found;
+            }
+        }
+    }
+    Vec::new()
+}
+
+/// The primary that gets the writes. Of two living ones it is the one that has been seen longer: an old primary
+/// that comes back must not take over.
+#[must_use]
+pub fn incumbent(topology: &Topology) -> Option<&Node> {
+    let alive = topology.nodes.iter().filter(|node| node.is_up() && node.role() == Some(Role::Primary));
+    alive.min_by_key(|node| (node.primary_since.is_none(), node.primary_since))
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Any,
+    Primary,
+    Writable,
+    Standby,
+    ReadOnly,
+}
+
+/// What to look for, in turn: a kind, and whether its lagging ones.
+const fn kinds(target: Target) -> &'static [(Kind, bool)] {
+    match target {
+        Target::Any => &[(Kind::Any, false), (Kind::Any, true)],
+        Target::Primary => &[(Kind::Primary, false)],
+        Target::ReadWrite => &[(Kind::Writable, false)],
+        Target::Standby => &[(Kind::Standby, false), (Kind::Standby, true)],
+        Target::ReadOnly => &[(Kind::ReadOnly, false), (Kind::ReadOnly, true)],
+        Target::PreferStandby => &[(Kind::Standby, false), (Kind::Any, false), (Kind::Any, true)],
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::balance::judge::Verdict;
+    use crate::base::id::NodeId;
+    use crate::config;
+    use crate::topology::{KnownRole, RoleSource};
+    use std::sync::Arc;
+    use std::time::Duration;
+    use tokio::time::Instant;
+
+    /// A topology from words such as `"primary standby:lag -standby:backup"`; `-` before a role: down.
+    pub(crate) fn topology(words: &str) -> Topology {
+        let now = Instant::now();
+        let nodes = words.split_whitespace().enumerate().map(|(at, word)| {
+            let mut parts = word.trim_start_matches('-').split(':');
+            let role = match parts.next() {
+                Some("primary") => Some(Role::Primary),
+                Some("standby") => Some(Role::Standby),
+                _ => None,
+            };
+            let flags: Vec<_> = parts.collect();
+            let config = config::Node {
+                name: format!("n{at}"),
+                addr: config::NodeAddr { host: "localhost".into(), port: 1 },
+                role: None,
+                weight: if flags.contains(&"zero") { 0 } else { 100 },
+                backup: flags.contains(&"backup"),
+                max_connections: None,
+                password: None,
+            };
+            let mut node = Node::starting(NodeId(at), &Arc::new(config), Arc::default());
+            node.verdict = if word.starts_with('-') { Verdict::Down } else { Verdict::Up };
+            node.role = role.map(|role| KnownRole { role, from: RoleSource::Check });
+            node.is_lagging = flags.contains(&"lag");
+            node.read_only = flags.contains(&"readonly").then_some(true);
+            node.full_until = flags.contains(&"full").then(|| now + Duration::from_secs(60));
+            node.primary_since = flags.contains(&"old").then_some(now);
+            node
+        });
+        Topology { nodes: nodes.collect() }
+    }
+
+    #[track_caller]
+    fn check(words: &str, target: Target, expected: &[usize]) {
+        let topology = topology(words);
+        let got: Vec<_> = fitting(&topology, target, |_| true).iter().map(|node| node.id.0).collect();
+        assert_eq!(got, expected, "{words} for {target}");
+    }
+
+    #[test]
+    fn each_target_means_what_it_means_in_libpq() {
+        let words = "primary standby standby ?";
+        check(words, Target::Any, &[0, 1, 2, 3]);
+        check(words, Target::Primary, &[0]);
+        check(words, Target::ReadWrite, &[0]);
+        check(words, Target::Standby, &[1, 2]);
+        check(words, Target::ReadOnly, &[1, 2]);
+        check(words, Target::PreferStandby, &[1, 2]);
+        check("primary:readonly", Target::ReadWrite, &[]);
+        check("primary:readonly", Target::ReadOnly, &[0]);
+    }
+
+    #[test]
+    fn reads_fall_back_to_the_primary_and_come_home() {
+        check("primary -standby standby", Target::PreferStandby, &[2]);
+        check("primary -standby -standby", Target::PreferStandby, &[0]);
+        check("primary standby:full", Target::PreferStandby, &[0]);
+        check("primary -standby", Target::Standby, &[]);
+        check("? -standby", Target::PreferStandby, &[0]);
+    }
+
+    #[test]
+    fn nobody_writes_to_a_node_whose_role_is_unknown() {
+        check("? ?", Target::Primary, &[]);
+        check("? ?", Target::ReadWrite, &[]);
+    }
+
+    #[test]
+    fn of_two_primaries_the_one_seen_longer_takes_the_writes() {
+        check("primary primary:old", Target::Primary, &[1]);
+        check("primary:old -primary", Target::Primary, &[0]);
+    }
+
+    #[test]
+    fn backups_and_laggards_wait_for_their_turn() {
+        check("standby standby:backup primary", Target::PreferStandby, &[0]);
+        check("-standby standby:backup primary", Target::PreferStandby, &[1]);
+        check("standby standby:lag primary", Target::PreferStandby, &[0]);
+        check("standby:lag primary", Target::PreferStandby, &[1]);
+        check("standby:lag -primary", Target::PreferStandby, &[0]);
+        check("standby:lag", Target::Standby, &[0]);
+        check("standby:zero standby", Target::Standby, &[1]);
+    }
+}

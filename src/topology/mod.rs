@@ -1,0 +1,210 @@
+//! The control side: what is held true of every node, and how that comes about.
+//!
+//! One [`watcher`] task a node looks at it again and again ([`check`]) and reports to the [`keeper`], the only
+//! writer, which judges what it is told and publishes an immutable [`Topology`]. Sessions read that
+//! ([`choose`]) and tell the keeper what they met on the way ([`outcome`]).
+//!
+//! # Invariants
+//!
+//! - Health and role are two things: a node that is not what a listener wants is not therefore down.
+//! - A node that is full (53300) is not down: it gets no new session, and keeps those it has.
+//! - One slow node delays nobody's check but its own.
+
+pub mod check;
+pub mod choose;
+pub mod keeper;
+pub mod outcome;
+pub mod scram;
+pub mod watcher;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::balance::judge::Verdict;
+use crate::balance::load::Load;
+use crate::base::id::NodeId;
+use crate::base::role::Role;
+use crate::config;
+use crate::telemetry::labels::NodeState;
+use check::{Outcome, Report};
+
+/// What is held true of one cluster at one moment.
+#[derive(Clone, Debug)]
+pub struct Topology {
+    /// In the order of the file; a node's place is its [`NodeId`].
+    pub nodes: Vec<Node>,
+}
+
+/// The place where the current [`Topology`] of a cluster is found.
+pub type Current = watch::Receiver<Arc<Topology>>;
+
+/// What is held true of one node at one moment.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Its place in the cluster.
+    pub id: NodeId,
+    /// What the file says of it.
+    pub config: Arc<config::Node>,
+    /// Its sessions now; the same object in every snapshot.
+    pub load: Arc<Load>,
+    /// Where its name led when it last led anywhere.
+    pub addrs: Arc<[SocketAddr]>,
+    /// Whether it is alive.
+    pub verdict: Verdict,
+    /// Observations in a row against the verdict, and how many it takes.
+    pub progress: (u32, u32),
+    /// Until when it gets no new sessions because it said it was full.
+    pub full_until: Option<Instant>,
+    /// What it is, as far as known; while it is down, what it was.
+    pub role: Option<KnownRole>,
+    /// Since when it has been seen as a living primary.
+    pub primary_since: Option<Instant>,
+    /// Whether its sessions are read-only by default.
+    pub read_only: Option<bool>,
+    /// How far it is behind.
+    pub lag: Lag,
+    /// Whether that is more than allowed.
+    pub is_lagging: bool,
+    /// The server's version, when a login told it.
+    pub version: Option<String>,
+    /// When the verdict last changed.
+    pub since: SystemTime,
+    /// The latest check.
+    pub last_check: Option<Arc<Report>>,
+}
+
+/// A role and how it was learnt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownRole {
+    /// The role.
+    pub role: Role,
+    /// How it was learnt.
+    pub from: RoleSource,
+}
+
+/// How a role was learnt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoleSource {
+    /// Written in the file; wins over everything.
+    File,
+    /// A check logged in.
+    Check,
+    /// A client logged in and the server said so.
+    Client,
+}
+
+impl RoleSource {
+    /// The word for status.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Check => "check",
+            Self::Client => "client",
+        }
+    }
+}
+
+/// How far a standby is behind, as far as it may be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Lag {
+    /// Age of the last transaction it replayed; zero when it has replayed all there is.
+    pub time: Option<Duration>,
+    /// Bytes of write-ahead log that the primary has written and it has not replayed.
+    pub bytes: Option<u64>,
+}
+
+impl Topology {
+    /// All unknown, as before the first check.
+    #[must_use]
+    pub fn starting(cluster: &config::Cluster, freed: &Arc<Notify>) -> Self {
+        let nodes = cluster.nodes.iter().enumerate();
+        Self {
+            nodes: nodes.map(|(at, config)| Node::starting(NodeId(at), config, Arc::clone(freed))).collect(),
+        }
+    }
+
+    /// The node in that place.
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        self.nodes.get(id.0)
+    }
+}
+
+impl Node {
+    fn starting(id: NodeId, config: &Arc<config::Node>, freed: Arc<Notify>) -> Self {
+        Self {
+            id,
+            config: Arc::clone(config),
+            load: Arc::new(Load::new(freed)),
+            addrs: Arc::new([]),
+            verdict: Verdict::Starting,
+            progress: (0, 1),
+            full_until: None,
+            role: config.role.map(|role| KnownRole { role, from: RoleSource::File }),
+            primary_since: None,
+            read_only: None,
+            lag: Lag::default(),
+            is_lagging: false,
+            version: None,
+            since: SystemTime::now(),
+            last_check: None,
+        }
+    }
+
+    /// Its role, however learnt.
+    #[must_use]
+    pub fn role(&self) -> Option<Role> {
+        self.role.map(|known| known.role)
+    }
+
+    /// Whether it is alive.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.verdict == Verdict::Up
+    }
+
+    /// Whether it has said, a moment ago, that it takes no more sessions.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.full_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Its state in one word, for metrics and status.
+    #[must_use]
+    pub fn state(&self) -> NodeState {
+        match (self.verdict, self.progress) {
+            (Verdict::Starting, _) => NodeState::Starting,
+            (Verdict::Up, _) if self.is_full() => NodeState::Full,
+            (Verdict::Up, (0, _)) => NodeState::Up,
+            (Verdict::Up, _) => NodeState::GoingDown,
+            (Verdict::Down, (0, _)) => NodeState::Down,
+            (Verdict::Down, _) => NodeState::GoingUp,
+        }
+    }
+
+    /// Why it is not used, or what it is, in a few words for a person: `down 12s (connection refused)`.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let name = &self.config.name;
+        let role = self.role().map_or("role unknown", Role::as_str);
+        match self.verdict {
+            Verdict::Starting => format!("{name} not checked yet"),
+            Verdict::Up if self.config.weight == 0 => format!("{name} has weight 0"),
+            Verdict::Up if self.is_full() => format!("{name} {role}, full"),
+            Verdict::Up if self.is_lagging => format!("{name} {role}, lagging"),
+            Verdict::Up => format!("{name} {role}"),
+            Verdict::Down => {
+                let seconds = self.since.elapsed().unwrap_or_default().as_secs();
+                match self.last_check.as_deref().map(|report| &report.outcome) {
+                    Some(Outcome::Failed(failure)) => format!("{name} down {seconds}s ({})", failure.text),
+                    _ => format!("{name} down {seconds}s"),
+                }
+            }
+        }
+    }
+}
