@@ -1,0 +1,288 @@
+//! What is learnt about one session, its closing line in the log, and its closing counts.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use crate::base::id::{NodeId, SessionId};
+use crate::base::role::Role;
+use crate::base::text::{NAME_MAX, escaped};
+use crate::config::{self, LogSessions};
+use crate::pg::first_packet::Encryption;
+use crate::pg::startup::Params;
+use crate::session::Accepted;
+use crate::session::cancel::HeldKey;
+use crate::session::connect::{Opening, Reached};
+use crate::session::error::{Ending, SessionError};
+use crate::session::shared::{Listener, Shared};
+use crate::session::worker::Desk;
+use crate::telemetry::count::Counted;
+use crate::telemetry::labels::{End, Redispatch};
+use crate::telemetry::pair::{PairMetrics, Traffic};
+
+/// The account of one session. It is closed once; a session that panics leaves its line through `Drop`.
+pub struct Account<'a> {
+    shared: &'a Shared,
+    listener: &'a Listener,
+    id: SessionId,
+    client: SocketAddr,
+    accepted: Instant,
+    names: Names,
+    encryption: &'static str,
+    node: Option<OnNode>,
+    waits: Waits,
+    redispatches: Vec<&'static str>,
+    sqlstate: Option<String>,
+    bytes: (u64, u64),
+    key: Option<HeldKey>,
+    is_closed: bool,
+}
+
+/// What the client calls itself; escaped.
+#[derive(Debug, Default)]
+struct Names {
+    user: Option<String>,
+    database: Option<String>,
+    application: Option<String>,
+}
+
+struct OnNode {
+    id: NodeId,
+    config: Arc<config::Node>,
+    addr: SocketAddr,
+    role: Option<Role>,
+    metrics: Arc<PairMetrics>,
+}
+
+/// How long the steps took.
+#[derive(Debug, Default)]
+struct Waits {
+    queue: Duration,
+    connect: Duration,
+    login: Option<Duration>,
+}
+
+impl<'a> Account<'a> {
+    /// Opens the account of a connection that has just been accepted.
+    #[must_use]
+    pub fn open(shared: &'a Shared, listener: &'a Listener, accepted: &Accepted) -> Self {
+        let account = Self {
+            shared,
+            listener,
+            id: shared.ids.next(),
+            client: accepted.peer,
+            accepted: accepted.at,
+            names: Names::default(),
+            encryption: "none",
+            node: None,
+            waits: Waits::default(),
+            redispatches: Vec::new(),
+            sqlstate: None,
+            bytes: (0, 0),
+            key: None,
+            is_closed: false,
+        };
+        if shared.config.log.sessions == LogSessions::Both {
+            let (id, listener) = (account.id.to_string(), listener.config.name.as_str());
+            info!(id, listener, client = %account.client, "session_start");
+        }
+        account
+    }
+
+    /// Whose session it is to be.
+    pub fn set_params(&mut self, params: &Params) {
+        let name = |bytes: &[u8]| (!bytes.is_empty()).then(|| escaped(bytes, NAME_MAX));
+        self.names.user = name(&params.user);
+        self.names.database = name(params.database_or_user());
+        self.names.application = name(&params.application_name);
+    }
+
+    /// What the server says the application is called.
+    pub fn set_application_name(&mut self, value: &[u8]) {
+        if !value.is_empty() {
+            self.names.application = Some(escaped(value, NAME_MAX));
+        }
+    }
+
+    /// How the session is encrypted, once its last opening has been taken.
+    pub fn set_encryption(&mut self, opening: &Opening) {
+        self.encryption = match opening {
+            Opening::Startup(_) => "none",
+            Opening::Encryption(Encryption::Ssl, _) => "passthrough",
+            Opening::Encryption(Encryption::Gss, _) => "gss",
+            Opening::Tls(_) => "direct",
+        };
+    }
+
+    /// Whether what the node says can be read.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        self.encryption == "none"
+    }
+
+    /// The session stays with this node; it counts there as long as the guard lives.
+    pub fn set_node(&mut self, node: &Reached) -> Counted {
+        let metrics = Arc::clone(self.shared.metrics.pair(self.listener.index, node.id));
+        let active = metrics.active_guard();
+        let config = Arc::clone(&node.config);
+        self.node = Some(OnNode { id: node.id, config, addr: node.addr, role: node.role, metrics });
+        active
+    }
+
+    /// The address of the session's node.
+    #[must_use]
+    pub fn node_addr(&self) -> Option<SocketAddr> {
+        self.node.as_ref().map(|node| node.addr)
+    }
+
+    /// The session's node.
+    #[must_use]
+    pub fn node_id(&self) -> Option<NodeId> {
+        self.node.as_ref().map(|node| node.id)
+    }
+
+    /// Where the bytes of this session are counted.
+    #[must_use]
+    pub fn traffic(&self, desk: &Desk) -> Arc<Traffic> {
+        let nowhere =
+            || self.shared.metrics.pair(self.listener.index, NodeId(usize::MAX)).traffic(desk.index);
+        self.node.as_ref().map_or_else(nowhere, |node| node.metrics.traffic(desk.index))
+    }
+
+    /// Time spent waiting for a node, and reaching it.
+    pub fn add_waits(&mut self, queue: Duration, connect: Duration) {
+        self.waits.queue += queue;
+        self.waits.connect += connect;
+    }
+
+    /// A node refused, and the session goes on to another.
+    pub fn add_redispatch(&mut self, reason: Redispatch) {
+        self.shared.metrics.listener(self.listener.index).redispatch(reason);
+        // A session can wait long and try often; the line keeps the beginning.
+        if self.redispatches.len() < 16 {
+            self.redispatches.push(reason.as_str());
+        }
+    }
+
+    /// The session can be cancelled by this key.
+    pub fn hold_key(&mut self, key: HeldKey) {
+        self.key = Some(key);
+    }
+
+    /// The node has let the client in.
+    pub fn set_logged_in(&mut self, took: Duration) {
+        self.waits.login = Some(took);
+        if let Some(node) = &self.node {
+            node.metrics.login_duration(self.accepted.elapsed());
+        }
+    }
+
+    /// The node refused the login with this code.
+    pub fn set_sqlstate(&mut self, code: &str) {
+        self.sqlstate = Some(escaped(code.as_bytes(), 5));
+    }
+
+    /// Bytes passed on, to the node and to the client.
+    pub const fn set_bytes(&mut self, bytes: (u64, u64)) {
+        self.bytes = bytes;
+    }
+
+    /// Closes the account.
+    pub fn close(mut self, ending: Result<Ending, SessionError>) {
+        self.is_closed = true;
+        let listener = self.shared.metrics.listener(self.listener.index);
+        if !self.waits.queue.is_zero() {
+            listener.queue_wait(self.waits.queue);
+        }
+        match ending {
+            Ok(Ending::Cancel) => {}
+            Ok(ending) => {
+                listener.session_duration(self.accepted.elapsed());
+                if let Some(node) = &self.node {
+                    node.metrics.end(ending.end());
+                }
+                self.log(ending.end().as_str(), ending.code(), None, ending != Ending::NodeBroke);
+            }
+            Err(error) => {
+                let code = error.code();
+                match (&self.node, error.rejection()) {
+                    (Some(node), _) => {
+                        listener.session_duration(self.accepted.elapsed());
+                        node.metrics.end(End::Drain);
+                        self.log(End::Drain.as_str(), code, None, true);
+                    }
+                    (None, Some(rejection)) => {
+                        listener.reject(rejection);
+                        self.log(rejection.as_str(), code, Some(&error), false);
+                    }
+                    (None, None) => {
+                        listener.left();
+                        let (id, name) = (self.id.to_string(), self.listener.config.name.as_str());
+                        debug!(id, listener = name, client = %self.client, end_code = code, "client_left");
+                    }
+                }
+            }
+        }
+    }
+
+    fn log(&self, end: &str, end_code: &str, error: Option<&SessionError>, is_normal: bool) {
+        match self.shared.config.log.sessions {
+            LogSessions::Off => return,
+            LogSessions::Errors if is_normal && self.sqlstate.is_none() => return,
+            LogSessions::Errors | LogSessions::End | LogSessions::Both => {}
+        }
+        let node = self.node.as_ref();
+        let seconds = |time: Duration| time.as_secs_f64();
+        info!(
+            id = self.id.to_string(),
+            listener = self.listener.config.name.as_str(),
+            client = %self.client,
+            node = node.map(|node| node.config.name.as_str()),
+            node_addr = node.map(|node| node.addr.to_string()),
+            role = node.and_then(|node| node.role).map(Role::as_str),
+            user = self.names.user.as_deref(),
+            database = self.names.database.as_deref(),
+            app = self.names.application.as_deref(),
+            tls = self.encryption,
+            queue_s = seconds(self.waits.queue),
+            connect_s = seconds(self.waits.connect),
+            login_s = self.waits.login.map(seconds),
+            duration_s = seconds(self.accepted.elapsed()),
+            to_node_bytes = self.bytes.0,
+            to_client_bytes = self.bytes.1,
+            end,
+            end_code,
+            sqlstate = self.sqlstate.as_deref(),
+            error = error.map(with_cause),
+            redispatches = self.redispatches.len(),
+            redispatch_reasons = self.redispatches.join(","),
+            active_listener = self.listener.active(),
+            active_node = node.map(|node| node.metrics.active()),
+            "session_end"
+        );
+    }
+}
+
+impl Drop for Account<'_> {
+    fn drop(&mut self) {
+        if !self.is_closed {
+            self.shared.metrics.panicked();
+            self.log(End::Error.as_str(), "PD", None, false);
+        }
+    }
+}
+
+fn with_cause(error: &SessionError) -> String {
+    use std::error::Error;
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

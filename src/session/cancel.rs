@@ -1,0 +1,235 @@
+//! Stopping somebody's query.
+//!
+//! A cancel request comes on a connection of its own and carries no user, only a process id and a secret key. A
+//! session whose login could be read has left its key here, so the request goes to its node and nowhere else.
+//! A key that is not here may belong to a session that is encrypted, or to one that came through another
+//! balancer: then the request goes to every node of the cluster. A wrong node ignores it.
+//!
+//! A request over TLS is opaque and goes where a session would go.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use crate::net::{dial, peer};
+use crate::pg::cancel_key::CancelKey;
+use crate::session::error::{Ending, SessionError};
+use crate::session::negotiate::Client;
+use crate::session::shared::{Listener, Shared};
+use crate::telemetry::labels::CancelResult;
+
+/// From here on a cancel request is more likely to hit the next query than the one it was meant for.
+const DELIVERY: Duration = Duration::from_secs(5);
+/// Requests with an unknown key that one source may send at once, and how fast it may send more. Guessing a
+/// 32-bit key at this pace takes years.
+const BURST: f64 = 40.0;
+const PER_SECOND: f64 = 20.0;
+/// Sources remembered at a time.
+const SOURCES: usize = 10_000;
+
+/// Whom each key belongs to.
+#[derive(Clone, Debug, Default)]
+pub struct CancelTable(Arc<Mutex<HashMap<u32, Vec<Entry>>>>);
+
+#[derive(Debug)]
+struct Entry {
+    key: CancelKey,
+    addr: SocketAddr,
+}
+
+/// A key in the table, for as long as its session lives.
+#[derive(Debug)]
+pub struct HeldKey {
+    table: CancelTable,
+    key: CancelKey,
+    addr: SocketAddr,
+}
+
+impl CancelTable {
+    /// Remembers that the session with this key is on the node at `addr`.
+    #[must_use]
+    pub fn insert(&self, key: CancelKey, addr: SocketAddr) -> HeldKey {
+        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        table.entry(key.pid).or_default().push(Entry { key: key.clone(), addr });
+        HeldKey { table: self.clone(), key, addr }
+    }
+
+    /// The node of the session with this key.
+    #[must_use]
+    pub fn find(&self, key: &CancelKey) -> Option<SocketAddr> {
+        let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        table.get(&key.pid)?.iter().find(|entry| entry.key.matches(key)).map(|entry| entry.addr)
+    }
+}
+
+impl Drop for HeldKey {
+    fn drop(&mut self) {
+        let mut table = self.table.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entries) = table.get_mut(&self.key.pid) {
+            let ours =
+                entries.iter().position(|entry| entry.addr == self.addr && entry.key.matches(&self.key));
+            ours.map(|at| entries.swap_remove(at));
+            if entries.is_empty() {
+                table.remove(&self.key.pid);
+            }
+        }
+    }
+}
+
+/// Limits how many requests with an unknown key a source may send. A source is a /24 or a /64, as one host
+/// easily has many addresses.
+#[derive(Debug, Default)]
+pub struct SourceLimit(Mutex<HashMap<IpAddr, Bucket>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    left: f64,
+    at: Instant,
+}
+
+impl SourceLimit {
+    /// Whether one more is within the limit.
+    pub fn allows(&self, source: IpAddr, now: Instant) -> bool {
+        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let refilled =
+            |bucket: &Bucket| (bucket.left + (now - bucket.at).as_secs_f64() * PER_SECOND).min(BURST);
+        if SOURCES <= buckets.len() {
+            buckets.retain(|_, bucket| refilled(bucket) < BURST);
+            if SOURCES <= buckets.len() {
+                return false;
+            }
+        }
+        let bucket = buckets.entry(prefix(source)).or_insert(Bucket { left: BURST, at: now });
+        bucket.left = refilled(bucket);
+        bucket.at = now;
+        let allowed = 1.0 <= bucket.left;
+        if allowed {
+            bucket.left -= 1.0;
+        }
+        allowed
+    }
+}
+
+fn prefix(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() & !0xff).into()),
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
+    }
+}
+
+/// Serves a connection that turned out to be a cancel request.
+///
+/// The client's connection stays open until the nodes have closed theirs: libpq takes its end for the sign that
+/// the request has been dealt with.
+///
+/// # Errors
+/// None today; the signature is that of a session.
+pub async fn cancel(
+    shared: &Shared,
+    listener: &Listener,
+    client: Client,
+    key: &CancelKey,
+    packet: &[u8],
+) -> Result<Ending, SessionError> {
+    let source = client.peer().ip();
+    let result = match shared.cancels.find(key) {
+        Some(addr) if deliver(&[addr], packet).await => CancelResult::Routed,
+        Some(_) => CancelResult::Failed,
+        None if !shared.cancel_limit.allows(source, Instant::now()) => CancelResult::Limited,
+        None => broadcast(listener, packet).await,
+    };
+    shared.metrics.cancel(result);
+    debug!(listener = listener.config.name.as_str(), client = %source, result = result.as_str(), "cancel_request");
+    peer::leave(client.into_parts().0).await;
+    Ok(Ending::Cancel)
+}
+
+/// Sends the request to every node, all at once.
+async fn broadcast(listener: &Listener, packet: &[u8]) -> CancelResult {
+    let topology = listener.watched.current.borrow().clone();
+    let deliveries = TaskTracker::new();
+    let tasks: Vec<_> = topology
+        .nodes
+        .iter()
+        .filter(|node| !node.addrs.is_empty())
+        .map(|node| {
+            let (addrs, packet) = (Arc::clone(&node.addrs), packet.to_vec());
+            deliveries.spawn(async move { deliver(&addrs, &packet).await })
+        })
+        .collect();
+    let mut delivered = false;
+    for task in tasks {
+        delivered |= task.await.unwrap_or(false);
+    }
+    if delivered { CancelResult::Broadcast } else { CancelResult::Failed }
+}
+
+/// Sends the request to one node and waits until it has closed the connection.
+async fn deliver(addrs: &[SocketAddr], packet: &[u8]) -> bool {
+    let deadline = Instant::now() + DELIVERY;
+    let Ok(mut stream) = dial::connect(addrs, deadline).await else { return false };
+    let delivered = timeout_at(deadline, async {
+        stream.write_all(packet).await?;
+        stream.read(&mut [0]).await
+    });
+    let closed = matches!(delivered.await, Ok(Ok(0)));
+    if !closed {
+        // A stopped server must not find the request when it goes on, and cancel whatever runs then.
+        let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    }
+    closed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(pid: u32, secret: &[u8]) -> CancelKey {
+        CancelKey::parse(&[&pid.to_be_bytes(), secret].concat()).unwrap()
+    }
+
+    #[test]
+    fn a_key_is_known_as_long_as_its_session_lives() {
+        let table = CancelTable::default();
+        let (a, b) = ("10.0.0.1:5432".parse().unwrap(), "10.0.0.2:5432".parse().unwrap());
+        let first = table.insert(key(7, b"aaaa"), a);
+        let second = table.insert(key(7, b"bbbb"), b);
+        assert_eq!(table.find(&key(7, b"aaaa")), Some(a));
+        assert_eq!(table.find(&key(7, b"bbbb")), Some(b));
+        assert_eq!(table.find(&key(7, b"cccc")), None);
+        drop(first);
+        assert_eq!(table.find(&key(7, b"aaaa")), None);
+        drop(second);
+        assert!(table.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn guessing_is_slow_and_only_for_who_guesses() {
+        let limit = SourceLimit::default();
+        let now = Instant::now();
+        let allowed = |host: [u8; 4], at| limit.allows(IpAddr::from(host), at);
+        let first: usize = (0..100).map(|host| usize::from(allowed([10, 0, 0, host], now))).sum();
+        assert_eq!(first, 40);
+        assert!(allowed([10, 0, 1, 1], now));
+        assert!(!allowed([10, 0, 0, 1], now + Duration::from_millis(40)));
+        assert!(allowed([10, 0, 0, 1], now + Duration::from_millis(60)));
+    }
+
+    #[test]
+    fn the_memory_for_sources_is_bounded() {
+        let limit = SourceLimit::default();
+        let now = Instant::now();
+        for n in 0..20_000_u32 {
+            limit.allows(IpAddr::from((n << 8).to_be_bytes()), now);
+        }
+        assert!(limit.0.lock().unwrap().len() <= SOURCES);
+        assert!(limit.allows(IpAddr::from([200, 0, 0, 1]), now + Duration::from_secs(10)));
+    }
+}

@@ -1,0 +1,291 @@
+//! Reaching a node and hearing its first answer; when it refuses before authentication, the next one ("replay").
+//!
+//! Until a node's first `AuthenticationXXX` has been passed on, nothing binds the client to it: `PostgreSQL`
+//! decides about 57P03 (starting up, shutting down) and 53300 (full) before that, in `BackendInitialize` of
+//! `src/backend/tcop/backend_startup.c`. So the same first packet can be sent to another node, and the client
+//! sees one clean login. Any other refusal is the client's answer: a wrong password is tried on one node only.
+//!
+//! Through TLS the answers cannot be read; there the replay ends with the node's yes.
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
+
+use crate::balance::load::Place;
+use crate::base::id::NodeId;
+use crate::base::role::Role;
+use crate::base::text::escaped;
+use crate::config;
+use crate::net::dial;
+use crate::pg::error_response::ErrorFields;
+use crate::pg::first_packet::Encryption;
+use crate::pg::message::{Scanner, Seen};
+use crate::pg::sqlstate;
+use crate::session::account::Account;
+use crate::session::error::SessionError;
+use crate::session::negotiate::Client;
+use crate::session::place::{Choice, Hold, is_there_another};
+use crate::session::shared::{Listener, Shared};
+use crate::telemetry::labels::{ConnectError, Redispatch, StartupError};
+use crate::topology::Node;
+use crate::topology::check::io_text;
+use crate::topology::outcome::Met;
+
+/// What a node may send before it is clear whether it takes the client. A server's notices are shorter.
+const ANSWER_MAX: usize = 64 * 1024;
+/// A node's text in a log line is cut here.
+const TEXT_MAX: usize = 200;
+
+/// The first packet that is sent to a node.
+#[derive(Clone, Debug)]
+pub enum Opening {
+    /// `SSLRequest` or `GSSENCRequest`.
+    Encryption(Encryption, Bytes),
+    /// The first TLS record of a client that did not ask.
+    Tls(Bytes),
+    /// `StartupMessage`.
+    Startup(Bytes),
+}
+
+impl Opening {
+    fn packet(&self) -> &[u8] {
+        match self {
+            Self::Encryption(_, packet) | Self::Tls(packet) | Self::Startup(packet) => packet,
+        }
+    }
+
+    /// Whether it asks something that is answered with one byte.
+    #[must_use]
+    pub const fn is_request(&self) -> bool {
+        matches!(self, Self::Encryption(..))
+    }
+}
+
+/// A node that took the opening.
+#[derive(Debug)]
+pub struct Reached {
+    /// Which node.
+    pub id: NodeId,
+    /// What the file says of it.
+    pub config: Arc<config::Node>,
+    /// The address that answered.
+    pub addr: SocketAddr,
+    /// Its role when it was chosen.
+    pub role: Option<Role>,
+    /// The connection.
+    pub stream: TcpStream,
+    /// What it has said so far and the client has not heard.
+    pub answer: BytesMut,
+    /// The session's place on it.
+    pub place: Place,
+}
+
+/// A node that the opening will be sent to.
+enum Next {
+    /// One that has just been chosen.
+    Fresh(Choice),
+    /// One that has said no to encryption and waits for the startup packet.
+    Waiting(Reached),
+}
+
+/// Why another node must be found.
+#[derive(Debug)]
+struct Refusal {
+    reason: Redispatch,
+    met: Met,
+}
+
+/// A node that takes the session. Tries one after the other, and waits when there is none.
+///
+/// `earlier` is a node that has already said no to encryption and waits for the startup packet.
+///
+/// # Errors
+/// No node came to fit in time, or the client left.
+pub async fn connect(
+    shared: &Shared,
+    listener: &Listener,
+    client: &Client,
+    opening: &Opening,
+    mut earlier: Option<Reached>,
+    account: &mut Account<'_>,
+) -> Result<Reached, SessionError> {
+    let mut hold = Hold::new(shared, listener);
+    let mut tried = Vec::new();
+    loop {
+        let next = match earlier.take() {
+            Some(reached) => Next::Waiting(reached),
+            None => Next::Fresh(hold.place(client, &mut tried).await?),
+        };
+        let id = next.id();
+        tried.push(id);
+        let began = Instant::now();
+        let refusal = tokio::select! {
+            result = send(shared, listener, next, opening, &tried) => match result {
+                Ok(reached) => {
+                    account.add_waits(hold.waited(), began.elapsed());
+                    return Ok(reached);
+                }
+                Err(refusal) => refusal,
+            },
+            () = client.gone() => return Err(SessionError::LeftQueue),
+        };
+        account.add_redispatch(refusal.reason);
+        listener.watched.outcomes.tell(id, refusal.met);
+        if usize::try_from(listener.sessions().retries).is_ok_and(|retries| retries < tried.len()) {
+            // Enough for one go: from here on the session waits until something changes.
+            tried = (0..listener.cluster.nodes.len()).map(NodeId).collect();
+        }
+    }
+}
+
+impl Next {
+    const fn id(&self) -> NodeId {
+        match self {
+            Self::Fresh(choice) => choice.id,
+            Self::Waiting(reached) => reached.id,
+        }
+    }
+}
+
+/// Sends the opening to one node and hears its answer.
+async fn send(
+    shared: &Shared,
+    listener: &Listener,
+    next: Next,
+    opening: &Opening,
+    tried: &[NodeId],
+) -> Result<Reached, Refusal> {
+    let mut reached = match next {
+        Next::Fresh(choice) => dial(shared, listener, choice).await?,
+        Next::Waiting(reached) => reached,
+    };
+    let id = reached.id;
+    reached.stream.write_all(opening.packet()).await.map_err(|error| reset(&error))?;
+    tokio::select! {
+        result = hear(&mut reached, opening) => match result {
+            Ok(()) => Ok(reached),
+            Err(refusal) => {
+                if let Met::NotNow(_) | Met::Full(_) = refusal.met {
+                    let class = StartupError::from_sqlstate(refusal.reason.as_str());
+                    shared.metrics.node(listener.config.cluster, id).startup_error(class);
+                }
+                Err(refusal)
+            }
+        },
+        () = lose_patience(listener, id, tried) => {
+            Err(Refusal { reason: Redispatch::NoAnswer, met: Met::Silence })
+        }
+    }
+}
+
+async fn dial(shared: &Shared, listener: &Listener, choice: Choice) -> Result<Reached, Refusal> {
+    let metrics = shared.metrics.node(listener.config.cluster, choice.id);
+    let began = Instant::now();
+    let connected = async {
+        let stream = dial::connect(&choice.addrs, began + listener.sessions().connect_timeout).await?;
+        listener.options.apply(&stream)?;
+        let addr = stream.peer_addr()?;
+        Ok((stream, addr))
+    };
+    match connected.await {
+        Ok((stream, addr)) => {
+            metrics.connect_duration(began.elapsed());
+            let Choice { id, config, role, place, .. } = choice;
+            Ok(Reached { id, config, addr, role, stream, answer: BytesMut::new(), place })
+        }
+        Err(error) => {
+            metrics.connect_error(ConnectError::from_io(&error));
+            Err(Refusal { reason: Redispatch::Connect, met: Met::Failure(io_text(&error)) })
+        }
+    }
+}
+
+/// Resolves when the node has been silent long enough to look for another one: at once when there is another,
+/// else when the node is found down or a client would have waited that long for any node.
+async fn lose_patience(listener: &Listener, id: NodeId, tried: &[NodeId]) {
+    let sessions = listener.sessions();
+    let longest = Instant::now() + sessions.queue_timeout.max(sessions.answer_timeout);
+    loop {
+        sleep(sessions.answer_timeout).await;
+        // Asks for a check, which finds out whether the node is stopped or only slow.
+        listener.watched.outcomes.tell(id, Met::Silence);
+        let is_up = listener.watched.current.borrow().node(id).is_some_and(Node::is_up);
+        if !is_up || longest <= Instant::now() || is_there_another(listener, tried) {
+            return;
+        }
+    }
+}
+
+/// Reads until it is clear whether the node takes the session. What it said stays in `answer`.
+async fn hear(reached: &mut Reached, opening: &Opening) -> Result<(), Refusal> {
+    let mut scanner = Scanner::default();
+    loop {
+        let before = reached.answer.len();
+        match reached.stream.read_buf(&mut reached.answer).await {
+            Ok(0) => return Err(reset(&io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => {}
+            Err(error) => return Err(reset(&error)),
+        }
+        let news = reached.answer.get(before..).unwrap_or_default();
+        let decided = match opening {
+            Opening::Tls(_) => true,
+            Opening::Encryption(..) if before == 0 => match (news, news.first()) {
+                ([_], Some(b'S' | b'G' | b'N')) => true,
+                (_, Some(b'E')) => decide(&mut scanner, news)?,
+                _ => return Err(strange("sent more than one byte in answer to a request for encryption")),
+            },
+            Opening::Encryption(..) | Opening::Startup(_) => decide(&mut scanner, news)?,
+        };
+        if decided || ANSWER_MAX < reached.answer.len() {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether `news` settles that this node has the session; that it refuses is an error.
+fn decide(scanner: &mut Scanner, news: &[u8]) -> Result<bool, Refusal> {
+    let mut decision = Ok(false);
+    let scanned = scanner.scan(news, |seen| {
+        decision = match seen {
+            Seen::Authentication { .. } | Seen::Ready => Ok(true),
+            Seen::Error(fields) => refusal(&fields).map_or(Ok(true), Err),
+            // NegotiateProtocolVersion is passed on together with what follows it, so it is seen once.
+            Seen::CancelKey(_) | Seen::Parameter(..) | Seen::Other(_) => return ControlFlow::Continue(()),
+        };
+        ControlFlow::Break(())
+    });
+    scanned.map_err(|error| strange(&error.to_string()))?;
+    decision
+}
+
+/// The two refusals that another node may not share; anything else is the client's answer.
+fn refusal(fields: &ErrorFields<'_>) -> Option<Refusal> {
+    let text = || escaped(fields.message.unwrap_or_default(), TEXT_MAX);
+    match fields.code {
+        Some(sqlstate::CANNOT_CONNECT_NOW) => {
+            Some(Refusal { reason: Redispatch::CannotConnectNow, met: Met::NotNow(text()) })
+        }
+        Some(sqlstate::TOO_MANY_CONNECTIONS) => {
+            Some(Refusal { reason: Redispatch::TooManyConnections, met: Met::Full(text()) })
+        }
+        _ => None,
+    }
+}
+
+fn reset(error: &io::Error) -> Refusal {
+    let text = match error.kind() {
+        io::ErrorKind::UnexpectedEof => "closed the connection without an answer".to_owned(),
+        _ => io_text(error),
+    };
+    Refusal { reason: Redispatch::Reset, met: Met::Failure(text) }
+}
+
+fn strange(what: &str) -> Refusal {
+    Refusal { reason: Redispatch::Reset, met: Met::Failure(what.to_owned()) }
+}

@@ -1,0 +1,140 @@
+//! How sessions end, for three audiences: the client, the log, the counters.
+
+use std::io;
+use std::time::Duration;
+
+use crate::pg::error_response::Fatal;
+use crate::pg::first_packet::Refused;
+use crate::pg::sqlstate;
+use crate::telemetry::labels::{End, Rejection};
+
+/// A session that was served, or a cancel request that was dealt with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The client closed first.
+    Client,
+    /// The client's connection broke: reset, or gone without a word.
+    ClientBroke,
+    /// The node closed first.
+    Node,
+    /// The node's connection broke.
+    NodeBroke,
+    /// It was a cancel request.
+    Cancel,
+}
+
+/// A session that was not served, or was cut.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The client closed before it had said what it wants.
+    #[error("the client left before its first packet was complete")]
+    Left,
+    /// The client's connection failed before there was a node.
+    #[error("the client's connection failed")]
+    Client(#[source] io::Error),
+    /// The first packets were wrong.
+    #[error("bad first packet")]
+    Refused(#[source] Refused),
+    /// The first packets took too long.
+    #[error("no complete startup packet within {}", humantime::format_duration(*.0))]
+    StartupTimeout(Duration),
+    /// All places of the listener are taken.
+    #[error("too many connections on listener \"{listener}\" (limit {limit})")]
+    Limit {
+        /// Its name.
+        listener: String,
+        /// Its places.
+        limit: u32,
+    },
+    /// No node fits, and none came to fit while the session waited.
+    #[error("{text}")]
+    NoNode {
+        /// What was looked for and what every node is instead.
+        text: String,
+        /// What still works.
+        hint: String,
+    },
+    /// Nodes fit, but none had a free place while the session waited.
+    #[error("{0}")]
+    QueueTimeout(String),
+    /// As many sessions as may do so wait already.
+    #[error("{0}")]
+    QueueFull(String),
+    /// The client left while it waited for a node.
+    #[error("the client left while it waited for a node")]
+    LeftQueue,
+    /// pgsplit is stopping.
+    #[error("this balancer is shutting down")]
+    Drained,
+}
+
+impl SessionError {
+    /// What the client is told before its connection is closed; `None`: it has gone, or would not understand.
+    #[must_use]
+    pub fn fatal(&self) -> Option<Fatal> {
+        let code = match self {
+            Self::Left | Self::Client(_) | Self::LeftQueue | Self::Refused(_) | Self::StartupTimeout(_) => {
+                return None;
+            }
+            Self::Limit { .. } => sqlstate::TOO_MANY_CONNECTIONS,
+            Self::NoNode { .. } | Self::QueueTimeout(_) | Self::QueueFull(_) => sqlstate::CANNOT_CONNECT_NOW,
+            Self::Drained => sqlstate::ADMIN_SHUTDOWN,
+        };
+        let hint = match self {
+            Self::NoNode { hint, .. } => hint.clone(),
+            _ => String::new(),
+        };
+        Some(Fatal { code, message: self.to_string(), hint })
+    }
+
+    /// The counter of connections that never reached a node; `None`: the client left of itself.
+    #[must_use]
+    pub const fn rejection(&self) -> Option<Rejection> {
+        match self {
+            Self::Left | Self::Client(_) | Self::LeftQueue => None,
+            Self::Refused(_) => Some(Rejection::Protocol),
+            Self::StartupTimeout(_) => Some(Rejection::StartupTimeout),
+            Self::Limit { .. } => Some(Rejection::Limit),
+            Self::NoNode { .. } => Some(Rejection::NoNode),
+            Self::QueueTimeout(_) => Some(Rejection::QueueTimeout),
+            Self::QueueFull(_) => Some(Rejection::QueueFull),
+            Self::Drained => Some(Rejection::Draining),
+        }
+    }
+
+    /// `HAProxy`'s two letters: who ended it, and when.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Left | Self::Client(_) => "CR",
+            Self::Refused(_) | Self::Limit { .. } => "PR",
+            Self::StartupTimeout(_) => "cR",
+            Self::NoNode { .. } => "SC",
+            Self::QueueTimeout(_) => "sQ",
+            Self::QueueFull(_) => "PQ",
+            Self::LeftQueue => "CQ",
+            Self::Drained => "KD",
+        }
+    }
+}
+
+impl Ending {
+    /// The label of the counter of ended sessions.
+    #[must_use]
+    pub const fn end(self) -> End {
+        match self {
+            Self::Client | Self::ClientBroke | Self::Cancel => End::Client,
+            Self::Node | Self::NodeBroke => End::Server,
+        }
+    }
+
+    /// `HAProxy`'s two letters: who ended it, and when.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Client | Self::Cancel => "--",
+            Self::ClientBroke => "CD",
+            Self::Node | Self::NodeBroke => "SD",
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The login, passed through as it comes and read along: whose session it is, what the node is, and the key that
+//! cancels its queries.
+
+use std::ops::ControlFlow;
+
+use tokio::time::Instant;
+
+use crate::pg::message::{Scanner, Seen};
+use crate::pg::sqlstate;
+use crate::session::account::Account;
+use crate::session::error::Ending;
+use crate::session::relay::Relay;
+use crate::session::shared::{Listener, Shared};
+use crate::telemetry::labels::StartupError;
+use crate::topology::Node;
+use crate::topology::outcome::Met;
+
+/// Relays until the node is ready for queries; `None`: it is. The client's key is known before the client is.
+///
+/// Not cancel safe.
+pub async fn follow(
+    shared: &Shared,
+    listener: &Listener,
+    relay: &mut Relay,
+    account: &mut Account<'_>,
+) -> Option<Ending> {
+    let began = Instant::now();
+    let mut reader = Reader { shared, listener, account, scanner: Scanner::default(), began };
+    if reader.read(relay.for_client()).is_break() {
+        return None;
+    }
+    relay.run_until(|bytes| reader.read(bytes)).await
+}
+
+struct Reader<'r, 'a> {
+    shared: &'r Shared,
+    listener: &'r Listener,
+    account: &'r mut Account<'a>,
+    scanner: Scanner,
+    began: Instant,
+}
+
+impl Reader<'_, '_> {
+    /// Reads along; breaks when there is nothing more to learn.
+    fn read(&mut self, bytes: &[u8]) -> ControlFlow<()> {
+        let Self { shared, listener, account, began, .. } = self;
+        let mut ready = false;
+        let scanned = self.scanner.scan(bytes, |seen| {
+            match seen {
+                Seen::CancelKey(key) => {
+                    if let Some(addr) = account.node_addr() {
+                        account.hold_key(shared.cancels.insert(key, addr));
+                    }
+                }
+                Seen::Parameter(b"in_hot_standby", value) => tell_role(listener, account, value == b"on"),
+                Seen::Parameter(b"application_name", name) => account.set_application_name(name),
+                Seen::Error(fields) => {
+                    let code = fields.code.unwrap_or_default();
+                    account.set_sqlstate(code);
+                    if let Some(id) = account.node_id() {
+                        let metrics = shared.metrics.node(listener.config.cluster, id);
+                        metrics.startup_error(StartupError::from_sqlstate(code));
+                        // The last slots are kept for superusers, which a server says only after the password.
+                        if code == sqlstate::TOO_MANY_CONNECTIONS {
+                            listener
+                                .watched
+                                .outcomes
+                                .tell(id, Met::Full("remaining slots are reserved".into()));
+                        }
+                    }
+                }
+                Seen::Ready => {
+                    account.set_logged_in(began.elapsed());
+                    ready = true;
+                    return ControlFlow::Break(());
+                }
+                Seen::Authentication { .. } | Seen::Parameter(..) | Seen::Other(_) => {}
+            }
+            ControlFlow::Continue(())
+        });
+        // A stream that cannot be read is still passed on.
+        if ready || scanned.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+/// Tells the keeper what the node is, when that is news.
+fn tell_role(listener: &Listener, account: &Account<'_>, in_recovery: bool) {
+    let Some(id) = account.node_id() else { return };
+    let role = crate::base::role::Role::from_in_recovery(in_recovery);
+    let known = listener.watched.current.borrow().node(id).and_then(Node::role);
+    if known != Some(role) {
+        listener.watched.outcomes.tell(id, Met::Role { in_recovery });
+    }
+}

@@ -1,0 +1,156 @@
+//! The data side: the life of one client connection, from accept to its closing line.
+//!
+//! [`accept`] hands a connection to a [`worker`], which runs [`serve`]. The steps, in the order of a life:
+//!
+//! 1. [`negotiate`]: which first packet is it? encryption, login, cancel
+//! 2. [`admit`]: is there room on the listener?
+//! 3. [`place`]: a node that fits, by the listener's balance; waits when there is none ("hold")
+//! 4. [`connect`]: reach it and hear its first answer; if it refuses before authentication, the next one
+//!    ("replay")
+//! 5. [`login`]: pass the authentication through, and read along
+//! 6. [`relay`]: pass bytes until both sides have ended
+//! 7. [`account`]: one line in the log, and the counters
+//!
+//! [`cancel`] stands beside them: a connection that only asks for another one's query to be stopped.
+//!
+//! # Invariants
+//!
+//! - Once a client has sent its startup packet it is told why it is refused.
+//! - What the node gets is what the client sent, to the byte, and the other way round.
+//! - No node's byte reaches the client before that node is the one the session stays with.
+//! - What was counted up is counted down by a guard's `Drop`.
+//! - An idle session owns no buffer.
+
+pub mod accept;
+pub mod account;
+pub mod admit;
+pub mod cancel;
+pub mod connect;
+pub mod error;
+pub mod login;
+pub mod negotiate;
+pub mod place;
+pub mod relay;
+pub mod shared;
+pub mod worker;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::config::Tls;
+use crate::pg::cancel_key::CancelKey;
+use crate::pg::first_packet::FirstPacket;
+use account::Account;
+use admit::Permit;
+use connect::{Opening, Reached};
+use error::{Ending, SessionError};
+use negotiate::Client;
+use relay::Relay;
+use shared::{Listener, Shared};
+use worker::Desk;
+
+/// A connection as the accept loop hands it over.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The socket, registered with no runtime yet.
+    pub stream: std::net::TcpStream,
+    /// Who connected.
+    pub peer: SocketAddr,
+    /// Place of the listener in the configuration.
+    pub listener: usize,
+    /// When.
+    pub at: Instant,
+}
+
+/// Serves one connection to its end. Infallible: every ending is an entry in the account.
+pub async fn serve(shared: Arc<Shared>, desk: Arc<Desk>, accepted: Accepted) {
+    let Some(listener) = shared.listeners.get(accepted.listener) else { return };
+    let mut account = Account::open(&shared, listener, &accepted);
+    let life = live(&shared, listener, &desk, accepted, &mut account);
+    let ending = shared.kill.run_until_cancelled(life).await;
+    account.close(ending.unwrap_or(Err(SessionError::Drained)));
+}
+
+async fn live(
+    shared: &Shared,
+    listener: &Listener,
+    desk: &Desk,
+    accepted: Accepted,
+    account: &mut Account<'_>,
+) -> Result<Ending, SessionError> {
+    let deadline = accepted.at + listener.sessions().startup_timeout;
+    let stream = TcpStream::from_std(accepted.stream).map_err(SessionError::Client)?;
+    let mut client = Client::greet(stream, accepted.peer, listener, deadline)?;
+
+    let (node, _permit) = match bind(shared, listener, &mut client, account).await {
+        Ok(Bound::Session(node, permit)) => (node, permit),
+        Ok(Bound::Cancel(key, packet)) => {
+            return cancel::cancel(shared, listener, client, &key, &packet).await;
+        }
+        Err(error) => return Err(client.refuse(shared, error).await),
+    };
+
+    let _seat = account.set_node(&node);
+    let mut relay =
+        Relay::new(client.into_parts(), (node.stream, node.answer), account.traffic(desk), desk.scratch());
+    let ended =
+        if account.is_readable() { login::follow(shared, listener, &mut relay, account).await } else { None };
+    let ending = match ended {
+        Some(ending) => ending,
+        None => relay.run().await,
+    };
+    account.set_bytes(relay.bytes());
+    Ok(ending)
+}
+
+/// What a connection turned out to be.
+enum Bound {
+    /// A session, and the node it stays with.
+    Session(Reached, Permit),
+    /// A request to cancel somebody's query.
+    Cancel(CancelKey, Bytes),
+}
+
+/// From the first byte to the node that the session stays with.
+async fn bind(
+    shared: &Shared,
+    listener: &Listener,
+    client: &mut Client,
+    account: &mut Account<'_>,
+) -> Result<Bound, SessionError> {
+    let mut permit = None;
+    let mut refused_encryption = None;
+    loop {
+        let opening = match client.first_packet().await? {
+            FirstPacket::Cancel(key, packet) => return Ok(Bound::Cancel(key, packet)),
+            FirstPacket::Encryption(..) if listener.config.tls == Tls::Off => {
+                client.say(b"N").await?;
+                continue;
+            }
+            FirstPacket::Encryption(kind, packet) => Opening::Encryption(kind, packet),
+            FirstPacket::DirectTls(record) => Opening::Tls(record),
+            FirstPacket::Startup(startup) => {
+                account.set_params(&startup.params);
+                Opening::Startup(startup.packet)
+            }
+        };
+        let held = match permit.take() {
+            Some(permit) => permit,
+            None => admit::admit(listener)?,
+        };
+        let mut node =
+            connect::connect(shared, listener, client, &opening, refused_encryption.take(), account).await?;
+        if opening.is_request() && node.answer[..] == *b"N" {
+            client.say(&node.answer.split()).await?;
+            permit = Some(held);
+            refused_encryption = Some(node);
+            continue;
+        }
+        account.set_encryption(&opening);
+        return Ok(Bound::Session(node, held));
+    }
+}

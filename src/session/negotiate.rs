@@ -1,0 +1,135 @@
+//! The client, from its first byte to the packet that says what it wants.
+
+use std::net::SocketAddr;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::net::peer;
+use crate::pg::first_packet::{Asked, FirstPacket, Parsed, Refused, parse};
+use crate::session::error::SessionError;
+use crate::session::shared::{Listener, Shared};
+
+/// A client has this long to read why it is refused.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// A client that has not been given to a node yet.
+#[derive(Debug)]
+pub struct Client {
+    stream: TcpStream,
+    peer: SocketAddr,
+    /// What it sent and nobody has read: no more than one packet and what came in the same segment.
+    received: BytesMut,
+    asked: Asked,
+    startup_timeout: std::time::Duration,
+    deadline: Instant,
+}
+
+impl Client {
+    /// Takes the connection; its first packets must be there by `deadline`.
+    ///
+    /// # Errors
+    /// [`SessionError::Client`] when it has already gone.
+    pub fn greet(
+        stream: TcpStream,
+        peer: SocketAddr,
+        listener: &Listener,
+        deadline: Instant,
+    ) -> Result<Self, SessionError> {
+        listener.options.apply(&stream).map_err(SessionError::Client)?;
+        let startup_timeout = listener.sessions().startup_timeout;
+        Ok(Self {
+            stream,
+            peer,
+            received: BytesMut::new(),
+            asked: Asked::default(),
+            startup_timeout,
+            deadline,
+        })
+    }
+
+    /// Its next first packet. Not cancel safe for the session, which ends with it.
+    ///
+    /// # Errors
+    /// The client left, was too slow, or sent what no client sends.
+    pub async fn first_packet(&mut self) -> Result<FirstPacket, SessionError> {
+        loop {
+            match parse(&mut self.received, &mut self.asked).map_err(SessionError::Refused)? {
+                Parsed::Packet(packet) => return Ok(packet),
+                Parsed::Need(total) => self.read_towards(total).await?,
+            }
+        }
+    }
+
+    /// Reads once, with room for what is still missing and no more, so that bytes behind the packet stay in the
+    /// socket unless they came with it.
+    async fn read_towards(&mut self, total: usize) -> Result<(), SessionError> {
+        // One byte more than a request for encryption, or what is smuggled behind it would not be seen.
+        self.received.reserve(total.saturating_sub(self.received.len()).max(512));
+        match timeout_at(self.deadline, self.stream.read_buf(&mut self.received)).await {
+            Err(_) => Err(SessionError::StartupTimeout(self.startup_timeout)),
+            Ok(Ok(0)) => Err(SessionError::Left),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(SessionError::Client(error)),
+        }
+    }
+
+    /// Sends a few bytes.
+    ///
+    /// # Errors
+    /// [`SessionError::Client`] when it has gone.
+    pub async fn say(&mut self, bytes: &[u8]) -> Result<(), SessionError> {
+        match timeout(LAST_WORDS, self.stream.write_all(bytes)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(SessionError::Client(error)),
+            Err(_) => Err(SessionError::Client(std::io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    /// Tells the client why it is refused, in the protocol it speaks, closes, and gives the error back.
+    pub async fn refuse(mut self, shared: &Shared, error: SessionError) -> SessionError {
+        let words = match &error {
+            SessionError::Refused(Refused::Http) => Some(http_answer(shared)),
+            SessionError::Refused(refused) => refused.answer(),
+            other => other.fatal().map(|fatal| fatal.encode()),
+        };
+        if let Some(words) = words
+            && self.say(&words).await.is_ok()
+        {
+            peer::leave(self.stream).await;
+        }
+        error
+    }
+
+    /// Resolves when the client has gone away. Cancel safe.
+    pub async fn gone(&self) {
+        peer::gone(&self.stream).await;
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub const fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The socket, and what was read from it and not used.
+    #[must_use]
+    pub fn into_parts(self) -> (TcpStream, BytesMut) {
+        (self.stream, self.received)
+    }
+}
+
+/// What a browser is shown that came to the wrong port.
+fn http_answer(shared: &Shared) -> Bytes {
+    let right = shared
+        .config
+        .admin
+        .map_or(String::new(), |admin| format!("; metrics and status are on http://{admin}/"));
+    let body = format!("This port speaks PostgreSQL{right}\n");
+    let length = body.len();
+    Bytes::from(format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    ))
+}

@@ -1,0 +1,217 @@
+//! A node for a session, and a place on it; when there is none, the wait for one ("hold").
+
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::balance::load::Place;
+use crate::balance::pick::Candidate;
+use crate::base::id::NodeId;
+use crate::base::role::{Role, Target};
+use crate::config;
+use crate::session::error::SessionError;
+use crate::session::negotiate::Client;
+use crate::session::shared::{Listener, Shared};
+use crate::topology::choose::fitting;
+use crate::topology::{Node, Topology};
+
+/// Before a node that has just refused is tried again.
+const BREATH: Duration = Duration::from_millis(50);
+
+/// A node chosen for a session, as it was seen at that moment.
+#[derive(Debug)]
+pub struct Choice {
+    /// Which node.
+    pub id: NodeId,
+    /// What the file says of it.
+    pub config: Arc<config::Node>,
+    /// Where it is.
+    pub addrs: Arc<[SocketAddr]>,
+    /// Its role, as far as known.
+    pub role: Option<Role>,
+    /// The session's place on it.
+    pub place: Place,
+}
+
+/// Chooses among the nodes that fit, by the listener's balance, leaving out those in `tried`.
+pub fn choose(listener: &Listener, source: IpAddr, tried: &[NodeId]) -> Option<Choice> {
+    let topology = Arc::clone(&listener.watched.current.borrow());
+    let mut passed_over = tried.to_vec();
+    loop {
+        let has_room = |node: &Node| {
+            let limit = node.config.max_connections;
+            !passed_over.contains(&node.id) && limit.is_none_or(|limit| node.load.sessions() < limit.get())
+        };
+        let candidates: Vec<_> = fitting(&topology, listener.config.target, has_room)
+            .into_iter()
+            .map(|node| Candidate {
+                index: node.id.0,
+                weight: node.config.weight,
+                load: node.load.sessions(),
+            })
+            .collect();
+        let picked =
+            listener.picker.lock().unwrap_or_else(PoisonError::into_inner).pick(&candidates, source)?;
+        let id = NodeId(picked.index);
+        let node = topology.node(id)?;
+        if let Some(place) = node.load.enter(node.config.max_connections) {
+            let (config, addrs) = (Arc::clone(&node.config), Arc::clone(&node.addrs));
+            return Some(Choice { id, config, addrs, role: node.role(), place });
+        }
+        // Somebody else took the last place in between.
+        passed_over.push(id);
+    }
+}
+
+/// Whether another node than those in `tried` would do.
+pub fn is_there_another(listener: &Listener, tried: &[NodeId]) -> bool {
+    let topology = listener.watched.current.borrow();
+    !fitting(&topology, listener.config.target, |node| !tried.contains(&node.id)).is_empty()
+}
+
+/// A session's wait for a node: begins when it first has to, and is bounded in time and number.
+#[derive(Debug)]
+pub struct Hold<'a> {
+    shared: &'a Shared,
+    listener: &'a Listener,
+    ticket: Option<Ticket<'a>>,
+}
+
+#[derive(Debug)]
+struct Ticket<'a> {
+    listener: &'a Listener,
+    number: u64,
+    since: Instant,
+    _counted: crate::telemetry::count::Counted,
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.listener.waiting.lock().unwrap_or_else(PoisonError::into_inner).leave(self.number);
+    }
+}
+
+impl<'a> Hold<'a> {
+    /// A session that does not wait yet.
+    #[must_use]
+    pub const fn new(shared: &'a Shared, listener: &'a Listener) -> Self {
+        Self { shared, listener, ticket: None }
+    }
+
+    /// A node and a place on it, at once or after a wait. After a wait nodes in `tried` may be tried again, for
+    /// something has changed.
+    ///
+    /// # Errors
+    /// No node came to fit in time, too many wait already, the client left, or pgsplit is stopping.
+    pub async fn place(&mut self, client: &Client, tried: &mut Vec<NodeId>) -> Result<Choice, SessionError> {
+        let source = client.peer().ip();
+        if let Some(choice) = choose(self.listener, source, tried) {
+            return Ok(choice);
+        }
+        let deadline = self.begin()?;
+        let mut current = self.listener.watched.current.clone();
+        loop {
+            // News that comes from here on ends the wait, also when it comes before the wait begins.
+            current.mark_unchanged();
+            let mut freed = pin!(self.listener.watched.freed.notified());
+            freed.as_mut().enable();
+            if let Some(choice) = choose(self.listener, source, tried) {
+                return Ok(choice);
+            }
+            tokio::select! {
+                biased;
+                () = self.shared.stop.cancelled() => return Err(SessionError::Drained),
+                () = client.gone() => return Err(SessionError::LeftQueue),
+                () = sleep_until(deadline) => return Err(self.give_up()),
+                _ = current.changed() => {}
+                () = freed => {}
+            }
+            if !tried.is_empty() {
+                tried.clear();
+                sleep(BREATH).await;
+            }
+        }
+    }
+
+    /// How long it has waited.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        self.ticket.as_ref().map_or(Duration::ZERO, |ticket| ticket.since.elapsed())
+    }
+
+    /// Takes a ticket, unless it has one; the time until which it may wait.
+    fn begin(&mut self) -> Result<Instant, SessionError> {
+        let sessions = self.listener.sessions();
+        if self.ticket.is_none() {
+            if sessions.queue_timeout.is_zero() {
+                return Err(self.give_up());
+            }
+            let mut waiting = self.listener.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(number) = waiting.enter(sessions.queue_size) else {
+                let (limit, why) = (sessions.queue_size, self.why());
+                return Err(SessionError::QueueFull(format!("{limit} sessions wait already: {why}")));
+            };
+            let counted = self.shared.metrics.listener(self.listener.index).waiting_guard();
+            self.ticket =
+                Some(Ticket { listener: self.listener, number, since: Instant::now(), _counted: counted });
+        }
+        let since = self.ticket.as_ref().map_or_else(Instant::now, |ticket| ticket.since);
+        Ok(since + sessions.queue_timeout)
+    }
+
+    fn give_up(&self) -> SessionError {
+        let waited = self.waited();
+        let name = &self.listener.config.name;
+        let topology = self.listener.watched.current.borrow().clone();
+        let target = self.listener.config.target;
+        let alive = topology.nodes.iter().any(|node| node.is_up() && (node.is_full() || is_taken(node)));
+        if alive && !fitting(&without_limits(&topology), target, |_| true).is_empty() {
+            let seconds = waited.as_secs();
+            return SessionError::QueueTimeout(format!(
+                "waited {seconds}s for a free place on listener \"{name}\": {}",
+                in_words(&topology)
+            ));
+        }
+        SessionError::NoNode { text: self.why(), hint: self.what_still_works() }
+    }
+
+    /// What was looked for, and what every node is instead.
+    fn why(&self) -> String {
+        let topology = self.listener.watched.current.borrow().clone();
+        let wanted = match self.listener.config.target {
+            Target::Any | Target::PreferStandby => "node",
+            target => target.as_str(),
+        };
+        format!("no live {wanted} for listener \"{}\": {}", self.listener.config.name, in_words(&topology))
+    }
+
+    /// Other listeners of the cluster that have a node.
+    fn what_still_works(&self) -> String {
+        let works = |other: &&Listener| {
+            other.index != self.listener.index
+                && other.config.cluster == self.listener.config.cluster
+                && is_there_another(other, &[])
+        };
+        let words = |other: &Listener| format!("\"{}\" on port {}", other.config.name, other.addr.port());
+        let names: Vec<_> = self.shared.listeners.iter().filter(works).map(words).collect();
+        if names.is_empty() { String::new() } else { format!("Listener {} still works.", names.join(", ")) }
+    }
+}
+
+fn in_words(topology: &Topology) -> String {
+    topology.nodes.iter().map(Node::in_words).collect::<Vec<_>>().join(", ")
+}
+
+fn is_taken(node: &Node) -> bool {
+    node.config.max_connections.is_some_and(|limit| limit.get() <= node.load.sessions())
+}
+
+/// The topology as if no node were full.
+fn without_limits(topology: &Topology) -> Topology {
+    let mut topology = topology.clone();
+    topology.nodes.iter_mut().for_each(|node| node.full_until = None);
+    topology
+}

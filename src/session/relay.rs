@@ -1,0 +1,266 @@
+//! Bytes from one side to the other until both have ended.
+//!
+//! Both directions of a session are one task. A side is read only when it is readable and the other side has
+//! taken what was read before, so a slow reader slows the writer down; it is read into the worker's buffer and
+//! written on at once, and only what the other side does not take is kept, until it does.
+//!
+//! Each side may end its half while the other goes on. When the node has ended, the client gets a little time to
+//! end too; nothing waits for ever for a peer that has nothing more to get.
+
+use std::future::poll_fn;
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::session::error::Ending;
+use crate::session::worker::Scratch;
+use crate::telemetry::pair::Traffic;
+
+/// How long a client may take to close after the node has closed. `PostgreSQL` never ends only its half: there
+/// is nobody left who could answer.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// The two connections of a session and what is between them.
+#[derive(Debug)]
+pub struct Relay {
+    client: TcpStream,
+    node: TcpStream,
+    to_node: Way,
+    to_client: Way,
+    traffic: Arc<Traffic>,
+    scratch: Scratch,
+    first_to_end: Option<Ending>,
+    linger: Option<Pin<Box<Sleep>>>,
+}
+
+/// One direction.
+#[derive(Debug)]
+struct Way {
+    /// Read and not yet taken by the other side; owns memory only while there is something.
+    kept: BytesMut,
+    state: State,
+    bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// The source has ended; the other side is told once it has taken what is kept.
+    Ending,
+    Ended,
+}
+
+/// What one step of one direction brought.
+enum Step {
+    Moved,
+    Waiting,
+    /// The source has ended just now.
+    SourceEnded,
+    Ended,
+}
+
+/// Whose connection broke.
+enum Broken {
+    Source,
+    Sink,
+}
+
+impl Relay {
+    /// A relay between two connections, each with what was read from it and not yet passed on.
+    #[must_use]
+    pub fn new(
+        (client, from_client): (TcpStream, BytesMut),
+        (node, from_node): (TcpStream, BytesMut),
+        traffic: Arc<Traffic>,
+        scratch: Scratch,
+    ) -> Self {
+        let (to_node, to_client) = (Way::new(from_client), Way::new(from_node));
+        Self { client, node, to_node, to_client, traffic, scratch, first_to_end: None, linger: None }
+    }
+
+    /// Relays to the end.
+    ///
+    /// Not cancel safe: dropped midway, both connections are closed as they are.
+    pub async fn run(&mut self) -> Ending {
+        loop {
+            if let Some(ending) = self.run_until(|_| ControlFlow::Continue(())).await {
+                return ending;
+            }
+        }
+    }
+
+    /// Relays until the end, or until `see` says stop: it is shown what the node sends, before the client is.
+    /// What it was shown is passed on all the same. `None`: stopped.
+    ///
+    /// Cancel safe: it can be called again.
+    pub async fn run_until(&mut self, mut see: impl FnMut(&[u8]) -> ControlFlow<()>) -> Option<Ending> {
+        poll_fn(|cx| self.poll(cx, &mut see)).await
+    }
+
+    /// What the node has sent and the client has not yet got.
+    #[must_use]
+    pub fn for_client(&self) -> &[u8] {
+        &self.to_client.kept
+    }
+
+    /// Bytes passed on so far, to the node and to the client.
+    #[must_use]
+    pub const fn bytes(&self) -> (u64, u64) {
+        (self.to_node.bytes, self.to_client.bytes)
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        see: &mut impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Poll<Option<Ending>> {
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut from_client, mut into_client) = self.client.split();
+        let (mut from_node, mut into_node) = self.node.split();
+        let mut stopped = false;
+        // One step of each in turn: a direction that is always ready must not keep the other one waiting.
+        loop {
+            let to_node = self.to_node.step(cx, &mut from_client, &mut into_node, &mut scratch, |_| {});
+            let to_client =
+                self.to_client.step(cx, &mut from_node, &mut into_client, &mut scratch, |bytes| {
+                    stopped |= see(bytes).is_break();
+                });
+            let to_node = match to_node {
+                Ok((step, bytes)) => {
+                    self.traffic.add_to_node(bytes);
+                    step
+                }
+                Err(Broken::Source) => {
+                    abort(&self.node);
+                    return Poll::Ready(Some(Ending::ClientBroke));
+                }
+                // The node may have said why before it closed: pass that on first.
+                Err(Broken::Sink) => {
+                    self.to_node.give_up();
+                    self.first_to_end.get_or_insert(Ending::NodeBroke);
+                    Step::Moved
+                }
+            };
+            let to_client = match to_client {
+                Ok((step, bytes)) => {
+                    self.traffic.add_to_client(bytes);
+                    step
+                }
+                Err(Broken::Source) => {
+                    abort(&self.client);
+                    return Poll::Ready(Some(Ending::NodeBroke));
+                }
+                Err(Broken::Sink) => return Poll::Ready(Some(Ending::ClientBroke)),
+            };
+            if matches!(to_node, Step::SourceEnded) {
+                self.first_to_end.get_or_insert(Ending::Client);
+            }
+            if matches!(to_client, Step::SourceEnded) {
+                self.first_to_end.get_or_insert(Ending::Node);
+                self.linger = Some(Box::pin(sleep_until(Instant::now() + LINGER)));
+            }
+            if stopped {
+                return Poll::Ready(None);
+            }
+            match (to_node, to_client) {
+                (Step::Ended, Step::Ended) => {
+                    return Poll::Ready(Some(self.first_to_end.unwrap_or(Ending::Client)));
+                }
+                (Step::Waiting | Step::Ended, Step::Waiting | Step::Ended) => break,
+                _ => {}
+            }
+        }
+        if let Some(linger) = &mut self.linger {
+            ready!(linger.as_mut().poll(cx));
+            return Poll::Ready(Some(self.first_to_end.unwrap_or(Ending::Node)));
+        }
+        Poll::Pending
+    }
+}
+
+impl Way {
+    const fn new(kept: BytesMut) -> Self {
+        Self { kept, state: State::Open, bytes: 0 }
+    }
+
+    /// Moves what can be moved at once; the number is of bytes that the sink took.
+    fn step(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut (impl AsyncRead + Unpin),
+        sink: &mut (impl AsyncWrite + Unpin),
+        scratch: &mut [u8],
+        see: impl FnOnce(&[u8]),
+    ) -> Result<(Step, u64), Broken> {
+        if !self.kept.is_empty() {
+            return match Pin::new(sink).poll_write(cx, &self.kept) {
+                Poll::Pending => Ok((Step::Waiting, 0)),
+                Poll::Ready(Ok(n)) => {
+                    self.kept.advance(n);
+                    if self.kept.is_empty() {
+                        self.kept = BytesMut::new();
+                    }
+                    Ok((Step::Moved, self.count(n)))
+                }
+                Poll::Ready(Err(_)) => Err(Broken::Sink),
+            };
+        }
+        match self.state {
+            State::Ended => Ok((Step::Ended, 0)),
+            State::Ending => match Pin::new(sink).poll_shutdown(cx) {
+                Poll::Pending => Ok((Step::Waiting, 0)),
+                // A sink that has gone already need not be told.
+                Poll::Ready(_) => {
+                    self.state = State::Ended;
+                    Ok((Step::Moved, 0))
+                }
+            },
+            State::Open => {
+                let mut read = ReadBuf::new(scratch);
+                match Pin::new(source).poll_read(cx, &mut read) {
+                    Poll::Pending => return Ok((Step::Waiting, 0)),
+                    Poll::Ready(Err(_)) => return Err(Broken::Source),
+                    Poll::Ready(Ok(())) => {}
+                }
+                let bytes = read.filled();
+                if bytes.is_empty() {
+                    self.state = State::Ending;
+                    return Ok((Step::SourceEnded, 0));
+                }
+                see(bytes);
+                let taken = match Pin::new(sink).poll_write(cx, bytes) {
+                    Poll::Pending => 0,
+                    Poll::Ready(Ok(n)) => n,
+                    Poll::Ready(Err(_)) => return Err(Broken::Sink),
+                };
+                self.kept.extend_from_slice(bytes.get(taken..).unwrap_or_default());
+                Ok((Step::Moved, self.count(taken)))
+            }
+        }
+    }
+
+    fn count(&mut self, n: usize) -> u64 {
+        let n = u64::try_from(n).unwrap_or(u64::MAX);
+        self.bytes = self.bytes.wrapping_add(n);
+        n
+    }
+
+    /// The sink takes nothing more.
+    fn give_up(&mut self) {
+        self.kept = BytesMut::new();
+        self.state = State::Ended;
+    }
+}
+
+/// Makes the close a reset: a peer whose partner broke off must not take it for an orderly end.
+fn abort(stream: &TcpStream) {
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
