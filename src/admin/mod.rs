@@ -1,0 +1,164 @@
+//! The admin address: metrics for Prometheus, health and readiness for whoever asks, status as JSON and as text.
+//!
+//! Everything here only reads. A slow or hostile reader costs one of a few connections and no session.
+
+pub mod now;
+pub mod view;
+
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use crate::net::listen::{Listening, is_peer_gone};
+use crate::session::shared::Shared;
+use view::Status;
+
+/// Connections at a time; more wait in the backlog.
+const CONNECTIONS: usize = 32;
+/// A connection that has not sent its headers by then is closed.
+const HEADERS: Duration = Duration::from_secs(5);
+/// The longest life of one connection.
+const CONNECTION: Duration = Duration::from_secs(60);
+/// After an accept that failed for want of descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+type Answer = Response<Full<Bytes>>;
+
+/// The admin server.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    shared: Arc<Shared>,
+    origin: Arc<str>,
+    started: SystemTime,
+}
+
+impl Admin {
+    /// A server that shows `shared`, configured from `origin`.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, origin: &str) -> Self {
+        Self { shared, origin: origin.into(), started: SystemTime::now() }
+    }
+
+    /// Serves until `end`.
+    pub async fn serve(self, listening: Listening, end: CancellationToken) {
+        let connections = TaskTracker::new();
+        let free = Arc::new(Semaphore::new(CONNECTIONS));
+        let accepting = async {
+            while let Ok(permit) = Arc::clone(&free).acquire_owned().await {
+                match listening.accept().await {
+                    Ok((stream, _)) => {
+                        let admin = self.clone();
+                        connections.spawn(end.clone().run_until_cancelled_owned(async move {
+                            let _permit = permit;
+                            let _ = timeout(CONNECTION, admin.converse(stream)).await;
+                        }));
+                    }
+                    Err(error) if is_peer_gone(&error) => {}
+                    Err(error) => {
+                        warn!(error = %error, "admin_accept_failed");
+                        sleep(PAUSE).await;
+                    }
+                }
+            }
+        };
+        end.run_until_cancelled(accepting).await;
+        connections.close();
+        connections.wait().await;
+    }
+
+    async fn converse(self, stream: std::net::TcpStream) {
+        let Ok(stream) = TcpStream::from_std(stream) else { return };
+        let service = service_fn(|request: Request<Incoming>| {
+            let answer = self.answer(request.method(), request.uri().path(), request.uri().query());
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        let mut http = hyper::server::conn::http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(16 * 1024);
+        // An error here is a client that left or sent no HTTP: its own affair.
+        let _ = http.serve_connection(TokioIo::new(stream), service).await;
+    }
+
+    fn answer(&self, method: &Method, path: &str, query: Option<&str>) -> Answer {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD here\n".into());
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return answer;
+        }
+        match path {
+            "/" => text(StatusCode::OK, self.status().in_words()),
+            "/metrics" => {
+                let body = self.shared.metrics.render(&now::now(&self.shared));
+                typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
+            }
+            "/healthz" => text(StatusCode::OK, "ok\n".into()),
+            "/readyz" => self.readiness(query),
+            "/api/v1/status" => json(StatusCode::OK, &self.status()),
+            _ => {
+                let known = "no such page; there are /, /metrics, /healthz, /readyz and /api/v1/status\n";
+                text(StatusCode::NOT_FOUND, known.into())
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        Status::of(&self.shared, &self.origin, self.started)
+    }
+
+    /// 200 when every listener has a node, or the one that is asked for.
+    fn readiness(&self, query: Option<&str>) -> Answer {
+        let asked = query.and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("listener=")));
+        let mut missing = String::new();
+        let mut found = false;
+        for listener in &self.shared.listeners {
+            let name = &listener.config.name;
+            if asked.is_some_and(|asked| asked != name) {
+                continue;
+            }
+            found = true;
+            if !now::is_ready(listener) {
+                let _ = writeln!(missing, "listener \"{name}\" has no node");
+            }
+        }
+        if self.shared.stop.is_cancelled() {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
+        }
+        match (found, missing.is_empty()) {
+            (false, _) => text(StatusCode::NOT_FOUND, "no such listener\n".into()),
+            (true, true) => text(StatusCode::OK, "ready\n".into()),
+            (true, false) => text(StatusCode::SERVICE_UNAVAILABLE, missing),
+        }
+    }
+}
+
+fn json(status: StatusCode, body: &impl serde::Serialize) -> Answer {
+    let body = serde_json::to_string_pretty(body).unwrap_or_default() + "\n";
+    typed(status, "application/json", body)
+}
+
+fn text(status: StatusCode, body: String) -> Answer {
+    typed(status, "text/plain; charset=utf-8", body)
+}
+
+fn typed(status: StatusCode, kind: &'static str, body: String) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}

@@ -1,0 +1,223 @@
+//! The status as others see it: `/api/v1/status`, and the same in words.
+//!
+//! Seconds are decimals, bytes integers, times RFC 3339 in UTC, the unknown is `null`. Within v1 fields are only
+//! ever added.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use crate::admin::now::{is_ready, topology_of};
+use crate::balance::judge::Verdict;
+use crate::base::role::Role;
+use crate::session::shared::{Listener, Shared};
+use crate::topology::Node;
+use crate::topology::check::{Outcome, Report};
+
+/// Everything, at one moment.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    version: &'static str,
+    uptime_seconds: f64,
+    ready: bool,
+    draining: bool,
+    config: ConfigView,
+    listeners: Vec<ListenerView>,
+    nodes: Vec<NodeView>,
+    /// Living primaries of each cluster.
+    primaries: BTreeMap<String, usize>,
+}
+
+#[derive(Debug, Serialize)]
+struct ConfigView {
+    path: String,
+    loaded_at: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ListenerView {
+    name: String,
+    bind: String,
+    cluster: String,
+    target: &'static str,
+    balance: &'static str,
+    ready: bool,
+    sessions: u32,
+    waiting: usize,
+    oldest_wait_seconds: f64,
+    limit: u32,
+    accepted_total: u64,
+    rejected_total: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct NodeView {
+    name: String,
+    cluster: String,
+    addr: String,
+    ip: Option<String>,
+    health: &'static str,
+    state: &'static str,
+    role: Option<&'static str>,
+    role_from: Option<&'static str>,
+    lag_seconds: Option<f64>,
+    lag_bytes: Option<u64>,
+    server_version: Option<String>,
+    weight: u16,
+    backup: bool,
+    sessions: u32,
+    limit: Option<u32>,
+    since: String,
+    check: Option<CheckView>,
+}
+
+#[derive(Debug, Serialize)]
+struct CheckView {
+    ok: bool,
+    at: String,
+    step: &'static str,
+    error: Option<String>,
+    sqlstate: Option<String>,
+    duration_seconds: f64,
+    /// Observations in a row against the present health.
+    against: u32,
+    /// How many of them it takes.
+    needed: u32,
+}
+
+impl Status {
+    /// The status of a process that was configured from `origin` and started then.
+    #[must_use]
+    pub fn of(shared: &Shared, origin: &str, started: SystemTime) -> Self {
+        let mut nodes = Vec::new();
+        let mut primaries = BTreeMap::new();
+        for (index, cluster) in shared.config.clusters.iter().enumerate() {
+            let Some(topology) = topology_of(shared, index) else { continue };
+            let living =
+                topology.nodes.iter().filter(|node| node.is_up() && node.role() == Some(Role::Primary));
+            primaries.insert(cluster.name.clone(), living.count());
+            nodes.extend(topology.nodes.iter().map(|node| NodeView::of(node, &cluster.name)));
+        }
+        let draining = shared.stop.is_cancelled();
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_seconds: started.elapsed().unwrap_or_default().as_secs_f64(),
+            ready: !draining && shared.listeners.iter().all(is_ready),
+            draining,
+            config: ConfigView { path: origin.to_owned(), loaded_at: time(started) },
+            listeners: shared.listeners.iter().map(|listener| ListenerView::of(shared, listener)).collect(),
+            nodes,
+            primaries,
+        }
+    }
+
+    /// The same for a person with a terminal.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let mut out =
+            format!("pgsplit {}  up {:.0}s  {}\n\n", self.version, self.uptime_seconds, self.config.path);
+        let _ = writeln!(
+            out,
+            "{:<10} {:<22} {:<15} {:>8} {:>8}  READY",
+            "LISTENER", "BIND", "TARGET", "SESSIONS", "WAITING"
+        );
+        for l in &self.listeners {
+            let ready = if l.ready { "yes" } else { "no node" };
+            let _ = writeln!(
+                out,
+                "{:<10} {:<22} {:<15} {:>8} {:>8}  {ready}",
+                l.name, l.bind, l.target, l.sessions, l.waiting
+            );
+        }
+        let _ = writeln!(
+            out,
+            "\n{:<16} {:<22} {:<10} {:<8} {:>9} {:>8}  CHECK",
+            "NODE", "ADDRESS", "HEALTH", "ROLE", "LAG", "SESSIONS"
+        );
+        for n in &self.nodes {
+            let lag = n.lag_seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1} s"));
+            let check = n.check.as_ref().map_or_else(|| "not yet".to_owned(), CheckView::in_words);
+            let (role, state) = (n.role.unwrap_or("unknown"), n.state);
+            let _ = writeln!(
+                out,
+                "{:<16} {:<22} {state:<10} {role:<8} {lag:>9} {:>8}  {check}",
+                n.name, n.addr, n.sessions
+            );
+        }
+        out
+    }
+}
+
+impl ListenerView {
+    fn of(shared: &Shared, listener: &Listener) -> Self {
+        let metrics = shared.metrics.listener(listener.index);
+        let (waiting, oldest) = listener.waiting();
+        Self {
+            name: listener.config.name.clone(),
+            bind: listener.addr.to_string(),
+            cluster: listener.cluster.name.clone(),
+            target: listener.config.target.as_str(),
+            balance: listener.config.balance.as_str(),
+            ready: is_ready(listener),
+            sessions: listener.active(),
+            waiting,
+            oldest_wait_seconds: oldest.map_or(0.0, |since| since.elapsed().as_secs_f64()),
+            limit: listener.config.max_connections.get(),
+            accepted_total: metrics.accepted(),
+            rejected_total: metrics.rejected(),
+        }
+    }
+}
+
+impl NodeView {
+    fn of(node: &Node, cluster: &str) -> Self {
+        Self {
+            name: node.config.name.clone(),
+            cluster: cluster.to_owned(),
+            addr: node.config.addr.to_string(),
+            ip: node.addrs.first().map(|addr| addr.ip().to_string()),
+            health: match node.verdict {
+                Verdict::Starting => "unknown",
+                Verdict::Up => "up",
+                Verdict::Down => "down",
+            },
+            state: node.state().as_str(),
+            role: node.role().map(Role::as_str),
+            role_from: node.role.map(|known| known.from.as_str()),
+            lag_seconds: node.lag.time.map(|time| time.as_secs_f64()),
+            lag_bytes: node.lag.bytes,
+            server_version: node.version.clone(),
+            weight: node.config.weight,
+            backup: node.config.backup,
+            sessions: node.load.sessions(),
+            limit: node.config.max_connections.map(std::num::NonZeroU32::get),
+            since: time(node.since),
+            check: node.last_check.as_deref().map(|report| CheckView::of(report, node.progress)),
+        }
+    }
+}
+
+impl CheckView {
+    fn of(report: &Report, (against, needed): (u32, u32)) -> Self {
+        let (ok, error, sqlstate) = match &report.outcome {
+            Outcome::Up(facts) => (true, facts.warning.clone(), None),
+            Outcome::Full(text) => (true, Some(text.clone()), Some("53300".to_owned())),
+            Outcome::Failed(failure) => (false, Some(failure.text.clone()), failure.sqlstate.clone()),
+        };
+        let step = report.steps.last().map_or("", |step| step.name);
+        let duration_seconds = report.took.as_secs_f64();
+        Self { ok, at: time(report.at), step, error, sqlstate, duration_seconds, against, needed }
+    }
+
+    fn in_words(&self) -> String {
+        let result = if self.ok { "ok" } else { "failed" };
+        let error = self.error.as_deref().map(|error| format!(" ({error})")).unwrap_or_default();
+        format!("{} {result} {:.1} ms{error}", self.step, self.duration_seconds * 1e3)
+    }
+}
+
+fn time(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
+}

@@ -1,0 +1,226 @@
+//! Builds everything once, starts it, and ends it in order.
+//!
+//! Three tokens order the end: `stop` ends accepting, `kill` ends the sessions that are left, `end` ends checks
+//! and the admin server, which go on to the last so that a drain can be watched.
+
+pub mod limits;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::admin::Admin;
+use crate::balance::judge::Verdict;
+use crate::balance::pick::Picker;
+use crate::config::{self, Config};
+use crate::net::listen::Listening;
+use crate::net::options::Options;
+use crate::session::cancel::{CancelTable, SourceLimit};
+use crate::session::shared::{Listener, Shared};
+use crate::session::{accept, worker};
+use crate::telemetry::metrics::{Metrics, UPKEEP_INTERVAL};
+use crate::telemetry::shape::{ClusterShape, ListenerShape, Shape};
+use crate::topology::keeper::{self, Watched};
+
+/// How long control tasks may take to end.
+const CONTROL_END: Duration = Duration::from_secs(2);
+
+/// Why pgsplit did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address could not be bound.
+    #[error("cannot bind {addr} for {what}")]
+    Bind {
+        /// The address.
+        addr: SocketAddr,
+        /// `listener "rw"`, `admin`.
+        what: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// No more threads, or descriptors.
+    #[error("cannot start a worker thread")]
+    Worker(#[source] io::Error),
+}
+
+/// A running balancer.
+#[derive(Debug)]
+pub struct App {
+    /// What sessions, admin and start screen look at.
+    pub shared: Arc<Shared>,
+    /// Where the admin server listens.
+    pub admin: Option<SocketAddr>,
+    workers: Vec<JoinHandle<()>>,
+    tasks: TaskTracker,
+    end: CancellationToken,
+}
+
+impl App {
+    /// Binds and starts everything. Nodes need not be there, nor their names resolve.
+    ///
+    /// Not cancel safe: what has been started stays.
+    ///
+    /// # Errors
+    /// An address that cannot be bound, or a thread that cannot be started.
+    pub fn start(
+        config: Config,
+        origin: &str,
+        log_drops: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Result<Self, StartError> {
+        let config = Arc::new(config);
+        let threads = match config.runtime.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let metrics = Arc::new(Metrics::new(&shape(&config, threads)));
+        metrics.set_log_drops(log_drops);
+
+        let mut sockets = Vec::new();
+        for listener in &config.listeners {
+            sockets.push(bind(listener.bind, || format!("listener \"{}\"", listener.name))?);
+        }
+        let admin_socket = config.admin.map(|addr| bind(addr, || "admin".to_owned())).transpose()?;
+
+        let (tasks, end) = (TaskTracker::new(), CancellationToken::new());
+        let clusters: Vec<_> = config
+            .clusters
+            .iter()
+            .enumerate()
+            .map(|(index, cluster)| keeper::start(cluster, index, &metrics, &tasks, &end))
+            .collect();
+        let listeners = config.listeners.iter().zip(&sockets).enumerate();
+        let shared = Arc::new(Shared {
+            listeners: listeners
+                .filter_map(|(index, (listener, socket))| {
+                    let watched = clusters.get(listener.cluster)?.clone();
+                    Some(build_listener(&config, index, listener, watched, socket.addr()))
+                })
+                .collect(),
+            config: Arc::clone(&config),
+            metrics: Arc::clone(&metrics),
+            cancels: CancelTable::default(),
+            cancel_limit: SourceLimit::default(),
+            ids: crate::base::id::SessionIds::default(),
+            stop: CancellationToken::new(),
+            kill: CancellationToken::new(),
+        });
+
+        let mut handles = Vec::new();
+        let mut workers = Vec::new();
+        for index in 0..threads {
+            let (handle, thread) = worker::start(index, Arc::clone(&shared)).map_err(StartError::Worker)?;
+            handles.push(handle);
+            workers.push(thread);
+        }
+        for (index, socket) in sockets.into_iter().enumerate() {
+            tasks.spawn(accept::accept(Arc::clone(&shared), index, socket, handles.clone()));
+        }
+        let admin = admin_socket.as_ref().map(Listening::addr);
+        if let Some(socket) = admin_socket {
+            let admin = Admin::new(Arc::clone(&shared), origin);
+            tasks.spawn(admin.serve(socket, end.clone()));
+        }
+        tasks.spawn(end.clone().run_until_cancelled_owned(upkeep(metrics)));
+        Ok(Self { shared, admin, workers, tasks, end })
+    }
+
+    /// Resolves when every node has been looked at once. Cancel safe.
+    pub async fn first_checks(&self) {
+        for listener in &self.shared.listeners {
+            let mut current = listener.watched.current.clone();
+            let all_seen =
+                current.wait_for(|t| t.nodes.iter().all(|node| node.verdict != Verdict::Starting)).await;
+            drop(all_seen);
+        }
+    }
+
+    /// Drains and ends: no new sessions from now on; those that run may end by themselves until the drain timeout
+    /// or until `hurry` resolves, then they are cut. Not cancel safe.
+    pub async fn stop(self, hurry: impl Future<Output = ()>) {
+        let sessions: u32 = self.shared.listeners.iter().map(Listener::active).sum();
+        let drain = self.shared.config.runtime.drain_timeout;
+        info!(sessions, drain_s = drain.as_secs_f64(), "draining");
+        self.shared.stop.cancel();
+        let kill = self.shared.kill.clone();
+        let mut ended = tokio::task::spawn_blocking(move || {
+            self.workers.into_iter().for_each(|worker| drop(worker.join()));
+        });
+        tokio::select! {
+            _ = &mut ended => {}
+            () = tokio::time::sleep(drain) => {}
+            () = hurry => {}
+        }
+        kill.cancel();
+        if !ended.is_finished() {
+            warn!("sessions_cut");
+            let _ = timeout(CONTROL_END, ended).await;
+        }
+        self.end.cancel();
+        self.tasks.close();
+        let _ = timeout(CONTROL_END, self.tasks.wait()).await;
+        info!("stopped");
+    }
+}
+
+fn bind(addr: SocketAddr, what: impl FnOnce() -> String) -> Result<Listening, StartError> {
+    Listening::bind(addr).map_err(|source| StartError::Bind { addr, what: what(), source })
+}
+
+fn build_listener(
+    config: &Config,
+    index: usize,
+    listener: &Arc<config::Listener>,
+    watched: Watched,
+    addr: SocketAddr,
+) -> Listener {
+    let nodes = watched.current.borrow().nodes.len();
+    let cluster = config.clusters.get(listener.cluster).map(Arc::clone);
+    let cluster = cluster.unwrap_or_else(|| unreachable!("a checked listener names a cluster that exists"));
+    let sessions = &cluster.sessions;
+    let options = Options {
+        keepalive: sessions.keepalive.map(|keepalive| (keepalive.idle, keepalive.interval, keepalive.count)),
+        user_timeout: sessions.tcp_user_timeout,
+    };
+    Listener {
+        index,
+        config: Arc::clone(listener),
+        cluster,
+        watched,
+        addr,
+        options,
+        picker: Mutex::new(Picker::new(listener.balance, nodes, fastrand::u64(..))),
+        sessions: Arc::new(AtomicU32::new(0)),
+        waiting: Mutex::default(),
+    }
+}
+
+fn shape(config: &Config, workers: usize) -> Shape {
+    let clusters = config.clusters.iter().map(|cluster| ClusterShape {
+        name: cluster.name.clone(),
+        nodes: cluster.nodes.iter().map(|node| node.name.clone()).collect(),
+    });
+    let listeners = config.listeners.iter().map(|listener| ListenerShape {
+        name: listener.name.clone(),
+        cluster: listener.cluster,
+        limit: u64::from(listener.max_connections.get()),
+    });
+    let version = env!("CARGO_PKG_VERSION");
+    Shape { version, clusters: clusters.collect(), listeners: listeners.collect(), workers }
+}
+
+async fn upkeep(metrics: Arc<Metrics>) {
+    let mut tick = interval(UPKEEP_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        metrics.run_upkeep();
+    }
+}

@@ -1,0 +1,84 @@
+//! What may be written after `pgsplit`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::base::units::parse_duration;
+
+/// Load balancer for PostgreSQL: point `DATABASE_URL` at it.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, arg_required_else_help = true)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Run in the foreground until SIGTERM
+    #[command(after_help = "Examples:\n  pgsplit run\n  pgsplit run /etc/pgsplit/config.yaml\n  \
+        pgsplit run --from-url postgres://app:secret@db1,db2,db3/shop\n  \
+        pgsplit run --node db1:5432=primary --node db2:5432=replica")]
+    Run(Source),
+    /// Read the configuration and show all its faults at once
+    #[command(after_help = "Examples:\n  pgsplit check config.yaml\n  pgsplit check --connect")]
+    Check {
+        /// The file [default: config.yaml, else /etc/pgsplit/config.yaml]
+        #[arg(env = "PGSPLIT_CONFIG")]
+        config: Option<PathBuf>,
+        /// Also look at every node once; exit code 1 when one is not up
+        #[arg(long)]
+        connect: bool,
+    },
+    /// Look at one server once and show each step with its time
+    ///
+    /// Exit codes are those of `pg_isready`: 0 accepting, 1 rejecting, 2 no answer, 3 nothing was tried.
+    #[command(after_help = "Examples:\n  pgsplit probe db1:5432\n  pgsplit probe db1 --user lb_check   \
+        (password from PGPASSWORD or ~/.pgpass)")]
+    Probe(Probe),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  pgsplit completions bash > /etc/bash_completion.d/pgsplit")]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, clap::Args)]
+pub(super) struct Source {
+    /// The file [default: config.yaml, else /etc/pgsplit/config.yaml]
+    #[arg(env = "PGSPLIT_CONFIG", conflicts_with_all = ["from_url", "nodes"])]
+    pub(super) config: Option<PathBuf>,
+    /// A libpq URL instead of a file: its hosts become nodes, its user checks them
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "PGSPLIT_FROM_URL",
+        hide_env_values = true,
+        conflicts_with = "nodes"
+    )]
+    pub(super) from_url: Option<String>,
+    /// A node instead of a file; may be repeated
+    #[arg(long = "node", value_name = "HOST:PORT[=ROLE]")]
+    pub(super) nodes: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Probe {
+    /// The server; the port is 5432 unless written
+    #[arg(value_name = "HOST:PORT")]
+    pub(super) addr: String,
+    /// Log in as this user instead of only knocking
+    #[arg(long, short = 'U', env = "PGUSER")]
+    pub(super) user: Option<String>,
+    /// Database to log in to
+    #[arg(long, short = 'd', env = "PGDATABASE", default_value = "postgres")]
+    pub(super) dbname: String,
+    /// Longest time for the whole look
+    #[arg(long, short = 't', default_value = "3s", value_parser = parse_duration)]
+    pub(super) timeout: Duration,
+}

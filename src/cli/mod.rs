@@ -1,0 +1,76 @@
+//! The command line: what each verb does, and with which exit code it ends.
+
+mod args;
+mod check;
+mod out;
+mod probe;
+mod run;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::config::{Config, ConfigError};
+use args::{Args, Source, Verb};
+
+/// Ran, but something failed while it did.
+const FAILURE: u8 = 1;
+/// `EX_NOPERM` of `sysexits.h`: a port that needs rights.
+const NO_PERMISSION: u8 = 77;
+/// `EX_CONFIG` of `sysexits.h`: the file must be mended first; restarting does not help.
+const BAD_CONFIG: u8 = 78;
+
+/// Runs the verb of the process's arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Args::parse().verb {
+        Verb::Run(source) => run::run(&source),
+        Verb::Check { config, connect } => check::check(config.as_deref(), connect),
+        Verb::Probe(probe) => probe::probe(&probe),
+        Verb::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "pgsplit", &mut script);
+            out::print(&String::from_utf8_lossy(&script));
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// The configuration from wherever it is to come, and what that place is called.
+fn load(source: &Source) -> Result<(Config, String), (ConfigError, String)> {
+    let env = |name: &str| std::env::var(name).ok();
+    let with = |name: &str, config: Result<Config, ConfigError>| match config {
+        Ok(config) => Ok((config, name.to_owned())),
+        Err(error) => Err((error, name.to_owned())),
+    };
+    match source {
+        Source { from_url: Some(url), .. } => with("--from-url", Config::from_url(url, &env)),
+        Source { nodes, .. } if !nodes.is_empty() => with("--node", Config::from_nodes(nodes, &env)),
+        Source { config, .. } => {
+            let path = config_path(config.as_deref());
+            with(&path.display().to_string(), Config::load(&path, &env))
+        }
+    }
+}
+
+/// The file that was named, else the first usual place that has one.
+fn config_path(named: Option<&Path>) -> PathBuf {
+    const USUAL: [&str; 2] = ["config.yaml", "/etc/pgsplit/config.yaml"];
+    let usual = || USUAL.iter().map(Path::new).find(|path| path.exists()).unwrap_or(Path::new("config.yaml"));
+    named.unwrap_or_else(usual).to_owned()
+}
+
+/// Shows why there is no configuration; the exit code that says so.
+fn refuse(error: &ConfigError, origin: &str) -> ExitCode {
+    match error {
+        ConfigError::Invalid(report) if out::is_terminal() => out::complain(&report.blocks()),
+        ConfigError::Invalid(report) => out::complain(&report.lines()),
+        ConfigError::Read { source, .. } => {
+            out::complain(&format!(
+                "pgsplit: cannot read {origin}: {source}\nTry: pgsplit run --node HOST:PORT, or write a file as in config.yaml\n"
+            ));
+        }
+    }
+    ExitCode::from(BAD_CONFIG)
+}

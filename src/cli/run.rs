@@ -1,0 +1,167 @@
+//! `pgsplit run`.
+
+use std::fmt::Write;
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use crate::app::{App, StartError, limits};
+use crate::cli::args::Source;
+use crate::cli::{BAD_CONFIG, FAILURE, NO_PERMISSION, load, out, refuse};
+use crate::config::{Config, LogFormat};
+use crate::telemetry::log::{self, Format, LogGuard, LogSettings};
+use crate::topology::Node;
+
+/// The start screen does not wait longer for first checks.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+
+pub(super) fn run(source: &Source) -> ExitCode {
+    let (config, origin) = match load(source) {
+        Ok(loaded) => loaded,
+        Err((error, origin)) => return refuse(&error, &origin),
+    };
+    let guard = match start_log(&config) {
+        Ok(guard) => guard,
+        Err(error) => {
+            out::complain(&format!("pgsplit: log.level: {error}\n"));
+            return ExitCode::from(BAD_CONFIG);
+        }
+    };
+    // The control side: accepting, checks, admin. Sessions have threads of their own.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            out::complain(&format!("pgsplit: cannot start: {error}\n"));
+            return ExitCode::from(FAILURE);
+        }
+    };
+    let code = runtime.block_on(serve(config, &origin, &guard));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    drop(guard);
+    code
+}
+
+fn start_log(config: &Config) -> Result<LogGuard, String> {
+    let ansi = io::stderr().is_terminal();
+    let format = match config.log.format {
+        LogFormat::Auto if ansi => Format::Text,
+        LogFormat::Auto | LogFormat::Json => Format::Json,
+        LogFormat::Text => Format::Text,
+    };
+    let settings = LogSettings { filter: &config.log.level, format, ansi };
+    let (dispatch, guard) = log::start(settings, io::stderr()).map_err(|error| error.to_string())?;
+    tracing::dispatcher::set_global_default(dispatch).map_err(|error| error.to_string())?;
+    Ok(guard)
+}
+
+async fn serve(config: Config, origin: &str, guard: &LogGuard) -> ExitCode {
+    let sessions = config.listeners.iter().map(|listener| u64::from(listener.max_connections.get())).sum();
+    let mut warnings = config.warnings.clone();
+    warnings.extend(limits::raise_open_files(sessions));
+    let (Ok(mut hangup), Ok(mut term), Ok(mut int)) =
+        (signal(SignalKind::hangup()), signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        out::complain("pgsplit: cannot listen for signals\n");
+        return ExitCode::from(FAILURE);
+    };
+    let drops = guard.dropped();
+    let app = match App::start(config, origin, move || drops.count()) {
+        Ok(app) => app,
+        Err(error) => return cannot_start(&error),
+    };
+    for warning in &warnings {
+        warn!(text = warning.as_str(), "config_warning");
+    }
+    let _ = timeout(FIRST_LOOK, app.first_checks()).await;
+    out::print(&start_screen(&app, origin));
+    info!(version = env!("CARGO_PKG_VERSION"), config = origin, "started");
+    loop {
+        tokio::select! {
+            _ = term.recv() => break,
+            _ = int.recv() => break,
+            _ = hangup.recv() => warn!(hint = "restart to apply a changed file", "reload_not_supported"),
+        }
+    }
+    app.stop(either(&mut term, &mut int)).await;
+    ExitCode::SUCCESS
+}
+
+async fn either(a: &mut Signal, b: &mut Signal) {
+    tokio::select! {
+        _ = a.recv() => {}
+        _ = b.recv() => {}
+    }
+}
+
+fn cannot_start(error: &StartError) -> ExitCode {
+    let (source, addr) = match error {
+        StartError::Bind { addr, source, .. } => (source, Some(addr)),
+        StartError::Worker(source) => (source, None),
+    };
+    let hint = match (source.kind(), addr) {
+        (io::ErrorKind::AddrInUse, Some(addr)) => {
+            format!(
+                "\nAnother process listens there: see `ss -ltnp 'sport = :{}'`, or choose another bind",
+                addr.port()
+            )
+        }
+        (io::ErrorKind::PermissionDenied, _) => {
+            "\nPorts below 1024 need rights: choose a higher one".to_owned()
+        }
+        (io::ErrorKind::AddrNotAvailable, _) => "\nThat address is not one of this machine".to_owned(),
+        _ => String::new(),
+    };
+    out::complain(&format!("pgsplit: {error}: {source}{hint}\n"));
+    ExitCode::from(if source.kind() == io::ErrorKind::PermissionDenied { NO_PERMISSION } else { FAILURE })
+}
+
+/// What it listens on, what the first look at each node found, and what to put into `DATABASE_URL`.
+fn start_screen(app: &App, origin: &str) -> String {
+    let mut out = format!("pgsplit {}  {origin}\n\n", env!("CARGO_PKG_VERSION"));
+    let several = 1 < app.shared.config.clusters.len();
+    for listener in &app.shared.listeners {
+        let (name, target) = (&listener.config.name, listener.config.target);
+        let cluster = if several { format!("  cluster {}", listener.cluster.name) } else { String::new() };
+        let _ = writeln!(
+            out,
+            "  {name:<6} postgres://USER:PASSWORD@{}/DATABASE   {target}{cluster}",
+            listener.addr
+        );
+    }
+    if let Some(admin) = app.admin {
+        let _ = writeln!(out, "  {:<6} http://{admin}/   metrics on /metrics", "admin");
+    }
+    out.push('\n');
+    let clusters = 0..app.shared.config.clusters.len();
+    let nodes = clusters.filter_map(|cluster| crate::admin::now::topology_of(&app.shared, cluster));
+    for node in nodes.flat_map(|topology| topology.nodes.clone()) {
+        let _ = writeln!(
+            out,
+            "  {:<16} {:<22} {}",
+            node.config.name,
+            node.config.addr.to_string(),
+            first_look(&node)
+        );
+    }
+    out.push_str("\nPut one of these URLs into DATABASE_URL; only host and port change. Ctrl-C stops.\n");
+    out
+}
+
+fn first_look(node: &Node) -> String {
+    use crate::topology::check::Outcome;
+    let Some(report) = node.last_check.as_deref() else { return "no answer yet".to_owned() };
+    let took = report.took.as_secs_f64() * 1e3;
+    match &report.outcome {
+        Outcome::Up(facts) => {
+            let role = node.role().map_or("role unknown", crate::base::role::Role::as_str);
+            let warning = facts.warning.as_deref().map(|text| format!("; {text}")).unwrap_or_default();
+            format!("up, {role} ({took:.1} ms){warning}")
+        }
+        Outcome::Full(text) => format!("full: {text}"),
+        Outcome::Failed(failure) => format!("down: {}: {}", failure.step, failure.text),
+    }
+}
