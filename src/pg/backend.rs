@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn columns_may_be_null() {
         assert_eq!(columns(b"\0\x02\0\0\0\x01t\xff\xff\xff\xff"), [Some("t"), None]);
-        assert_eq!(columns(b"\0\x02\0\0\0\x09t"), [None, None]);
+        assert_eq!(columns(b"\0\x01\0\0\0\x09t"), [None]);
     }
 
     proptest! {
