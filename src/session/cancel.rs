@@ -20,7 +20,6 @@ use tracing::debug;
 
 use crate::net::{dial, peer};
 use crate::pg::cancel_key::CancelKey;
-use crate::session::error::{Ending, SessionError};
 use crate::session::negotiate::Client;
 use crate::session::shared::{Listener, Shared};
 use crate::telemetry::labels::CancelResult;
@@ -128,16 +127,7 @@ fn prefix(source: IpAddr) -> IpAddr {
 ///
 /// The client's connection stays open until the nodes have closed theirs: libpq takes its end for the sign that
 /// the request has been dealt with.
-///
-/// # Errors
-/// None today; the signature is that of a session.
-pub async fn cancel(
-    shared: &Shared,
-    listener: &Listener,
-    client: Client,
-    key: &CancelKey,
-    packet: &[u8],
-) -> Result<Ending, SessionError> {
+pub async fn cancel(shared: &Shared, listener: &Listener, client: Client, key: &CancelKey, packet: &[u8]) {
     let source = client.peer().ip();
     let result = match shared.cancels.find(key) {
         Some(addr) if deliver(&[addr], packet).await => CancelResult::Routed,
@@ -148,7 +138,6 @@ pub async fn cancel(
     shared.metrics.cancel(result);
     debug!(listener = listener.config.name.as_str(), client = %source, result = result.as_str(), "cancel_request");
     peer::leave(client.into_parts().0).await;
-    Ok(Ending::Cancel)
 }
 
 /// Sends the request to every node, all at once.

@@ -15,7 +15,8 @@ use crate::telemetry::labels::StartupError;
 use crate::topology::Node;
 use crate::topology::outcome::Met;
 
-/// Relays until the node is ready for queries; `None`: it is. The client's key is known before the client is.
+/// Relays until the node is ready for queries; `None`: it is, or the session cannot be read. The client's key is
+/// known here before the client knows it.
 ///
 /// Not cancel safe.
 pub async fn follow(
@@ -24,6 +25,9 @@ pub async fn follow(
     relay: &mut Relay,
     account: &mut Account<'_>,
 ) -> Option<Ending> {
+    if !account.is_readable() {
+        return None;
+    }
     let began = Instant::now();
     let mut reader = Reader { shared, listener, account, scanner: Scanner::default(), began };
     if reader.read(relay.for_client()).is_break() {

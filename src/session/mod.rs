@@ -82,29 +82,39 @@ async fn live(
     accepted: Accepted,
     account: &mut Account<'_>,
 ) -> Result<Ending, SessionError> {
-    let deadline = accepted.at + listener.sessions().startup_timeout;
-    let stream = TcpStream::from_std(accepted.stream).map_err(SessionError::Client)?;
-    let mut client = Client::greet(stream, accepted.peer, listener, deadline)?;
-
-    let (node, _permit) = match bind(shared, listener, &mut client, account).await {
-        Ok(Bound::Session(node, permit)) => (node, permit),
-        Ok(Bound::Cancel(key, packet)) => {
-            return cancel::cancel(shared, listener, client, &key, &packet).await;
-        }
-        Err(error) => return Err(client.refuse(shared, error).await),
+    // What comes before the relay is boxed, so that its memory goes when it is done: sessions live long.
+    let Some((client, node, _permit)) = Box::pin(begin(shared, listener, accepted, account)).await? else {
+        return Ok(Ending::Cancel);
     };
-
-    let _seat = account.set_node(&node);
+    let _seat = (account.set_node(&node), node.place);
     let mut relay =
         Relay::new(client.into_parts(), (node.stream, node.answer), account.traffic(desk), desk.scratch());
-    let ended =
-        if account.is_readable() { login::follow(shared, listener, &mut relay, account).await } else { None };
-    let ending = match ended {
-        Some(ending) => ending,
+    let ending = match Box::pin(login::follow(shared, listener, &mut relay, account)).await {
+        Some(ended_early) => ended_early,
         None => relay.run().await,
     };
     account.set_bytes(relay.bytes());
     Ok(ending)
+}
+
+/// From accept to a client and the node it stays with; `None`: it was a cancel request, and has been dealt with.
+async fn begin(
+    shared: &Shared,
+    listener: &Listener,
+    accepted: Accepted,
+    account: &mut Account<'_>,
+) -> Result<Option<(Client, Reached, Permit)>, SessionError> {
+    let deadline = accepted.at + listener.sessions().startup_timeout;
+    let stream = TcpStream::from_std(accepted.stream).map_err(SessionError::Client)?;
+    let mut client = Client::greet(stream, accepted.peer, listener, deadline)?;
+    match bind(shared, listener, &mut client, account).await {
+        Ok(Bound::Session(node, permit)) => Ok(Some((client, node, permit))),
+        Ok(Bound::Cancel(key, packet)) => {
+            cancel::cancel(shared, listener, client, &key, &packet).await;
+            Ok(None)
+        }
+        Err(error) => Err(client.refuse(shared, error).await),
+    }
 }
 
 /// What a connection turned out to be.

@@ -187,7 +187,9 @@ impl Relay {
 }
 
 impl Way {
-    const fn new(kept: BytesMut) -> Self {
+    fn new(kept: BytesMut) -> Self {
+        // An empty buffer may still own its memory.
+        let kept = if kept.is_empty() { BytesMut::new() } else { kept };
         Self { kept, state: State::Open, bytes: 0 }
     }
 
