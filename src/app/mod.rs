@@ -3,8 +3,6 @@
 //! Three tokens order the end: `stop` ends accepting, `kill` ends the sessions that are left, `end` ends checks
 //! and the admin server, which go on to the last so that a drain can be watched.
 
-pub mod limits;
-
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU32;
@@ -21,6 +19,7 @@ use crate::admin::Admin;
 use crate::balance::judge::Verdict;
 use crate::balance::pick::Picker;
 use crate::config::{self, Config};
+use crate::net::descriptors::Descriptors;
 use crate::net::listen::Listening;
 use crate::net::options::Options;
 use crate::session::cancel::{CancelTable, SourceLimit};
@@ -73,6 +72,7 @@ impl App {
     pub fn start(
         config: Config,
         origin: &str,
+        descriptors: Descriptors,
         log_drops: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
         let config = Arc::new(config);
@@ -106,6 +106,7 @@ impl App {
                 .collect(),
             config: Arc::clone(&config),
             metrics: Arc::clone(&metrics),
+            descriptors,
             cancels: CancelTable::default(),
             cancel_limit: SourceLimit::default(),
             ids: crate::base::id::SessionIds::default(),

@@ -36,6 +36,14 @@ pub async fn connect(addrs: &[SocketAddr], deadline: Instant) -> io::Result<TcpS
     Err(last)
 }
 
+/// Whether it was this machine that failed: out of descriptors, memory or ports. Says nothing of the peer.
+#[must_use]
+pub fn is_own_fault(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    const OWN: [Errno; 5] = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::ADDRNOTAVAIL];
+    Errno::from_io_error(error).is_some_and(|errno| OWN.contains(&errno))
+}
+
 /// A loopback connect to a port nobody listens on can, by TCP's simultaneous open, reach itself when the
 /// system picks that very port as the source.
 fn is_self_connected(stream: &TcpStream) -> bool {

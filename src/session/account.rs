@@ -92,6 +92,18 @@ impl<'a> Account<'a> {
         account
     }
 
+    /// When the connection was accepted.
+    #[must_use]
+    pub const fn accepted_at(&self) -> Instant {
+        self.accepted
+    }
+
+    /// Who connected.
+    #[must_use]
+    pub const fn client(&self) -> SocketAddr {
+        self.client
+    }
+
     /// Whose session it is to be.
     pub fn set_params(&mut self, params: &Params) {
         let name = |bytes: &[u8]| (!bytes.is_empty()).then(|| escaped(bytes, NAME_MAX));

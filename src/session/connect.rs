@@ -98,7 +98,8 @@ enum Next {
 #[derive(Debug)]
 struct Refusal {
     reason: Redispatch,
-    met: Met,
+    /// What to tell the keeper; nothing when it was this machine that failed.
+    met: Option<Met>,
 }
 
 /// A node that takes the session. Tries one after the other, and waits when there is none.
@@ -136,7 +137,9 @@ pub async fn connect(
             () = client.gone() => return Err(SessionError::LeftQueue),
         };
         account.add_redispatch(refusal.reason);
-        listener.watched.outcomes.tell(id, refusal.met);
+        if let Some(met) = refusal.met {
+            listener.watched.outcomes.tell(id, met);
+        }
         if usize::try_from(listener.sessions().retries).is_ok_and(|retries| retries < tried.len()) {
             // Enough for one go: from here on the session waits until something changes.
             tried = (0..listener.cluster.nodes.len()).map(NodeId).collect();
@@ -171,7 +174,7 @@ async fn send(
         result = hear(&mut reached, opening) => match result {
             Ok(()) => Ok(reached),
             Err(refusal) => {
-                if let Met::NotNow(_) | Met::Full(_) = refusal.met {
+                if let Some(Met::NotNow(_) | Met::Full(_)) = refusal.met {
                     let class = StartupError::from_sqlstate(refusal.reason.as_str());
                     shared.metrics.node(listener.config.cluster, id).startup_error(class);
                 }
@@ -179,7 +182,7 @@ async fn send(
             }
         },
         () = lose_patience(listener, id, tried) => {
-            Err(Refusal { reason: Redispatch::NoAnswer, met: Met::Silence })
+            Err(Refusal { reason: Redispatch::NoAnswer, met: Some(Met::Silence) })
         }
     }
 }
@@ -201,7 +204,8 @@ async fn dial(shared: &Shared, listener: &Listener, choice: Choice) -> Result<Re
         }
         Err(error) => {
             metrics.connect_error(ConnectError::from_io(&error));
-            Err(Refusal { reason: Redispatch::Connect, met: Met::Failure(io_text(&error)) })
+            let met = (!dial::is_own_fault(&error)).then(|| Met::Failure(io_text(&error)));
+            Err(Refusal { reason: Redispatch::Connect, met })
         }
     }
 }
@@ -269,10 +273,10 @@ fn refusal(fields: &ErrorFields<'_>) -> Option<Refusal> {
     let text = || escaped(fields.message.unwrap_or_default(), TEXT_MAX);
     match fields.code {
         Some(sqlstate::CANNOT_CONNECT_NOW) => {
-            Some(Refusal { reason: Redispatch::CannotConnectNow, met: Met::NotNow(text()) })
+            Some(Refusal { reason: Redispatch::CannotConnectNow, met: Some(Met::NotNow(text())) })
         }
         Some(sqlstate::TOO_MANY_CONNECTIONS) => {
-            Some(Refusal { reason: Redispatch::TooManyConnections, met: Met::Full(text()) })
+            Some(Refusal { reason: Redispatch::TooManyConnections, met: Some(Met::Full(text())) })
         }
         _ => None,
     }
@@ -283,9 +287,9 @@ fn reset(error: &io::Error) -> Refusal {
         io::ErrorKind::UnexpectedEof => "closed the connection without an answer".to_owned(),
         _ => io_text(error),
     };
-    Refusal { reason: Redispatch::Reset, met: Met::Failure(text) }
+    Refusal { reason: Redispatch::Reset, met: Some(Met::Failure(text)) }
 }
 
 fn strange(what: &str) -> Refusal {
-    Refusal { reason: Redispatch::Reset, met: Met::Failure(what.to_owned()) }
+    Refusal { reason: Redispatch::Reset, met: Some(Met::Failure(what.to_owned())) }
 }

@@ -46,6 +46,12 @@ pub enum SessionError {
         /// Its places.
         limit: u32,
     },
+    /// The process has no more file descriptors to give.
+    #[error("too many connections: this balancer may open {limit} files, and keeps the last for itself")]
+    Descriptors {
+        /// The limit of open files.
+        limit: u64,
+    },
     /// No node fits, and none came to fit while the session waited.
     #[error("{text}")]
     NoNode {
@@ -76,7 +82,7 @@ impl SessionError {
             Self::Left | Self::Client(_) | Self::LeftQueue | Self::Refused(_) | Self::StartupTimeout(_) => {
                 return None;
             }
-            Self::Limit { .. } => sqlstate::TOO_MANY_CONNECTIONS,
+            Self::Limit { .. } | Self::Descriptors { .. } => sqlstate::TOO_MANY_CONNECTIONS,
             Self::NoNode { .. } | Self::QueueTimeout(_) | Self::QueueFull(_) => sqlstate::CANNOT_CONNECT_NOW,
             Self::Drained => sqlstate::ADMIN_SHUTDOWN,
         };
@@ -94,7 +100,7 @@ impl SessionError {
             Self::Left | Self::Client(_) | Self::LeftQueue => None,
             Self::Refused(_) => Some(Rejection::Protocol),
             Self::StartupTimeout(_) => Some(Rejection::StartupTimeout),
-            Self::Limit { .. } => Some(Rejection::Limit),
+            Self::Limit { .. } | Self::Descriptors { .. } => Some(Rejection::Limit),
             Self::NoNode { .. } => Some(Rejection::NoNode),
             Self::QueueTimeout(_) => Some(Rejection::QueueTimeout),
             Self::QueueFull(_) => Some(Rejection::QueueFull),
@@ -107,7 +113,7 @@ impl SessionError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Left | Self::Client(_) => "CR",
-            Self::Refused(_) | Self::Limit { .. } => "PR",
+            Self::Refused(_) | Self::Limit { .. } | Self::Descriptors { .. } => "PR",
             Self::StartupTimeout(_) => "cR",
             Self::NoNode { .. } => "SC",
             Self::QueueTimeout(_) => "sQ",

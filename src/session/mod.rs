@@ -42,6 +42,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::config::Tls;
+use crate::net::descriptors::Held;
 use crate::pg::cancel_key::CancelKey;
 use crate::pg::first_packet::FirstPacket;
 use account::Account;
@@ -64,13 +65,16 @@ pub struct Accepted {
     pub listener: usize,
     /// When.
     pub at: Instant,
+    /// Its share of the process's descriptors.
+    pub descriptor: Held,
 }
 
 /// Serves one connection to its end. Infallible: every ending is an entry in the account.
 pub async fn serve(shared: Arc<Shared>, desk: Arc<Desk>, accepted: Accepted) {
     let Some(listener) = shared.listeners.get(accepted.listener) else { return };
     let mut account = Account::open(&shared, listener, &accepted);
-    let life = live(&shared, listener, &desk, accepted, &mut account);
+    let _descriptor = accepted.descriptor;
+    let life = live(&shared, listener, &desk, accepted.stream, &mut account);
     let ending = shared.kill.run_until_cancelled(life).await;
     account.close(ending.unwrap_or(Err(SessionError::Drained)));
 }
@@ -79,11 +83,11 @@ async fn live(
     shared: &Shared,
     listener: &Listener,
     desk: &Desk,
-    accepted: Accepted,
+    stream: std::net::TcpStream,
     account: &mut Account<'_>,
 ) -> Result<Ending, SessionError> {
     // What comes before the relay is boxed, so that its memory goes when it is done: sessions live long.
-    let Some((client, node, _permit)) = Box::pin(begin(shared, listener, accepted, account)).await? else {
+    let Some((client, node, _permit)) = Box::pin(begin(shared, listener, stream, account)).await? else {
         return Ok(Ending::Cancel);
     };
     let _seat = (account.set_node(&node), node.place);
@@ -101,12 +105,12 @@ async fn live(
 async fn begin(
     shared: &Shared,
     listener: &Listener,
-    accepted: Accepted,
+    stream: std::net::TcpStream,
     account: &mut Account<'_>,
 ) -> Result<Option<(Client, Reached, Permit)>, SessionError> {
-    let deadline = accepted.at + listener.sessions().startup_timeout;
-    let stream = TcpStream::from_std(accepted.stream).map_err(SessionError::Client)?;
-    let mut client = Client::greet(stream, accepted.peer, listener, deadline)?;
+    let deadline = account.accepted_at() + listener.sessions().startup_timeout;
+    let stream = TcpStream::from_std(stream).map_err(SessionError::Client)?;
+    let mut client = Client::greet(stream, account.client(), listener, deadline)?;
     match bind(shared, listener, &mut client, account).await {
         Ok(Bound::Session(node, permit)) => Ok(Some((client, node, permit))),
         Ok(Bound::Cancel(key, packet)) => {
@@ -150,7 +154,7 @@ async fn bind(
         };
         let held = match permit.take() {
             Some(permit) => permit,
-            None => admit::admit(listener)?,
+            None => admit::admit(shared, listener)?,
         };
         let mut node =
             connect::connect(shared, listener, client, &opening, refused_encryption.take(), account).await?;

@@ -70,6 +70,8 @@ pub enum Outcome {
     Full(String),
     /// No server that could be used.
     Failed(Failure),
+    /// No look at all: this machine is out of descriptors, memory or ports. Says nothing of the node.
+    NotMade(String),
 }
 
 /// What a login taught; all of it may be missing.
@@ -191,6 +193,7 @@ impl Look<'_> {
     async fn run(&mut self, addr: &NodeAddr) -> Outcome {
         match self.talk(addr).await {
             Ok(outcome) => outcome,
+            Err(error) if dial::is_own_fault(&error) => Outcome::NotMade(io_text(&error)),
             Err(error) => Outcome::Failed(Failure {
                 step: self.step,
                 sqlstate: None,
