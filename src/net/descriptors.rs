@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Kept out of sessions' reach, at most; a small limit keeps a quarter.
-const RESERVE: u64 = 200;
+/// Kept out of sessions' reach: a quarter of the limit, but no more than this,
+const RESERVE_MOST: u64 = 200;
+/// and, as runtimes, listeners and checks take some twenty, no less than this.
+const RESERVE_LEAST: u64 = 64;
 
 /// What there is, and how much of it connections hold.
 #[derive(Clone, Debug)]
@@ -68,7 +70,7 @@ impl Descriptors {
     }
 
     fn reserve(&self) -> u64 {
-        RESERVE.min(self.limit / 4)
+        (self.limit / 4).clamp(RESERVE_LEAST, RESERVE_MOST).min(self.limit / 2)
     }
 
     fn take(&self, most: u64) -> Option<Held> {
@@ -86,9 +88,9 @@ mod tests {
     fn sessions_leave_the_reserve_alone() {
         let all = Descriptors::new(100);
         let sessions: Vec<_> = std::iter::from_fn(|| Some((all.for_client()?, all.for_node()?))).collect();
-        assert_eq!((sessions.len(), all.sessions()), (37, 37));
+        assert_eq!((sessions.len(), all.sessions()), (25, 25));
         let refused: Vec<_> = std::iter::from_fn(|| all.for_client()).collect();
-        assert_eq!(refused.len(), 13, "clients that can be told why they are refused");
+        assert_eq!(refused.len(), 25, "clients that can be told why they are refused");
         drop((sessions, refused));
         assert_eq!(all.held.load(Ordering::Relaxed), 0);
     }
