@@ -351,3 +351,6 @@ impl Keeper {
         self.primaries = names.len();
     }
 }
+
+#[cfg(test)]
+mod tests;
