@@ -19,16 +19,19 @@ pub async fn resolve(host: &str, port: u16, deadline: Instant) -> io::Result<Vec
     Ok(addrs)
 }
 
-/// A connection to the first of `addrs` that takes one. Cancel safe: a connection half made is closed.
+/// A connection to the first of `addrs` that takes one, and which that was. Cancel safe: a connection half made
+/// is closed.
 ///
 /// # Errors
 /// [`io::ErrorKind::TimedOut`] at the deadline, else what the last address answered.
-pub async fn connect(addrs: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {
+pub async fn connect(addrs: &[SocketAddr], deadline: Instant) -> io::Result<(TcpStream, SocketAddr)> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no address is known");
     for &addr in addrs {
         match timeout_at(deadline, TcpStream::connect(addr)).await {
-            Ok(Ok(stream)) if is_self_connected(&stream) => last = io::ErrorKind::ConnectionRefused.into(),
-            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Ok(stream)) if addr.ip().is_loopback() && is_self_connected(&stream) => {
+                last = io::ErrorKind::ConnectionRefused.into()
+            }
+            Ok(Ok(stream)) => return Ok((stream, addr)),
             Ok(Err(error)) => last = error,
             Err(_) => return Err(timed_out("connect")),
         }

@@ -163,7 +163,7 @@ async fn broadcast(listener: &Listener, packet: &[u8]) -> CancelResult {
 /// Sends the request to one node and waits until it has closed the connection.
 async fn deliver(addrs: &[SocketAddr], packet: &[u8]) -> bool {
     let deadline = Instant::now() + DELIVERY;
-    let Ok(mut stream) = dial::connect(addrs, deadline).await else { return false };
+    let Ok((mut stream, _)) = dial::connect(addrs, deadline).await else { return false };
     let delivered = timeout_at(deadline, async {
         stream.write_all(packet).await?;
         stream.read(&mut [0]).await

@@ -37,6 +37,8 @@ use crate::topology::Node;
 use crate::topology::check::io_text;
 use crate::topology::outcome::Met;
 
+/// A whole login without a password fits, so that it is passed on in one piece.
+const ANSWER_USUAL: usize = 1024;
 /// What a node may send before it is clear whether it takes the client. A server's notices are shorter.
 const ANSWER_MAX: usize = 64 * 1024;
 /// A node's text in a log line is cut here.
@@ -191,16 +193,24 @@ async fn dial(shared: &Shared, listener: &Listener, choice: Choice) -> Result<Re
     let metrics = shared.metrics.node(listener.config.cluster, choice.id);
     let began = Instant::now();
     let connected = async {
-        let stream = dial::connect(&choice.addrs, began + listener.sessions().connect_timeout).await?;
+        let (stream, addr) =
+            dial::connect(&choice.addrs, began + listener.sessions().connect_timeout).await?;
         listener.options.apply(&stream)?;
-        let addr = stream.peer_addr()?;
         Ok((stream, addr))
     };
     match connected.await {
         Ok((stream, addr)) => {
             metrics.connect_duration(began.elapsed());
             let Choice { id, config, role, place, .. } = choice;
-            Ok(Reached { id, config, addr, role, stream, answer: BytesMut::new(), place })
+            Ok(Reached {
+                id,
+                config,
+                addr,
+                role,
+                stream,
+                answer: BytesMut::with_capacity(ANSWER_USUAL),
+                place,
+            })
         }
         Err(error) => {
             metrics.connect_error(ConnectError::from_io(&error));

@@ -148,7 +148,7 @@ impl TlsAnswer {
 /// `deadline`. Cancel safe.
 pub async fn ask_tls(addrs: &[SocketAddr], deadline: Instant) -> Option<TlsAnswer> {
     let asked = async {
-        let mut stream = dial::connect(addrs, deadline).await?;
+        let (mut stream, _) = dial::connect(addrs, deadline).await?;
         let mut request = BytesMut::new();
         frontend::ssl_request(&mut request);
         stream.write_all(&request).await?;
@@ -209,9 +209,9 @@ impl Look<'_> {
         self.done(self.addrs.iter().map(|addr| addr.ip().to_string()).collect::<Vec<_>>().join(", "));
 
         self.step = "connect";
-        let stream = dial::connect(&self.addrs, deadline).await?;
+        let (stream, addr) = dial::connect(&self.addrs, deadline).await?;
         stream.set_nodelay(true)?;
-        self.done(stream.peer_addr()?.to_string());
+        self.done(addr.to_string());
         if self.settings.kind == CheckKind::Tcp {
             return Ok(Outcome::Up(Facts::default()));
         }
