@@ -29,7 +29,7 @@ pub async fn connect(addrs: &[SocketAddr], deadline: Instant) -> io::Result<(Tcp
     for &addr in addrs {
         match timeout_at(deadline, TcpStream::connect(addr)).await {
             Ok(Ok(stream)) if addr.ip().is_loopback() && is_self_connected(&stream) => {
-                last = io::ErrorKind::ConnectionRefused.into()
+                last = io::ErrorKind::ConnectionRefused.into();
             }
             Ok(Ok(stream)) => return Ok((stream, addr)),
             Ok(Err(error)) => last = error,

@@ -74,9 +74,8 @@ pub async fn serve(shared: Arc<Shared>, desk: Arc<Desk>, accepted: Accepted) {
     let Some(listener) = shared.listeners.get(accepted.listener) else { return };
     let mut account = Account::open(&shared, listener, &accepted);
     let _descriptor = accepted.descriptor;
-    let life = live(&shared, listener, &desk, accepted.stream, &mut account);
-    let ending = shared.kill.run_until_cancelled(life).await;
-    account.close(ending.unwrap_or(Err(SessionError::Drained)));
+    let ending = live(&shared, listener, &desk, accepted.stream, &mut account).await;
+    account.close(ending);
 }
 
 async fn live(
@@ -87,18 +86,22 @@ async fn live(
     account: &mut Account<'_>,
 ) -> Result<Ending, SessionError> {
     // What comes before the relay is boxed, so that its memory goes when it is done: sessions live long.
-    let Some((client, node, _permit)) = Box::pin(begin(shared, listener, stream, account)).await? else {
+    let begun = shared.kill.run_until_cancelled(Box::pin(begin(shared, listener, stream, account)));
+    let Some((client, node, _permit)) = begun.await.ok_or(SessionError::Drained)?? else {
         return Ok(Ending::Cancel);
     };
-    let _seat = (account.set_node(&node), node.place);
-    let mut relay =
-        Relay::new(client.into_parts(), (node.stream, node.answer), account.traffic(desk), desk.scratch());
-    let ending = match Box::pin(login::follow(shared, listener, &mut relay, account)).await {
-        Some(ended_early) => ended_early,
-        None => relay.run().await,
-    };
+    let (_active, traffic) = account.seat(&node, desk);
+    let _place = node.place;
+    let mut relay = Relay::new(client.into_parts(), (node.stream, node.answer), traffic, desk.scratch());
+    let relayed = shared.kill.run_until_cancelled(async {
+        match Box::pin(login::follow(shared, listener, &mut relay, account)).await {
+            Some(ended_early) => ended_early,
+            None => relay.run().await,
+        }
+    });
+    let ending = relayed.await.ok_or(SessionError::Drained);
     account.set_bytes(relay.bytes());
-    Ok(ending)
+    ending
 }
 
 /// From accept to a client and the node it stays with; `None`: it was a cancel request, and has been dealt with.

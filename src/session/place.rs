@@ -163,19 +163,17 @@ impl<'a> Hold<'a> {
     }
 
     fn give_up(&self) -> SessionError {
-        let waited = self.waited();
-        let name = &self.listener.config.name;
         let topology = self.listener.watched.current.borrow().clone();
-        let target = self.listener.config.target;
-        let alive = topology.nodes.iter().any(|node| node.is_up() && (node.is_full() || is_taken(node)));
-        if alive && !fitting(&without_limits(&topology), target, |_| true).is_empty() {
-            let seconds = waited.as_secs();
-            return SessionError::QueueTimeout(format!(
-                "waited {seconds}s for a free place on listener \"{name}\": {}",
-                in_words(&topology)
-            ));
+        let mut roomy = Topology::clone(&topology);
+        roomy.nodes.iter_mut().for_each(|node| node.full_until = None);
+        if fitting(&roomy, self.listener.config.target, |_| true).is_empty() {
+            return SessionError::NoNode { text: self.why(), hint: self.what_still_works() };
         }
-        SessionError::NoNode { text: self.why(), hint: self.what_still_works() }
+        let (seconds, name) = (self.waited().as_secs(), &self.listener.config.name);
+        let nodes = in_words(&topology);
+        SessionError::QueueTimeout(format!(
+            "waited {seconds}s for a free place on listener \"{name}\": {nodes}"
+        ))
     }
 
     /// What was looked for, and what every node is instead.
@@ -203,15 +201,4 @@ impl<'a> Hold<'a> {
 
 fn in_words(topology: &Topology) -> String {
     topology.nodes.iter().map(Node::in_words).collect::<Vec<_>>().join(", ")
-}
-
-fn is_taken(node: &Node) -> bool {
-    node.config.max_connections.is_some_and(|limit| limit.get() <= node.load.sessions())
-}
-
-/// The topology as if no node were full.
-fn without_limits(topology: &Topology) -> Topology {
-    let mut topology = topology.clone();
-    topology.nodes.iter_mut().for_each(|node| node.full_until = None);
-    topology
 }
