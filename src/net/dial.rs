@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 
+use crate::base::text::escaped;
+
 /// The addresses of `host`. Cancel safe.
 ///
 /// # Errors
@@ -45,6 +47,21 @@ pub fn is_own_fault(error: &io::Error) -> bool {
     use rustix::io::Errno;
     const OWN: [Errno; 5] = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::ADDRNOTAVAIL];
     Errno::from_io_error(error).is_some_and(|errno| OWN.contains(&errno))
+}
+
+/// The error in a few words for a person: without the operating system's number.
+#[must_use]
+pub fn io_text(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "host unreachable".to_owned(),
+        _ => {
+            let text = error.to_string();
+            let text = text.split(" (os error").next().unwrap_or_default();
+            escaped(text.as_bytes(), 200)
+        }
+    }
 }
 
 /// A loopback connect to a port nobody listens on can, by TCP's simultaneous open, reach itself when the

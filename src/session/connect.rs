@@ -22,7 +22,7 @@ use crate::base::id::NodeId;
 use crate::base::role::Role;
 use crate::base::text::escaped;
 use crate::config;
-use crate::net::dial;
+use crate::net::dial::{self, io_text};
 use crate::pg::error_response::ErrorFields;
 use crate::pg::first_packet::Encryption;
 use crate::pg::message::{Scanner, Seen};
@@ -34,7 +34,6 @@ use crate::session::place::{Choice, Hold, is_there_another};
 use crate::session::shared::{Listener, Shared};
 use crate::telemetry::labels::{ConnectError, Redispatch, StartupError};
 use crate::topology::Node;
-use crate::topology::check::io_text;
 use crate::topology::outcome::Met;
 
 /// A whole login without a password fits, so that it is passed on in one piece.
