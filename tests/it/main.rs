@@ -2,4 +2,7 @@
 
 mod support;
 
+mod tools;
+
+mod first_packets;
 mod support_works;
