@@ -159,8 +159,10 @@ async fn bind(
             Some(permit) => permit,
             None => admit::admit(shared, listener)?,
         };
+        let asked = Instant::now();
         let mut node =
             connect::connect(shared, listener, client, &opening, refused_encryption.take(), account).await?;
+        client.excuse(asked.elapsed());
         if opening.is_request() && node.answer[..] == *b"N" {
             client.say(&node.answer.split()).await?;
             permit = Some(held);

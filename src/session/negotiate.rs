@@ -76,6 +76,11 @@ impl Client {
         }
     }
 
+    /// Moves the deadline by a time in which the client waited for us, not we for it.
+    pub fn excuse(&mut self, waited: std::time::Duration) {
+        self.deadline += waited;
+    }
+
     /// Sends a few bytes.
     ///
     /// # Errors
