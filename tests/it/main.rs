@@ -4,5 +4,7 @@ mod support;
 
 mod tools;
 
+mod encryption;
 mod first_packets;
+mod login;
 mod support_works;
