@@ -11,6 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -122,7 +123,13 @@ pub async fn connect(
     loop {
         let next = match earlier.take() {
             Some(reached) => Next::Waiting(reached),
-            None => Next::Fresh(hold.place(client, &mut tried).await?),
+            None => match hold.place(client, &mut tried).await {
+                Ok(choice) => Next::Fresh(choice),
+                Err(error) => {
+                    account.add_waits(hold.waited(), Duration::ZERO);
+                    return Err(error);
+                }
+            },
         };
         let id = next.id();
         tried.push(id);
@@ -135,9 +142,22 @@ pub async fn connect(
                 }
                 Err(refusal) => refusal,
             },
-            () = client.gone() => return Err(SessionError::LeftQueue),
+            () = client.gone() => {
+                account.add_waits(hold.waited(), began.elapsed());
+                return Err(SessionError::LeftQueue);
+            }
         };
         account.add_redispatch(refusal.reason);
+        if matches!((opening, refusal.reason), (Opening::Tls(_), Redispatch::Reset)) {
+            // A server that does not speak direct TLS closes without a word. That is no fault of the node, or
+            // anybody could take all nodes away with a few bytes; and the last such node's answer is final.
+            listener.watched.outcomes.tell(id, Met::Silence);
+            if !is_there_another(listener, &tried) {
+                account.add_waits(hold.waited(), began.elapsed());
+                return Err(SessionError::NoDirectTls);
+            }
+            continue;
+        }
         if let Some(met) = refusal.met {
             listener.watched.outcomes.tell(id, met);
         }

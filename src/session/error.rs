@@ -60,6 +60,11 @@ pub enum SessionError {
         /// What still works.
         hint: String,
     },
+    /// The client began with a TLS handshake, and every node closed the connection at that.
+    #[error(
+        "no node answers a TLS handshake without a request before it: servers do so from PostgreSQL 17 on"
+    )]
+    NoDirectTls,
     /// Nodes fit, but none had a free place while the session waited.
     #[error("{0}")]
     QueueTimeout(String),
@@ -79,9 +84,12 @@ impl SessionError {
     #[must_use]
     pub fn fatal(&self) -> Option<Fatal> {
         let code = match self {
-            Self::Left | Self::Client(_) | Self::LeftQueue | Self::Refused(_) | Self::StartupTimeout(_) => {
-                return None;
-            }
+            Self::Left
+            | Self::Client(_)
+            | Self::LeftQueue
+            | Self::Refused(_)
+            | Self::NoDirectTls
+            | Self::StartupTimeout(_) => return None,
             Self::Limit { .. } | Self::Descriptors { .. } => sqlstate::TOO_MANY_CONNECTIONS,
             Self::NoNode { .. } | Self::QueueTimeout(_) | Self::QueueFull(_) => sqlstate::CANNOT_CONNECT_NOW,
             Self::Drained => sqlstate::ADMIN_SHUTDOWN,
@@ -101,7 +109,7 @@ impl SessionError {
             Self::Refused(_) => Some(Rejection::Protocol),
             Self::StartupTimeout(_) => Some(Rejection::StartupTimeout),
             Self::Limit { .. } | Self::Descriptors { .. } => Some(Rejection::Limit),
-            Self::NoNode { .. } => Some(Rejection::NoNode),
+            Self::NoNode { .. } | Self::NoDirectTls => Some(Rejection::NoNode),
             Self::QueueTimeout(_) => Some(Rejection::QueueTimeout),
             Self::QueueFull(_) => Some(Rejection::QueueFull),
             Self::Drained => Some(Rejection::Draining),
@@ -115,7 +123,7 @@ impl SessionError {
             Self::Left | Self::Client(_) => "CR",
             Self::Refused(_) | Self::Limit { .. } | Self::Descriptors { .. } => "PR",
             Self::StartupTimeout(_) => "cR",
-            Self::NoNode { .. } => "SC",
+            Self::NoNode { .. } | Self::NoDirectTls => "SC",
             Self::QueueTimeout(_) => "sQ",
             Self::QueueFull(_) => "PQ",
             Self::LeftQueue => "CQ",

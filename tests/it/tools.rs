@@ -1,6 +1,13 @@
 //! What several tests of sessions need: configurations without a check login, `PostgreSQL`'s own clients, a log
 //! of what nodes were sent.
 
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    unreachable_pub,
+    reason = "a test that cannot set up its world should panic and say why; each test needs a part"
+)]
+
 use std::fs;
 use std::net::SocketAddr;
 use std::process::{Command, Output};
