@@ -7,4 +7,5 @@ mod tools;
 mod encryption;
 mod first_packets;
 mod login;
+mod replay;
 mod support_works;
