@@ -54,6 +54,8 @@ pub struct ErrorFields<'a> {
     pub code: Option<&'a str>,
     /// The primary message, as sent.
     pub message: Option<&'a [u8]>,
+    /// Where in the server's source it was said: the same in all languages.
+    pub routine: Option<&'a [u8]>,
 }
 
 impl<'a> ErrorFields<'a> {
@@ -65,6 +67,7 @@ impl<'a> ErrorFields<'a> {
             match field.split_first() {
                 Some((b'C', code)) if code.len() == 5 => fields.code = std::str::from_utf8(code).ok(),
                 Some((b'M', message)) => fields.message = Some(message),
+                Some((b'R', routine)) => fields.routine = Some(routine),
                 Some(_) => {}
                 None => break,
             }
@@ -86,7 +89,10 @@ mod tests {
         assert!(bytes.is_empty());
         let encoded = fatal.encode();
         let fields = ErrorFields::parse(&encoded[5..]);
-        assert_eq!(fields, ErrorFields { code: Some("57P03"), message: Some(b"no live primary") });
+        assert_eq!(
+            fields,
+            ErrorFields { code: Some("57P03"), message: Some(b"no live primary"), routine: None }
+        );
     }
 
     #[test]
