@@ -4,6 +4,7 @@ mod support;
 
 mod tools;
 
+mod cancel;
 mod encryption;
 mod first_packets;
 mod login;
