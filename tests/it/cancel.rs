@@ -81,7 +81,9 @@ async fn of_twenty_sessions_on_two_nodes_exactly_those_meant_are_cancelled() {
     assert_eq!(sleeping(&servers).await, 13);
     assert!(others.iter().all(|(_, (_, query))| !query.is_finished()));
     assert_eq!(results(&balancer).await, [("routed", 7)]);
-    others.iter().for_each(|(_, (_, query))| query.abort());
+    for (_, (_, query)) in others {
+        query.abort();
+    }
 }
 
 /// `psql` in a process of its own, with its error output to read.

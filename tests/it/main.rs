@@ -5,8 +5,10 @@ mod support;
 mod tools;
 
 mod cancel;
+mod counters;
 mod encryption;
 mod first_packets;
 mod login;
+mod relay;
 mod replay;
 mod support_works;
