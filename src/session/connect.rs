@@ -84,6 +84,8 @@ pub struct Reached {
     pub stream: TcpStream,
     /// What it has said so far and the client has not heard.
     pub answer: BytesMut,
+    /// Bytes that went to it and, of what it said, on to the client.
+    pub moved: (u64, u64),
     /// The session's place on it.
     pub place: Place,
 }
@@ -191,6 +193,7 @@ async fn send(
     };
     let id = reached.id;
     reached.stream.write_all(opening.packet()).await.map_err(|error| reset(&error))?;
+    reached.moved.0 += u64::try_from(opening.packet().len()).unwrap_or(u64::MAX);
     tokio::select! {
         result = hear(&mut reached, opening) => match result {
             Ok(()) => Ok(reached),
@@ -228,6 +231,7 @@ async fn dial(shared: &Shared, listener: &Listener, choice: Choice) -> Result<Re
                 role,
                 stream,
                 answer: BytesMut::with_capacity(ANSWER_USUAL),
+                moved: (0, 0),
                 place,
             })
         }

@@ -93,6 +93,7 @@ async fn live(
     let (_active, traffic) = account.seat(&node, desk);
     let _place = node.place;
     let mut relay = Relay::new(client.into_parts(), (node.stream, node.answer), traffic, desk.scratch());
+    relay.count_earlier(node.moved);
     let relayed = shared.kill.run_until_cancelled(async {
         match Box::pin(login::follow(shared, listener, &mut relay, account)).await {
             Some(ended_early) => ended_early,
@@ -165,6 +166,7 @@ async fn bind(
         client.excuse(asked.elapsed());
         if opening.is_request() && node.answer[..] == *b"N" {
             client.say(&node.answer.split()).await?;
+            node.moved.1 += 1;
             permit = Some(held);
             refused_encryption = Some(node);
             continue;

@@ -86,6 +86,14 @@ impl Relay {
         Self { client, node, to_node, to_client, traffic, scratch, first_to_end: None, linger: None }
     }
 
+    /// Counts what was passed on before the relay began, to the node and to the client.
+    pub fn count_earlier(&mut self, (to_node, to_client): (u64, u64)) {
+        self.to_node.bytes += to_node;
+        self.to_client.bytes += to_client;
+        self.traffic.add_to_node(to_node);
+        self.traffic.add_to_client(to_client);
+    }
+
     /// Relays to the end.
     ///
     /// Not cancel safe: dropped midway, both connections are closed as they are.
@@ -140,7 +148,7 @@ impl Relay {
                 }
                 Err(Broken::Source) => {
                     abort(&self.node);
-                    return Poll::Ready(Some(Ending::ClientBroke));
+                    return Poll::Ready(Some(self.ended(Ending::ClientBroke)));
                 }
                 // The node may have said why before it closed: pass that on first.
                 Err(Broken::Sink) => {
@@ -156,9 +164,9 @@ impl Relay {
                 }
                 Err(Broken::Source) => {
                     abort(&self.client);
-                    return Poll::Ready(Some(Ending::NodeBroke));
+                    return Poll::Ready(Some(self.ended(Ending::NodeBroke)));
                 }
-                Err(Broken::Sink) => return Poll::Ready(Some(Ending::ClientBroke)),
+                Err(Broken::Sink) => return Poll::Ready(Some(self.ended(Ending::ClientBroke))),
             };
             if matches!(to_node, Step::SourceEnded) {
                 self.first_to_end.get_or_insert(Ending::Client);
@@ -172,7 +180,7 @@ impl Relay {
             }
             match (to_node, to_client) {
                 (Step::Ended, Step::Ended) => {
-                    return Poll::Ready(Some(self.first_to_end.unwrap_or(Ending::Client)));
+                    return Poll::Ready(Some(self.ended(Ending::Client)));
                 }
                 (Step::Waiting | Step::Ended, Step::Waiting | Step::Ended) => break,
                 _ => {}
@@ -180,15 +188,21 @@ impl Relay {
         }
         if let Some(linger) = &mut self.linger {
             ready!(linger.as_mut().poll(cx));
-            return Poll::Ready(Some(self.first_to_end.unwrap_or(Ending::Node)));
+            return Poll::Ready(Some(self.ended(Ending::Node)));
         }
         Poll::Pending
+    }
+
+    /// How the session ended: as the first end or break said. What follows it, such as the reset of a server that
+    /// did not wait for a client's last TLS record, is an echo.
+    fn ended(&self, now: Ending) -> Ending {
+        self.first_to_end.unwrap_or(now)
     }
 }
 
 impl Way {
     fn new(kept: BytesMut) -> Self {
-        // An empty buffer may still own its memory.
+        // An empty rest still holds the memory of the whole packet it was cut from.
         let kept = if kept.is_empty() { BytesMut::new() } else { kept };
         Self { kept, state: State::Open, bytes: 0 }
     }
