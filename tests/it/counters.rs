@@ -138,7 +138,7 @@ async fn every_accepted_connection_is_counted_once_more() {
         ("pgsplit_connections_rejected_total{reason=\"limit\"}", 1),
         ("pgsplit_connections_rejected_total{reason=\"startup_timeout\"}", 1),
         ("pgsplit_connections_rejected_total{reason=\"no_node\"}", 1),
-        ("pgsplit_connections_left_total", 4),
+        ("pgsplit_connections_left_total", 3),
         ("pgsplit_cancel_requests_total{result=\"broadcast\"}", 2),
         ("pgsplit_node_sessions_active", 1),
         ("pgsplit_sessions_waiting", 0),
