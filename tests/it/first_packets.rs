@@ -266,7 +266,10 @@ async fn bytes_behind_a_request_for_encryption_end_the_connection() {
         );
     }
     assert_eq!(notes.all(), Vec::<Vec<u8>>::new());
-    assert_eq!(whole(balancer.metric("pgsplit_connections_rejected_total{reason=\"protocol\"}").await), 3);
+    wait_until("three to be counted", async || {
+        whole(balancer.metric("pgsplit_connections_rejected_total{reason=\"protocol\"}").await) == 3
+    })
+    .await;
 }
 
 #[tokio::test]
