@@ -11,7 +11,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -117,51 +116,47 @@ pub async fn connect(
     listener: &Listener,
     client: &Client,
     opening: &Opening,
-    mut earlier: Option<Reached>,
+    earlier: Option<Reached>,
     account: &mut Account<'_>,
 ) -> Result<Reached, SessionError> {
+    let began = Instant::now();
     let mut hold = Hold::new(shared, listener);
+    let reached = one_after_the_other(shared, listener, client, opening, earlier, &mut hold, account).await;
+    account.add_waits(hold.waited(), began.elapsed().saturating_sub(hold.waited()));
+    reached
+}
+
+async fn one_after_the_other(
+    shared: &Shared,
+    listener: &Listener,
+    client: &Client,
+    opening: &Opening,
+    mut earlier: Option<Reached>,
+    hold: &mut Hold<'_>,
+    account: &mut Account<'_>,
+) -> Result<Reached, SessionError> {
     let mut tried = Vec::new();
     loop {
         let next = match earlier.take() {
             Some(reached) => Next::Waiting(reached),
-            None => match hold.place(client, &mut tried).await {
-                Ok(choice) => Next::Fresh(choice),
-                Err(error) => {
-                    account.add_waits(hold.waited(), Duration::ZERO);
-                    return Err(error);
-                }
-            },
+            None => Next::Fresh(hold.place(client, &mut tried).await?),
         };
         let id = next.id();
         tried.push(id);
-        let began = Instant::now();
         let refusal = tokio::select! {
             result = send(shared, listener, next, opening, &tried) => match result {
-                Ok(reached) => {
-                    account.add_waits(hold.waited(), began.elapsed());
-                    return Ok(reached);
-                }
+                Ok(reached) => return Ok(reached),
                 Err(refusal) => refusal,
             },
-            () = client.gone() => {
-                account.add_waits(hold.waited(), began.elapsed());
-                return Err(SessionError::LeftQueue);
-            }
+            () = client.gone() => return Err(SessionError::LeftQueue),
         };
         account.add_redispatch(refusal.reason);
-        if matches!((opening, refusal.reason), (Opening::Tls(_), Redispatch::Reset)) {
-            // A server that does not speak direct TLS closes without a word. That is no fault of the node, or
-            // anybody could take all nodes away with a few bytes; and the last such node's answer is final.
-            listener.watched.outcomes.tell(id, Met::Silence);
-            if !is_there_another(listener, &tried) {
-                account.add_waits(hold.waited(), began.elapsed());
-                return Err(SessionError::NoDirectTls);
-            }
-            continue;
-        }
         if let Some(met) = refusal.met {
             listener.watched.outcomes.tell(id, met);
+        }
+        let closed_at_tls = matches!((opening, refusal.reason), (Opening::Tls(_), Redispatch::Reset));
+        if closed_at_tls && !is_there_another(listener, &tried) {
+            return Err(SessionError::NoDirectTls);
         }
         if usize::try_from(listener.sessions().retries).is_ok_and(|retries| retries < tried.len()) {
             // Enough for one go: from here on the session waits until something changes.
@@ -264,10 +259,18 @@ async fn hear(reached: &mut Reached, opening: &Opening) -> Result<(), Refusal> {
     let mut scanner = Scanner::default();
     loop {
         let before = reached.answer.len();
-        match reached.stream.read_buf(&mut reached.answer).await {
-            Ok(0) => return Err(reset(&io::ErrorKind::UnexpectedEof.into())),
-            Ok(_) => {}
-            Err(error) => return Err(reset(&error)),
+        let read = match reached.stream.read_buf(&mut reached.answer).await {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            read => read,
+        };
+        match (read, opening) {
+            (Ok(_), _) => {}
+            // A server that does not speak direct TLS closes without a word. That is no fault of the node, or
+            // anybody could take all nodes away with a few bytes.
+            (Err(_), Opening::Tls(_)) => {
+                return Err(Refusal { reason: Redispatch::Reset, met: Some(Met::Silence) });
+            }
+            (Err(error), _) => return Err(reset(&error)),
         }
         let news = reached.answer.get(before..).unwrap_or_default();
         let decided = match opening {

@@ -78,8 +78,11 @@ pub struct Hold<'a> {
     shared: &'a Shared,
     listener: &'a Listener,
     ticket: Option<Ticket<'a>>,
+    waited: Duration,
 }
 
+/// A place in the queue. Kept until the session has a node: one that was refused again goes on waiting where it
+/// was.
 #[derive(Debug)]
 struct Ticket<'a> {
     listener: &'a Listener,
@@ -98,7 +101,7 @@ impl<'a> Hold<'a> {
     /// A session that does not wait yet.
     #[must_use]
     pub const fn new(shared: &'a Shared, listener: &'a Listener) -> Self {
-        Self { shared, listener, ticket: None }
+        Self { shared, listener, ticket: None, waited: Duration::ZERO }
     }
 
     /// A node and a place on it, at once or after a wait. After a wait nodes in `tried` may be tried again, for
@@ -107,25 +110,36 @@ impl<'a> Hold<'a> {
     /// # Errors
     /// No node came to fit in time, too many wait already, the client left, or pgsplit is stopping.
     pub async fn place(&mut self, client: &Client, tried: &mut Vec<NodeId>) -> Result<Choice, SessionError> {
-        let source = client.peer().ip();
-        if let Some(choice) = choose(self.listener, source, tried) {
+        if let Some(choice) = choose(self.listener, client.peer().ip(), tried) {
             return Ok(choice);
         }
         let deadline = self.begin()?;
+        let began = Instant::now();
+        let choice = self.wait(client, tried, deadline).await;
+        self.waited += began.elapsed();
+        choice
+    }
+
+    async fn wait(
+        &self,
+        client: &Client,
+        tried: &mut Vec<NodeId>,
+        until: Instant,
+    ) -> Result<Choice, SessionError> {
         let mut current = self.listener.watched.current.clone();
         loop {
             // News that comes from here on ends the wait, also when it comes before the wait begins.
             current.mark_unchanged();
             let mut freed = pin!(self.listener.watched.freed.notified());
             freed.as_mut().enable();
-            if let Some(choice) = choose(self.listener, source, tried) {
+            if let Some(choice) = choose(self.listener, client.peer().ip(), tried) {
                 return Ok(choice);
             }
             tokio::select! {
                 biased;
                 () = self.shared.stop.cancelled() => return Err(SessionError::Drained),
                 () = client.gone() => return Err(SessionError::LeftQueue),
-                () = sleep_until(deadline) => return Err(self.give_up()),
+                () = sleep_until(until) => return Err(self.give_up()),
                 _ = current.changed() => {}
                 () = freed => {}
             }
@@ -138,8 +152,8 @@ impl<'a> Hold<'a> {
 
     /// How long it has waited.
     #[must_use]
-    pub fn waited(&self) -> Duration {
-        self.ticket.as_ref().map_or(Duration::ZERO, |ticket| ticket.since.elapsed())
+    pub const fn waited(&self) -> Duration {
+        self.waited
     }
 
     /// Takes a ticket, unless it has one; the time until which it may wait.
@@ -169,7 +183,8 @@ impl<'a> Hold<'a> {
         if fitting(&roomy, self.listener.config.target, |_| true).is_empty() {
             return SessionError::NoNode { text: self.why(), hint: self.what_still_works() };
         }
-        let (seconds, name) = (self.waited().as_secs(), &self.listener.config.name);
+        let waited = self.ticket.as_ref().map_or(Duration::ZERO, |ticket| ticket.since.elapsed());
+        let (seconds, name) = (waited.as_secs(), &self.listener.config.name);
         let nodes = in_words(&topology);
         SessionError::QueueTimeout(format!(
             "waited {seconds}s for a free place on listener \"{name}\": {nodes}"
