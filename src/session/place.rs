@@ -41,11 +41,8 @@ pub fn choose(listener: &Listener, source: IpAddr, tried: &[NodeId]) -> Option<C
     let topology = Arc::clone(&listener.watched.current.borrow());
     let mut passed_over = tried.to_vec();
     loop {
-        let has_room = |node: &Node| {
-            let limit = node.config.max_connections;
-            !passed_over.contains(&node.id) && limit.is_none_or(|limit| node.load.sessions() < limit.get())
-        };
-        let candidates: Vec<_> = fitting(&topology, listener.config.target, has_room)
+        let allowed = |node: &Node| !passed_over.contains(&node.id) && has_room(node);
+        let candidates: Vec<_> = fitting(&topology, listener.config.target, allowed)
             .into_iter()
             .map(|node| Candidate {
                 index: node.id.0,
@@ -180,7 +177,9 @@ impl<'a> Hold<'a> {
         let topology = self.listener.watched.current.borrow().clone();
         let mut roomy = Topology::clone(&topology);
         roomy.nodes.iter_mut().for_each(|node| node.full_until = None);
-        if fitting(&roomy, self.listener.config.target, |_| true).is_empty() {
+        let is_crowded =
+            |node: &&Node| topology.node(node.id).is_some_and(|node| node.is_full() || !has_room(node));
+        if !fitting(&roomy, self.listener.config.target, |_| true).iter().any(is_crowded) {
             return SessionError::NoNode { text: self.why(), hint: self.what_still_works() };
         }
         let waited = self.ticket.as_ref().map_or(Duration::ZERO, |ticket| ticket.since.elapsed());
@@ -216,4 +215,8 @@ impl<'a> Hold<'a> {
 
 fn in_words(topology: &Topology) -> String {
     topology.nodes.iter().map(Node::in_words).collect::<Vec<_>>().join(", ")
+}
+
+fn has_room(node: &Node) -> bool {
+    node.config.max_connections.is_none_or(|limit| node.load.sessions() < limit.get())
 }
