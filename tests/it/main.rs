@@ -4,11 +4,14 @@ mod support;
 
 mod tools;
 
+mod balance;
 mod cancel;
 mod counters;
 mod encryption;
 mod first_packets;
+mod hold;
 mod login;
 mod relay;
 mod replay;
 mod support_works;
+mod targets;
