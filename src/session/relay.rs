@@ -28,6 +28,9 @@ use crate::telemetry::pair::Traffic;
 /// is nobody left who could answer.
 const LINGER: Duration = Duration::from_secs(30);
 
+/// A client's `Terminate`. After it the server closes at once, often before the client's own end is here.
+const GOOD_BYE: &[u8] = b"X\0\0\0\x04";
+
 /// The two connections of a session and what is between them.
 #[derive(Debug)]
 pub struct Relay {
@@ -37,6 +40,8 @@ pub struct Relay {
     to_client: Way,
     traffic: Arc<Traffic>,
     scratch: Scratch,
+    /// The last bytes of the client were a good-bye; not to be seen through TLS.
+    said_good_bye: bool,
     first_to_end: Option<Ending>,
     linger: Option<Pin<Box<Sleep>>>,
 }
@@ -83,7 +88,17 @@ impl Relay {
         scratch: Scratch,
     ) -> Self {
         let (to_node, to_client) = (Way::new(from_client), Way::new(from_node));
-        Self { client, node, to_node, to_client, traffic, scratch, first_to_end: None, linger: None }
+        Self {
+            client,
+            node,
+            to_node,
+            to_client,
+            traffic,
+            scratch,
+            said_good_bye: false,
+            first_to_end: None,
+            linger: None,
+        }
     }
 
     /// Counts what was passed on before the relay began, to the node and to the client.
@@ -136,7 +151,9 @@ impl Relay {
         let mut stopped = false;
         // One step of each in turn: a direction that is always ready must not keep the other one waiting.
         loop {
-            let to_node = self.to_node.step(cx, &mut from_client, &mut into_node, &mut scratch, |_| {});
+            let to_node = self.to_node.step(cx, &mut from_client, &mut into_node, &mut scratch, |bytes| {
+                self.said_good_bye = bytes.ends_with(GOOD_BYE);
+            });
             let to_client =
                 self.to_client.step(cx, &mut from_node, &mut into_client, &mut scratch, |bytes| {
                     stopped |= see(bytes).is_break();
@@ -164,7 +181,8 @@ impl Relay {
                 }
                 Err(Broken::Source) => {
                     abort(&self.client);
-                    return Poll::Ready(Some(self.ended(Ending::NodeBroke)));
+                    let now = if self.said_good_bye { Ending::Client } else { Ending::NodeBroke };
+                    return Poll::Ready(Some(self.ended(now)));
                 }
                 Err(Broken::Sink) => return Poll::Ready(Some(self.ended(Ending::ClientBroke))),
             };
@@ -172,7 +190,8 @@ impl Relay {
                 self.first_to_end.get_or_insert(Ending::Client);
             }
             if matches!(to_client, Step::SourceEnded) {
-                self.first_to_end.get_or_insert(Ending::Node);
+                let ending = if self.said_good_bye { Ending::Client } else { Ending::Node };
+                self.first_to_end.get_or_insert(ending);
                 self.linger = Some(Box::pin(sleep_until(Instant::now() + LINGER)));
             }
             if stopped {
