@@ -23,6 +23,8 @@ pub struct Client {
     /// What it sent and nobody has read: no more than one packet and what came in the same segment.
     received: BytesMut,
     asked: Asked,
+    /// It has asked for encryption and waits for the answer.
+    awaits_answer: bool,
     startup_timeout: std::time::Duration,
     deadline: Instant,
 }
@@ -45,6 +47,7 @@ impl Client {
             peer,
             received: BytesMut::new(),
             asked: Asked::default(),
+            awaits_answer: false,
             startup_timeout,
             deadline,
         })
@@ -57,7 +60,10 @@ impl Client {
     pub async fn first_packet(&mut self) -> Result<FirstPacket, SessionError> {
         loop {
             match parse(&mut self.received, &mut self.asked).map_err(SessionError::Refused)? {
-                Parsed::Packet(packet) => return Ok(packet),
+                Parsed::Packet(packet) => {
+                    self.awaits_answer = matches!(packet, FirstPacket::Encryption(..));
+                    return Ok(packet);
+                }
                 Parsed::Need(total) => self.read_towards(total).await?,
             }
         }
@@ -86,6 +92,7 @@ impl Client {
     /// # Errors
     /// [`SessionError::Client`] when it has gone.
     pub async fn say(&mut self, bytes: &[u8]) -> Result<(), SessionError> {
+        self.awaits_answer = false;
         match timeout(LAST_WORDS, self.stream.write_all(bytes)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(SessionError::Client(error)),
@@ -101,11 +108,27 @@ impl Client {
             other => other.fatal().map(|fatal| fatal.encode()),
         };
         if let Some(words) = words
+            && self.can_read_plain_words().await
             && self.say(&words).await.is_ok()
         {
             peer::leave(self.stream).await;
         }
         error
+    }
+
+    /// Brings a client that waits for encryption to where it can be told an error.
+    ///
+    /// An error in answer to `SSLRequest` is not shown by libpq, since anybody could have sent it
+    /// (CVE-2024-10977), nor does libpq then go on to its next host. A no makes a client with `sslmode=prefer`
+    /// send its startup packet, and the answer to that it reads.
+    async fn can_read_plain_words(&mut self) -> bool {
+        self.deadline = Instant::now() + LAST_WORDS;
+        while self.awaits_answer {
+            if self.say(b"N").await.is_err() || self.first_packet().await.is_err() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Resolves when the client has gone away. Cancel safe.

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use crate::support::balancer::Balancer;
-use crate::support::client::connect;
+use crate::support::client::{background, connect};
 use crate::support::postgres::{Postgres, Settings};
 use crate::support::wait::wait_until;
 use crate::support::wire::{FakeNode, Wire};
@@ -127,7 +127,7 @@ async fn a_session_waits_for_a_place_on_its_node_and_takes_it_when_one_is_free()
     let balancer = Balancer::start(&config).await;
     balancer.wait_ready().await;
     let first = connect(balancer.rw()).await.unwrap();
-    let waiting = tokio::spawn(connect(balancer.rw()));
+    let waiting = background().spawn(connect(balancer.rw()));
     wait_until("a session that waits", async || balancer.status().await["listeners"][0]["waiting"] == 1)
         .await;
     assert!(!waiting.is_finished());

@@ -3,18 +3,19 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use crate::support::balancer::Balancer;
-use crate::support::client::{connect, value};
+use crate::support::client::{background, connect, value};
 use crate::support::cluster::{Cluster, config_for};
 use crate::support::postgres::{Postgres, Settings, Stop};
 use crate::support::wait::wait_until;
+use crate::support::wire::{Wire, startup};
 use crate::tools::{conninfo, output, program, psql};
 
 #[tokio::test]
 async fn a_session_that_comes_before_its_node_waits_and_is_let_in() {
-    let mut node = Postgres::reserve(Settings::default());
+    let node = Postgres::reserve(Settings::default());
     let balancer = Balancer::start(&config_for([node.addr()])).await;
     balancer.wait_health("n0", "down").await;
-    let waiting = tokio::spawn(connect(balancer.rw()));
+    let waiting = background().spawn(connect(balancer.rw()));
     wait_until("a session that waits", async || balancer.status().await["listeners"][0]["waiting"] == 1)
         .await;
     node.create().await;
@@ -40,7 +41,7 @@ async fn at_the_end_of_its_wait_a_client_is_told_what_is_the_matter_and_what_sti
     let balancer = Balancer::start(&config).await;
     balancer.wait_health("n1", "up").await;
     balancer.wait_health("n0", "up").await;
-    cluster.primary().kill9();
+    cluster.primary().kill9().await;
     balancer.wait_health("n0", "down").await;
     for sslmode in ["disable", "prefer"] {
         let said =
@@ -84,14 +85,15 @@ async fn only_so_many_may_wait_and_a_client_that_leaves_makes_room() {
     let config = config_for([nowhere.addr()]) + "sessions: {queue_timeout: 60s, queue_size: 1}\n";
     let balancer = Balancer::start(&config).await;
     balancer.wait_health("n0", "down").await;
-    let first = tokio::spawn(connect(balancer.rw()));
+    let mut first = Wire::connect(balancer.rw()).await.unwrap();
+    first.send(&startup(&[("user", "u")])).await.unwrap();
     let waiting = async |n: i64| {
         wait_until("the queue", async || balancer.status().await["listeners"][0]["waiting"] == n).await;
     };
     waiting(1).await;
     let said = psql(&conninfo(balancer.rw(), "sslmode=disable"), "select 1").await.unwrap_err();
     assert!(said.contains("FATAL:  1 sessions wait already"), "{said}");
-    first.abort();
+    drop(first);
     waiting(0).await;
     assert!(0.5 < balancer.metric("pgsplit_connections_left_total{listener=\"rw\"}").await);
 }

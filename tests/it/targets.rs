@@ -156,7 +156,6 @@ async fn a_role_seen_in_a_clients_login_is_believed_at_once() {
     let listeners =
         "listeners:\n  - {name: all, bind: \"BALANCER:7000\", target: any, balance: roundrobin}\n";
     let balancer = Balancer::start(&format!("{nodes}{listeners}")).await;
-    balancer.wait_ready().await;
     balancer.wait_health("n0", "up").await;
     balancer.wait_health("n1", "up").await;
     for _ in 0..2 {
