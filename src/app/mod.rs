@@ -55,8 +55,6 @@ pub enum StartError {
 pub struct App {
     /// What sessions, admin and start screen look at.
     pub shared: Arc<Shared>,
-    /// Where the admin server listens.
-    pub admin: Option<SocketAddr>,
     workers: Vec<JoinHandle<()>>,
     tasks: TaskTracker,
     end: CancellationToken,
@@ -106,6 +104,7 @@ impl App {
                 .collect(),
             config: Arc::clone(&config),
             metrics: Arc::clone(&metrics),
+            admin: admin_socket.as_ref().map(Listening::addr),
             descriptors,
             cancels: CancelTable::default(),
             cancel_limit: SourceLimit::default(),
@@ -124,13 +123,12 @@ impl App {
         for (index, socket) in sockets.into_iter().enumerate() {
             tasks.spawn(accept::accept(Arc::clone(&shared), index, socket, handles.clone()));
         }
-        let admin = admin_socket.as_ref().map(Listening::addr);
         if let Some(socket) = admin_socket {
             let admin = Admin::new(Arc::clone(&shared), origin);
             tasks.spawn(admin.serve(socket, end.clone()));
         }
         tasks.spawn(end.clone().run_until_cancelled_owned(upkeep(metrics)));
-        Ok(Self { shared, admin, workers, tasks, end })
+        Ok(Self { shared, workers, tasks, end })
     }
 
     /// Resolves when every node has been looked at once. Cancel safe.

@@ -140,7 +140,7 @@ fn start_screen(app: &App, origin: &str) -> String {
             listener.addr
         );
     }
-    if let Some(admin) = app.admin {
+    if let Some(admin) = app.shared.admin {
         let _ = writeln!(out, "  {:<6} http://{admin}/   metrics on /metrics", "admin");
     }
     out.push('\n');

@@ -2,6 +2,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::pg::sqlstate;
+
 /// A FATAL error as a server would send it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fatal {
@@ -59,6 +61,17 @@ pub struct ErrorFields<'a> {
 }
 
 impl<'a> ErrorFields<'a> {
+    /// Whether the server takes no more connections.
+    ///
+    /// Before authentication 53300 says just that. After it, it says so only in `InitPostgres`, where the last slots
+    /// are kept for superusers (`src/backend/utils/init/postinit.c`); a role or a database at a limit of its own has
+    /// the same code.
+    #[must_use]
+    pub fn says_full(&self, authenticated: bool) -> bool {
+        let is_code = self.code == Some(sqlstate::TOO_MANY_CONNECTIONS);
+        is_code && (!authenticated || self.routine == Some(b"InitPostgres"))
+    }
+
     /// Reads the body of an `ErrorResponse`, or as much of it as there is.
     #[must_use]
     pub fn parse(body: &'a [u8]) -> Self {

@@ -5,9 +5,7 @@ use std::ops::ControlFlow;
 
 use tokio::time::Instant;
 
-use crate::pg::error_response::ErrorFields;
 use crate::pg::message::{Scanner, Seen};
-use crate::pg::sqlstate;
 use crate::session::account::Account;
 use crate::session::error::Ending;
 use crate::session::relay::Relay;
@@ -65,7 +63,7 @@ impl Reader<'_, '_> {
                     if let Some(id) = account.node_id() {
                         let metrics = shared.metrics.node(listener.config.cluster, id);
                         metrics.startup_error(StartupError::from_sqlstate(code));
-                        if is_full(&fields) {
+                        if fields.says_full(true) {
                             listener
                                 .watched
                                 .outcomes
@@ -85,13 +83,6 @@ impl Reader<'_, '_> {
         // A stream that cannot be read is still passed on.
         if ready || scanned.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
-}
-
-/// Whether an error of a login says that the server is full: the last slots are kept for superusers, which it
-/// says only after the password. A role or a database at its own limit has the same code and is said elsewhere:
-/// see `InitPostgres` in `src/backend/utils/init/postinit.c`.
-fn is_full(fields: &ErrorFields<'_>) -> bool {
-    fields.code == Some(sqlstate::TOO_MANY_CONNECTIONS) && fields.routine == Some(b"InitPostgres")
 }
 
 /// Tells the keeper what the node is, when that is news.

@@ -1,6 +1,6 @@
 //! The client, from its first byte to the packet that says what it wants.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -103,7 +103,10 @@ impl Client {
     /// Tells the client why it is refused, in the protocol it speaks, closes, and gives the error back.
     pub async fn refuse(mut self, shared: &Shared, error: SessionError) -> SessionError {
         let words = match &error {
-            SessionError::Refused(Refused::Http) => Some(http_answer(shared)),
+            SessionError::Refused(Refused::Http) => {
+                let here = self.stream.local_addr().map(|addr| addr.ip());
+                Some(http_answer(shared, here.ok()))
+            }
             SessionError::Refused(refused) => refused.answer(),
             other => other.fatal().map(|fatal| fatal.encode()),
         };
@@ -149,13 +152,13 @@ impl Client {
     }
 }
 
-/// What a browser is shown that came to the wrong port.
-fn http_answer(shared: &Shared) -> Bytes {
-    let right = shared
-        .config
-        .admin
-        .map_or(String::new(), |admin| format!("; metrics and status are on http://{admin}/"));
-    let body = format!("This port speaks PostgreSQL{right}\n");
+/// What a browser is shown that came to the wrong port at `here`.
+fn http_answer(shared: &Shared, here: Option<IpAddr>) -> Bytes {
+    let right = shared.admin.map(|admin| {
+        let ip = here.filter(|_| admin.ip().is_unspecified()).unwrap_or(admin.ip());
+        format!("; metrics and status are on http://{}/", SocketAddr::new(ip, admin.port()))
+    });
+    let body = format!("This port speaks PostgreSQL{}\n", right.unwrap_or_default());
     let length = body.len();
     Bytes::from(format!(
         "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"

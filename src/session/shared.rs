@@ -24,6 +24,8 @@ pub struct Shared {
     pub listeners: Vec<Listener>,
     /// The counters.
     pub metrics: Arc<Metrics>,
+    /// Where the admin server listens.
+    pub admin: Option<SocketAddr>,
     /// The process's file descriptors.
     pub descriptors: Descriptors,
     /// Who may cancel what, and where.

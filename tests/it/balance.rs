@@ -90,7 +90,7 @@ async fn first_random_and_source_do_what_they_say() {
         match (balance, expected) {
             (_, Some(expected)) => assert_eq!(counts, expected),
             ("source", None) => {
-                assert_eq!(counts.iter().max(), Some(&30), "one client, one node: {counts:?}")
+                assert_eq!(counts.iter().max(), Some(&30), "one client, one node: {counts:?}");
             }
             (_, None) => assert!(counts.iter().all(|&count| 0 < count), "{counts:?}"),
         }

@@ -215,10 +215,11 @@ impl Look<'_> {
         let text = escaped(fields.message.unwrap_or(b"error without a message"), TEXT_MAX);
         let code = fields.code.unwrap_or("");
         match code {
-            sqlstate::TOO_MANY_CONNECTIONS => {
+            _ if fields.says_full(self.step == "login") => {
                 self.done(format!("{code} {text}"));
                 Outcome::Full(text)
             }
+            sqlstate::TOO_MANY_CONNECTIONS => self.alive_but(code, &text),
             sqlstate::NO_SUCH_DATABASE | "42501" | sqlstate::FEATURE_NOT_SUPPORTED => {
                 self.alive_but(code, &text)
             }
