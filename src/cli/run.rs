@@ -160,17 +160,6 @@ fn start_screen(app: &App, origin: &str) -> String {
 }
 
 fn first_look(node: &Node) -> String {
-    use crate::topology::check::Outcome;
     let Some(report) = node.last_check.as_deref() else { return "no answer yet".to_owned() };
-    let took = report.took.as_secs_f64() * 1e3;
-    match &report.outcome {
-        Outcome::Up(facts) => {
-            let role = node.role().map_or("role unknown", crate::base::role::Role::as_str);
-            let warning = facts.warning.as_deref().map(|text| format!("; {text}")).unwrap_or_default();
-            format!("up, {role} ({took:.1} ms){warning}")
-        }
-        Outcome::Full(text) => format!("full: {text}"),
-        Outcome::Failed(failure) => format!("down: {}: {}", failure.step, failure.text),
-        Outcome::NotMade(text) => format!("could not check: {text}"),
-    }
+    format!("{} ({:.1} ms)", report.outcome.in_words(node.role()), report.took.as_secs_f64() * 1e3)
 }

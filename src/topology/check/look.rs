@@ -35,6 +35,7 @@ const LAG_QUERY_VERSION: u32 = 10;
 pub(super) struct Look<'a> {
     pub(super) settings: &'a Check,
     pub(super) password: Option<&'a Secret>,
+    pub(super) known: &'a [SocketAddr],
     pub(super) steps: Vec<Step>,
     pub(super) addrs: Vec<SocketAddr>,
     pub(super) step: &'static str,
@@ -67,8 +68,7 @@ impl Look<'_> {
 
     async fn talk(&mut self, addr: &NodeAddr) -> io::Result<Outcome> {
         let deadline = self.since + self.settings.timeout;
-        self.addrs = dial::resolve(&addr.host, addr.port, deadline).await?;
-        self.done(self.addrs.iter().map(|addr| addr.ip().to_string()).collect::<Vec<_>>().join(", "));
+        self.resolve(addr, deadline).await?;
 
         self.step = "connect";
         let (stream, addr) = dial::connect(&self.addrs, deadline).await?;
@@ -82,6 +82,7 @@ impl Look<'_> {
         let mut conversation = Conversation { stream, received: BytesMut::with_capacity(1024) };
         let outcome = match self.log_in(&mut conversation).await? {
             Login::Ready(mut facts) => {
+                facts.is_ready = true;
                 if self.settings.kind == CheckKind::Login {
                     self.step = "lag";
                     self.ask_lag(&mut conversation, &mut facts).await?;
@@ -96,6 +97,25 @@ impl Look<'_> {
         };
         peer::leave(conversation.stream).await;
         Ok(outcome)
+    }
+
+    /// Finds the addresses; while the resolver fails, those that were last good.
+    async fn resolve(&mut self, addr: &NodeAddr, deadline: Instant) -> io::Result<()> {
+        let patience = if self.known.is_empty() { deadline } else { self.since + self.settings.timeout / 2 };
+        let found = match dial::resolve(&addr.host, addr.port, patience).await {
+            Ok(addrs) => {
+                self.addrs = addrs;
+                String::new()
+            }
+            Err(error) if self.known.is_empty() => return Err(error),
+            Err(error) => {
+                self.addrs = self.known.to_vec();
+                format!(" (known from before: {})", io_text(&error))
+            }
+        };
+        let ips: Vec<_> = self.addrs.iter().map(|addr| addr.ip().to_string()).collect();
+        self.done(ips.join(", ") + &found);
+        Ok(())
     }
 
     /// Notes the step as done.
