@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -144,9 +145,8 @@ fn start_screen(app: &App, origin: &str) -> String {
         let _ = writeln!(out, "  {:<6} http://{admin}/   metrics on /metrics", "admin");
     }
     out.push('\n');
-    let clusters = 0..app.shared.config.clusters.len();
-    let nodes = clusters.filter_map(|cluster| crate::admin::now::topology_of(&app.shared, cluster));
-    for node in nodes.flat_map(|topology| topology.nodes.clone()) {
+    let topologies = app.shared.clusters.iter().map(|cluster| Arc::clone(&cluster.current.borrow()));
+    for node in topologies.flat_map(|topology| topology.nodes.clone()) {
         let _ = writeln!(
             out,
             "  {:<16} {:<22} {}",

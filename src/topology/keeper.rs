@@ -155,7 +155,7 @@ impl Keeper {
                 record.observe(false, &Cause { seen_by: "check", step: failure.step, error, sqlstate });
             }
             Outcome::NotMade(text) => {
-                record.warn_once(Some(&format!("this machine could not check: {text}")))
+                record.warn_once(Some(&format!("this machine could not check: {text}")));
             }
         }
         if !report.addrs.is_empty() {

@@ -1,6 +1,6 @@
 //! The promise: stop any one database and no read fails; and writes follow a promotion, never an old primary.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use crate::support::balancer::Balancer;
 use crate::support::client::{connect, value, which_node};
@@ -51,6 +51,7 @@ async fn writes_follow_a_promotion_and_never_an_old_primary_that_returns() {
     balancer.wait_health("n0", "up").await;
     balancer.wait_health("n1", "up").await;
     cluster.primary().kill9().await;
+    balancer.wait_health("n0", "down").await;
     cluster.standby(0).promote().await;
     let client = connect(balancer.rw()).await.unwrap();
     value(&client, "create table t (); select 1").await.unwrap();

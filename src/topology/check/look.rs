@@ -240,7 +240,7 @@ impl Look<'_> {
                 Outcome::Full(text)
             }
             sqlstate::TOO_MANY_CONNECTIONS => self.alive_but(code, &text),
-            sqlstate::NO_SUCH_DATABASE | "42501" | sqlstate::FEATURE_NOT_SUPPORTED => {
+            sqlstate::NO_SUCH_DATABASE | sqlstate::NO_PRIVILEGE | sqlstate::FEATURE_NOT_SUPPORTED => {
                 self.alive_but(code, &text)
             }
             code if code.starts_with("28") => self.alive_but(code, &text),
