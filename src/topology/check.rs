@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::base::role::Role;
 use crate::base::text::escaped;
 use crate::config::{self, Check};
+use crate::net::peer;
 use look::Look;
 
 pub use tls::{TlsAnswer, ask_tls};
@@ -118,9 +119,10 @@ pub async fn check(node: &config::Node, known: &[SocketAddr], settings: &Check) 
     let at = SystemTime::now();
     let began = Instant::now();
     let password = settings.password.as_ref().or(node.password.as_ref());
-    let (steps, addrs) = (Vec::new(), Vec::new());
-    let mut look = Look { settings, password, known, steps, addrs, step: "resolve", since: began };
-    let looked = timeout_at(began + settings.timeout, look.run(&node.addr)).await;
+    let mut look = Look::new(settings, password, known);
+    let deadline = began + settings.timeout;
+    let looked = timeout_at(deadline, look.run(&node.addr)).await;
+    let took = began.elapsed();
     let outcome = looked.unwrap_or_else(|_| {
         let text = format!("no answer within {}", humantime::format_duration(settings.timeout));
         Outcome::Failed(Failure { step: look.step, sqlstate: None, text, answered: false })
@@ -128,7 +130,11 @@ pub async fn check(node: &config::Node, known: &[SocketAddr], settings: &Check) 
     if let Outcome::Failed(failure) = &outcome {
         look.done(failure.text.clone());
     }
-    Report { at, took: began.elapsed(), steps: look.steps, addrs: look.addrs, outcome }
+    // What was found holds, however long the server takes to hang up.
+    if let Some(stream) = look.done_with.take() {
+        let _ = timeout_at(deadline, peer::leave(stream)).await;
+    }
+    Report { at, took, steps: look.steps, addrs: look.addrs, outcome }
 }
 
 impl Facts {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use postgres_protocol::message::frontend;
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::base::role::Role;
@@ -14,7 +15,6 @@ use crate::base::secret::Secret;
 use crate::base::text::escaped;
 use crate::config::{Check, CheckKind, NodeAddr};
 use crate::net::dial::{self, io_text};
-use crate::net::peer;
 use crate::pg::backend::columns;
 use crate::pg::error_response::ErrorFields;
 use crate::pg::sqlstate;
@@ -33,13 +33,15 @@ const LAG_QUERY_VERSION: u32 = 10;
 
 /// One look: what it works with, and what it has done so far.
 pub(super) struct Look<'a> {
-    pub(super) settings: &'a Check,
-    pub(super) password: Option<&'a Secret>,
-    pub(super) known: &'a [SocketAddr],
+    settings: &'a Check,
+    password: Option<&'a Secret>,
+    known: &'a [SocketAddr],
     pub(super) steps: Vec<Step>,
     pub(super) addrs: Vec<SocketAddr>,
     pub(super) step: &'static str,
-    pub(super) since: Instant,
+    /// The connection, when all has been said on it.
+    pub(super) done_with: Option<TcpStream>,
+    since: Instant,
 }
 
 /// How far a login came.
@@ -52,7 +54,13 @@ enum Login {
     Refused(Bytes),
 }
 
-impl Look<'_> {
+impl<'a> Look<'a> {
+    /// A look that has not begun.
+    pub(super) fn new(settings: &'a Check, password: Option<&'a Secret>, known: &'a [SocketAddr]) -> Self {
+        let (steps, addrs, since) = (Vec::new(), Vec::new(), Instant::now());
+        Self { settings, password, known, steps, addrs, step: "resolve", done_with: None, since }
+    }
+
     pub(super) async fn run(&mut self, addr: &NodeAddr) -> Outcome {
         match self.talk(addr).await {
             Ok(outcome) => outcome,
@@ -95,7 +103,7 @@ impl Look<'_> {
             Login::Enough(facts) => Outcome::Up(facts),
             Login::Refused(body) => self.refused(&body),
         };
-        peer::leave(conversation.stream).await;
+        self.done_with = Some(conversation.stream);
         Ok(outcome)
     }
 

@@ -43,13 +43,13 @@ pub async fn ask_tls(addrs: &[SocketAddr], deadline: Instant) -> Option<TlsAnswe
         frontend::ssl_request(&mut request);
         stream.write_all(&request).await?;
         let answer = stream.read_u8().await?;
-        peer::leave(stream).await;
-        io::Result::Ok(answer)
+        io::Result::Ok((stream, answer))
     };
-    match timeout_at(deadline, asked).await {
-        Ok(Ok(b'S')) => Some(TlsAnswer::Yes),
-        Ok(Ok(b'N')) => Some(TlsAnswer::No),
-        Ok(Ok(_)) => Some(TlsAnswer::Unclear),
-        Ok(Err(_)) | Err(_) => None,
-    }
+    let (stream, answer) = timeout_at(deadline, asked).await.ok()?.ok()?;
+    let _ = timeout_at(deadline, peer::leave(stream)).await;
+    Some(match answer {
+        b'S' => TlsAnswer::Yes,
+        b'N' => TlsAnswer::No,
+        _ => TlsAnswer::Unclear,
+    })
 }
