@@ -2,4 +2,6 @@
 
 mod support;
 
+mod balance;
 mod support_works;
+mod targets;
