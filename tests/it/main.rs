@@ -3,5 +3,6 @@
 mod support;
 
 mod balance;
+mod checks;
 mod support_works;
 mod targets;

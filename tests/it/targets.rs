@@ -1,6 +1,6 @@
 //! Which node a listener's target leads to.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
