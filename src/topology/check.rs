@@ -106,9 +106,18 @@ pub struct Failure {
 pub async fn check(addr: &NodeAddr, password: Option<&Secret>, settings: &Check) -> Report {
     let at = SystemTime::now();
     let began = Instant::now();
-    let mut look =
-        Look { settings, password, steps: Vec::new(), addrs: Vec::new(), step: "resolve", since: began };
-    let looked = timeout_at(began + settings.timeout, look.run(addr)).await;
+    let mut look = Look {
+        settings,
+        password,
+        steps: Vec::new(),
+        addrs: Vec::new(),
+        step: "resolve",
+        since: began,
+        done_with: None,
+    };
+    let deadline = began + settings.timeout;
+    let looked = timeout_at(deadline, look.run(addr)).await;
+    let took = began.elapsed();
     let outcome = looked.unwrap_or_else(|_| {
         let text = format!("no answer within {}", humantime::format_duration(settings.timeout));
         Outcome::Failed(Failure { step: look.step, sqlstate: None, text, answered: false })
@@ -116,7 +125,11 @@ pub async fn check(addr: &NodeAddr, password: Option<&Secret>, settings: &Check)
     if let Outcome::Failed(failure) = &outcome {
         look.done(failure.text.clone());
     }
-    Report { at, took: began.elapsed(), steps: look.steps, addrs: look.addrs, outcome }
+    // What was found holds, however long the server takes to hang up.
+    if let Some(stream) = look.done_with.take() {
+        let _ = timeout_at(deadline, peer::leave(stream)).await;
+    }
+    Report { at, took, steps: look.steps, addrs: look.addrs, outcome }
 }
 
 /// What a server answers to a request for TLS.
@@ -151,15 +164,15 @@ pub async fn ask_tls(addrs: &[SocketAddr], deadline: Instant) -> Option<TlsAnswe
         frontend::ssl_request(&mut request);
         stream.write_all(&request).await?;
         let answer = stream.read_u8().await?;
-        peer::leave(stream).await;
-        io::Result::Ok(answer)
+        io::Result::Ok((stream, answer))
     };
-    match timeout_at(deadline, asked).await {
-        Ok(Ok(b'S')) => Some(TlsAnswer::Yes),
-        Ok(Ok(b'N')) => Some(TlsAnswer::No),
-        Ok(Ok(_)) => Some(TlsAnswer::Unclear),
-        Ok(Err(_)) | Err(_) => None,
-    }
+    let (stream, answer) = timeout_at(deadline, asked).await.ok()?.ok()?;
+    let _ = timeout_at(deadline, peer::leave(stream)).await;
+    Some(match answer {
+        b'S' => TlsAnswer::Yes,
+        b'N' => TlsAnswer::No,
+        _ => TlsAnswer::Unclear,
+    })
 }
 
 struct Look<'a> {
@@ -169,6 +182,8 @@ struct Look<'a> {
     addrs: Vec<SocketAddr>,
     step: &'static str,
     since: Instant,
+    /// The connection, when all has been said on it.
+    done_with: Option<TcpStream>,
 }
 
 /// One conversation with a server.
@@ -229,7 +244,7 @@ impl Look<'_> {
             Login::Enough(facts) => Outcome::Up(facts),
             Login::Refused(body) => self.refused(&body),
         };
-        peer::leave(conversation.stream).await;
+        self.done_with = Some(conversation.stream);
         Ok(outcome)
     }
 
