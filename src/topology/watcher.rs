@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::balance::judge::Verdict;
@@ -42,17 +42,34 @@ pub async fn watch(watch: Watch, stop: CancellationToken) {
             if watch.reports.send((watch.id, report)).await.is_err() {
                 return;
             }
-            let pace = watch
-                .current
-                .borrow()
-                .node(watch.id)
-                .map_or(watch.settings.interval, |node| pace(node, &watch.settings));
-            if timeout(jittered(pace), watch.hurry.notified()).await.is_ok() {
-                sleep(COMPLAINT_PAUSE.min(pace)).await;
+            tokio::select! {
+                () = watch.due() => {}
+                () = watch.hurry.notified() => sleep(COMPLAINT_PAUSE.min(watch.pace())).await,
             }
         }
     };
     stop.run_until_cancelled(life).await;
+}
+
+impl Watch {
+    /// Resolves when the next look is due. The keeper judges the last one while this waits, and sessions meet
+    /// the node, so the pace is taken anew at each change.
+    async fn due(&self) {
+        let (since, jitter) = (Instant::now(), jitter());
+        let mut current = self.current.clone();
+        loop {
+            current.mark_unchanged();
+            tokio::select! {
+                () = sleep_until(since + self.pace().mul_f64(jitter)) => return,
+                Ok(()) = current.changed() => {}
+            }
+        }
+    }
+
+    fn pace(&self) -> Duration {
+        let current = self.current.borrow();
+        current.node(self.id).map_or(self.settings.interval, |node| pace(node, &self.settings))
+    }
 }
 
 fn pace(node: &Node, settings: &Check) -> Duration {
@@ -64,7 +81,7 @@ fn pace(node: &Node, settings: &Check) -> Duration {
     }
 }
 
-/// Within a tenth of `pace`, so that checks of many balancers and nodes do not fall into step.
-fn jittered(pace: Duration) -> Duration {
-    pace.mul_f64(0.9 + 0.2 * fastrand::f64())
+/// Within a tenth of 1, so that checks of many balancers and nodes do not fall into step.
+fn jitter() -> f64 {
+    0.9 + 0.2 * fastrand::f64()
 }
