@@ -4,5 +4,7 @@ mod support;
 
 mod balance;
 mod checks;
+mod failover;
+mod hold;
 mod support_works;
 mod targets;
