@@ -205,6 +205,7 @@ impl CheckView {
             Outcome::Up(facts) => (true, facts.warning.clone(), None),
             Outcome::Full(text) => (true, Some(text.clone()), Some("53300".to_owned())),
             Outcome::Failed(failure) => (false, Some(failure.text.clone()), failure.sqlstate.clone()),
+            Outcome::NotMade(text) => (false, Some(text.clone()), None),
         };
         let step = report.steps.last().map_or("", |step| step.name);
         let duration_seconds = report.took.as_secs_f64();

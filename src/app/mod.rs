@@ -3,8 +3,6 @@
 //! Three tokens order the end: `stop` ends accepting, `kill` ends the sessions that are left, `end` ends checks
 //! and the admin server, which go on to the last so that a drain can be watched.
 
-pub mod limits;
-
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU32;
@@ -21,6 +19,7 @@ use crate::admin::Admin;
 use crate::balance::judge::Verdict;
 use crate::balance::pick::Picker;
 use crate::config::{self, Config};
+use crate::net::descriptors::Descriptors;
 use crate::net::listen::Listening;
 use crate::net::options::Options;
 use crate::session::cancel::{CancelTable, SourceLimit};
@@ -56,8 +55,6 @@ pub enum StartError {
 pub struct App {
     /// What sessions, admin and start screen look at.
     pub shared: Arc<Shared>,
-    /// Where the admin server listens.
-    pub admin: Option<SocketAddr>,
     workers: Vec<JoinHandle<()>>,
     tasks: TaskTracker,
     end: CancellationToken,
@@ -73,6 +70,7 @@ impl App {
     pub fn start(
         config: Config,
         origin: &str,
+        descriptors: Descriptors,
         log_drops: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
         let config = Arc::new(config);
@@ -106,6 +104,8 @@ impl App {
                 .collect(),
             config: Arc::clone(&config),
             metrics: Arc::clone(&metrics),
+            admin: admin_socket.as_ref().map(Listening::addr),
+            descriptors,
             cancels: CancelTable::default(),
             cancel_limit: SourceLimit::default(),
             ids: crate::base::id::SessionIds::default(),
@@ -123,13 +123,12 @@ impl App {
         for (index, socket) in sockets.into_iter().enumerate() {
             tasks.spawn(accept::accept(Arc::clone(&shared), index, socket, handles.clone()));
         }
-        let admin = admin_socket.as_ref().map(Listening::addr);
         if let Some(socket) = admin_socket {
             let admin = Admin::new(Arc::clone(&shared), origin);
             tasks.spawn(admin.serve(socket, end.clone()));
         }
         tasks.spawn(end.clone().run_until_cancelled_owned(upkeep(metrics)));
-        Ok(Self { shared, admin, workers, tasks, end })
+        Ok(Self { shared, workers, tasks, end })
     }
 
     /// Resolves when every node has been looked at once. Cancel safe.

@@ -70,6 +70,7 @@ fn in_words(report: &Report) -> String {
         }
         Outcome::Full(text) => format!("full: {text}"),
         Outcome::Failed(failure) => format!("down: {}: {}", failure.step, failure.text),
+        Outcome::NotMade(text) => format!("could not check: {text}"),
     }
 }
 

@@ -43,6 +43,7 @@ pub(super) fn probe(args: &Probe) -> ExitCode {
         Outcome::Full(_) => ExitCode::from(REJECTING),
         Outcome::Failed(failure) if failure.answered => ExitCode::from(REJECTING),
         Outcome::Failed(_) => ExitCode::from(NO_ANSWER),
+        Outcome::NotMade(_) => ExitCode::from(NOT_TRIED),
     }
 }
 
@@ -80,6 +81,7 @@ fn in_words(report: &Report, (tls, tls_took): (Option<TlsAnswer>, Duration)) -> 
             (None, None) => "accepting connections".to_owned(),
         },
         Outcome::Full(text) => format!("full: {text}"),
+        Outcome::NotMade(text) => format!("could not check: {text}"),
         Outcome::Failed(failure) => {
             let code = failure.sqlstate.as_deref().map(|code| format!("{code} ")).unwrap_or_default();
             let word = if failure.answered { "rejecting connections" } else { "no answer" };

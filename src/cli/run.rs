@@ -9,10 +9,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::app::{App, StartError, limits};
+use crate::app::{App, StartError};
 use crate::cli::args::Source;
 use crate::cli::{BAD_CONFIG, FAILURE, NO_PERMISSION, load, out, refuse};
 use crate::config::{Config, LogFormat};
+use crate::net::descriptors::Descriptors;
 use crate::telemetry::log::{self, Format, LogGuard, LogSettings};
 use crate::topology::Node;
 
@@ -59,9 +60,16 @@ fn start_log(config: &Config) -> Result<LogGuard, String> {
 }
 
 async fn serve(config: Config, origin: &str, guard: &LogGuard) -> ExitCode {
-    let sessions = config.listeners.iter().map(|listener| u64::from(listener.max_connections.get())).sum();
+    let sessions: u64 =
+        config.listeners.iter().map(|listener| u64::from(listener.max_connections.get())).sum();
     let mut warnings = config.warnings.clone();
-    warnings.extend(limits::raise_open_files(sessions));
+    let descriptors = Descriptors::of_process();
+    if descriptors.sessions() < sessions {
+        let (limit, room) = (descriptors.limit(), descriptors.sessions());
+        warnings.push(format!(
+            "open files limit {limit} allows about {room} sessions; {sessions} are configured. Set LimitNOFILE="
+        ));
+    }
     let (Ok(mut hangup), Ok(mut term), Ok(mut int)) =
         (signal(SignalKind::hangup()), signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
@@ -69,7 +77,7 @@ async fn serve(config: Config, origin: &str, guard: &LogGuard) -> ExitCode {
         return ExitCode::from(FAILURE);
     };
     let drops = guard.dropped();
-    let app = match App::start(config, origin, move || drops.count()) {
+    let app = match App::start(config, origin, descriptors, move || drops.count()) {
         Ok(app) => app,
         Err(error) => return cannot_start(&error),
     };
@@ -132,7 +140,7 @@ fn start_screen(app: &App, origin: &str) -> String {
             listener.addr
         );
     }
-    if let Some(admin) = app.admin {
+    if let Some(admin) = app.shared.admin {
         let _ = writeln!(out, "  {:<6} http://{admin}/   metrics on /metrics", "admin");
     }
     out.push('\n');
@@ -163,5 +171,6 @@ fn first_look(node: &Node) -> String {
         }
         Outcome::Full(text) => format!("full: {text}"),
         Outcome::Failed(failure) => format!("down: {}: {}", failure.step, failure.text),
+        Outcome::NotMade(text) => format!("could not check: {text}"),
     }
 }

@@ -151,7 +151,7 @@ fn check_sessions(file: &FileSessions) -> Sessions {
             count: or(count.as_ref(), default.count),
         }),
     };
-    let tcp_user_timeout = or(file.tcp_user_timeout.as_ref(), Duration::from_secs(30));
+    let tcp_user_timeout = or(file.tcp_user_timeout.as_ref(), Duration::ZERO);
     Sessions {
         connect_timeout: or(file.connect_timeout.as_ref(), Duration::from_secs(3)),
         answer_timeout: or(file.answer_timeout.as_ref(), Duration::from_secs(1)),

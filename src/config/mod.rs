@@ -252,6 +252,10 @@ pub struct Sessions {
     /// TCP keepalive on both sides; `None`: off.
     pub keepalive: Option<Keepalive>,
     /// Sent data that is not acknowledged for this long ends the connection; `None`: the system's default.
+    ///
+    /// Off unless asked for: Linux counts a peer that has merely stopped reading like one that is dead (since 5.11,
+    /// tried on 6.18: a reader that paused was cut after the timeout to the second), and a slow client or a server
+    /// busy with a long statement is neither.
     pub tcp_user_timeout: Option<Duration>,
 }
 

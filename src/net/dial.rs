@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 
+use crate::base::text::escaped;
+
 /// The addresses of `host`. Cancel safe.
 ///
 /// # Errors
@@ -19,21 +21,47 @@ pub async fn resolve(host: &str, port: u16, deadline: Instant) -> io::Result<Vec
     Ok(addrs)
 }
 
-/// A connection to the first of `addrs` that takes one. Cancel safe: a connection half made is closed.
+/// A connection to the first of `addrs` that takes one, and which that was. Cancel safe: a connection half made
+/// is closed.
 ///
 /// # Errors
 /// [`io::ErrorKind::TimedOut`] at the deadline, else what the last address answered.
-pub async fn connect(addrs: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {
+pub async fn connect(addrs: &[SocketAddr], deadline: Instant) -> io::Result<(TcpStream, SocketAddr)> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no address is known");
     for &addr in addrs {
         match timeout_at(deadline, TcpStream::connect(addr)).await {
-            Ok(Ok(stream)) if is_self_connected(&stream) => last = io::ErrorKind::ConnectionRefused.into(),
-            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Ok(stream)) if addr.ip().is_loopback() && is_self_connected(&stream) => {
+                last = io::ErrorKind::ConnectionRefused.into();
+            }
+            Ok(Ok(stream)) => return Ok((stream, addr)),
             Ok(Err(error)) => last = error,
             Err(_) => return Err(timed_out("connect")),
         }
     }
     Err(last)
+}
+
+/// Whether it was this machine that failed: out of descriptors, memory or ports. Says nothing of the peer.
+#[must_use]
+pub fn is_own_fault(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    const OWN: [Errno; 5] = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::ADDRNOTAVAIL];
+    Errno::from_io_error(error).is_some_and(|errno| OWN.contains(&errno))
+}
+
+/// The error in a few words for a person: without the operating system's number.
+#[must_use]
+pub fn io_text(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "host unreachable".to_owned(),
+        _ => {
+            let text = error.to_string();
+            let text = text.split(" (os error").next().unwrap_or_default();
+            escaped(text.as_bytes(), 200)
+        }
+    }
 }
 
 /// A loopback connect to a port nobody listens on can, by TCP's simultaneous open, reach itself when the

@@ -11,8 +11,7 @@ use tokio::net::TcpStream;
 pub struct Options {
     /// Probes on a silent connection: idle time, interval, count.
     pub keepalive: Option<(Duration, Duration, u32)>,
-    /// Sent data that is not acknowledged for this long ends the connection. Linux; elsewhere the keepalive
-    /// alone finds a dead peer.
+    /// Sent data that is not acknowledged, or not taken, for this long ends the connection. Linux only.
     pub user_timeout: Option<Duration>,
 }
 

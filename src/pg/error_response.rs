@@ -2,6 +2,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::pg::sqlstate;
+
 /// A FATAL error as a server would send it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fatal {
@@ -54,9 +56,22 @@ pub struct ErrorFields<'a> {
     pub code: Option<&'a str>,
     /// The primary message, as sent.
     pub message: Option<&'a [u8]>,
+    /// Where in the server's source it was said: the same in all languages.
+    pub routine: Option<&'a [u8]>,
 }
 
 impl<'a> ErrorFields<'a> {
+    /// Whether the server takes no more connections.
+    ///
+    /// Before authentication 53300 says just that. After it, it says so only in `InitPostgres`, where the last slots
+    /// are kept for superusers (`src/backend/utils/init/postinit.c`); a role or a database at a limit of its own has
+    /// the same code.
+    #[must_use]
+    pub fn says_full(&self, authenticated: bool) -> bool {
+        let is_code = self.code == Some(sqlstate::TOO_MANY_CONNECTIONS);
+        is_code && (!authenticated || self.routine == Some(b"InitPostgres"))
+    }
+
     /// Reads the body of an `ErrorResponse`, or as much of it as there is.
     #[must_use]
     pub fn parse(body: &'a [u8]) -> Self {
@@ -65,6 +80,7 @@ impl<'a> ErrorFields<'a> {
             match field.split_first() {
                 Some((b'C', code)) if code.len() == 5 => fields.code = std::str::from_utf8(code).ok(),
                 Some((b'M', message)) => fields.message = Some(message),
+                Some((b'R', routine)) => fields.routine = Some(routine),
                 Some(_) => {}
                 None => break,
             }
@@ -86,7 +102,10 @@ mod tests {
         assert!(bytes.is_empty());
         let encoded = fatal.encode();
         let fields = ErrorFields::parse(&encoded[5..]);
-        assert_eq!(fields, ErrorFields { code: Some("57P03"), message: Some(b"no live primary") });
+        assert_eq!(
+            fields,
+            ErrorFields { code: Some("57P03"), message: Some(b"no live primary"), routine: None }
+        );
     }
 
     #[test]

@@ -92,6 +92,18 @@ impl<'a> Account<'a> {
         account
     }
 
+    /// When the connection was accepted.
+    #[must_use]
+    pub const fn accepted_at(&self) -> Instant {
+        self.accepted
+    }
+
+    /// Who connected.
+    #[must_use]
+    pub const fn client(&self) -> SocketAddr {
+        self.client
+    }
+
     /// Whose session it is to be.
     pub fn set_params(&mut self, params: &Params) {
         let name = |bytes: &[u8]| (!bytes.is_empty()).then(|| escaped(bytes, NAME_MAX));
@@ -123,13 +135,14 @@ impl<'a> Account<'a> {
         self.encryption == "none"
     }
 
-    /// The session stays with this node; it counts there as long as the guard lives.
-    pub fn set_node(&mut self, node: &Reached) -> Counted {
+    /// The session stays with this node; it counts there as long as the guard lives. With the counters of what it
+    /// will pass on.
+    pub fn seat(&mut self, node: &Reached, desk: &Desk) -> (Counted, Arc<Traffic>) {
         let metrics = Arc::clone(self.shared.metrics.pair(self.listener.index, node.id));
-        let active = metrics.active_guard();
+        let seat = (metrics.active_guard(), metrics.traffic(desk.index));
         let config = Arc::clone(&node.config);
         self.node = Some(OnNode { id: node.id, config, addr: node.addr, role: node.role, metrics });
-        active
+        seat
     }
 
     /// The address of the session's node.
@@ -142,14 +155,6 @@ impl<'a> Account<'a> {
     #[must_use]
     pub fn node_id(&self) -> Option<NodeId> {
         self.node.as_ref().map(|node| node.id)
-    }
-
-    /// Where the bytes of this session are counted.
-    #[must_use]
-    pub fn traffic(&self, desk: &Desk) -> Arc<Traffic> {
-        let nowhere =
-            || self.shared.metrics.pair(self.listener.index, NodeId(usize::MAX)).traffic(desk.index);
-        self.node.as_ref().map_or_else(nowhere, |node| node.metrics.traffic(desk.index))
     }
 
     /// Time spent waiting for a node, and reaching it.

@@ -12,7 +12,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -20,12 +19,12 @@ use tracing::debug;
 
 use crate::net::{dial, peer};
 use crate::pg::cancel_key::CancelKey;
-use crate::session::error::{Ending, SessionError};
 use crate::session::negotiate::Client;
 use crate::session::shared::{Listener, Shared};
 use crate::telemetry::labels::CancelResult;
 
-/// From here on a cancel request is more likely to hit the next query than the one it was meant for.
+/// How long a node may take. A stopped server still has the request in its socket and will find it when it goes on,
+/// as it would without a balancer: what its kernel has taken cannot be taken back.
 const DELIVERY: Duration = Duration::from_secs(5);
 /// Requests with an unknown key that one source may send at once, and how fast it may send more. Guessing a
 /// 32-bit key at this pace takes years.
@@ -128,16 +127,7 @@ fn prefix(source: IpAddr) -> IpAddr {
 ///
 /// The client's connection stays open until the nodes have closed theirs: libpq takes its end for the sign that
 /// the request has been dealt with.
-///
-/// # Errors
-/// None today; the signature is that of a session.
-pub async fn cancel(
-    shared: &Shared,
-    listener: &Listener,
-    client: Client,
-    key: &CancelKey,
-    packet: &[u8],
-) -> Result<Ending, SessionError> {
+pub async fn cancel(shared: &Shared, listener: &Listener, client: Client, key: &CancelKey, packet: &[u8]) {
     let source = client.peer().ip();
     let result = match shared.cancels.find(key) {
         Some(addr) if deliver(&[addr], packet).await => CancelResult::Routed,
@@ -145,10 +135,9 @@ pub async fn cancel(
         None if !shared.cancel_limit.allows(source, Instant::now()) => CancelResult::Limited,
         None => broadcast(listener, packet).await,
     };
+    peer::leave(client.into_parts().0).await;
     shared.metrics.cancel(result);
     debug!(listener = listener.config.name.as_str(), client = %source, result = result.as_str(), "cancel_request");
-    peer::leave(client.into_parts().0).await;
-    Ok(Ending::Cancel)
 }
 
 /// Sends the request to every node, all at once.
@@ -174,17 +163,12 @@ async fn broadcast(listener: &Listener, packet: &[u8]) -> CancelResult {
 /// Sends the request to one node and waits until it has closed the connection.
 async fn deliver(addrs: &[SocketAddr], packet: &[u8]) -> bool {
     let deadline = Instant::now() + DELIVERY;
-    let Ok(mut stream) = dial::connect(addrs, deadline).await else { return false };
+    let Ok((mut stream, _)) = dial::connect(addrs, deadline).await else { return false };
     let delivered = timeout_at(deadline, async {
         stream.write_all(packet).await?;
         stream.read(&mut [0]).await
     });
-    let closed = matches!(delivered.await, Ok(Ok(0)));
-    if !closed {
-        // A stopped server must not find the request when it goes on, and cancel whatever runs then.
-        let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-    }
-    closed
+    matches!(delivered.await, Ok(Ok(0)))
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::base::id::NodeId;
 use crate::base::role::Role;
 use crate::base::text::escaped;
 use crate::config;
-use crate::net::dial;
+use crate::net::dial::{self, io_text};
 use crate::pg::error_response::ErrorFields;
 use crate::pg::first_packet::Encryption;
 use crate::pg::message::{Scanner, Seen};
@@ -34,9 +34,10 @@ use crate::session::place::{Choice, Hold, is_there_another};
 use crate::session::shared::{Listener, Shared};
 use crate::telemetry::labels::{ConnectError, Redispatch, StartupError};
 use crate::topology::Node;
-use crate::topology::check::io_text;
 use crate::topology::outcome::Met;
 
+/// A whole login without a password fits, so that it is passed on in one piece.
+const ANSWER_USUAL: usize = 1024;
 /// What a node may send before it is clear whether it takes the client. A server's notices are shorter.
 const ANSWER_MAX: usize = 64 * 1024;
 /// A node's text in a log line is cut here.
@@ -82,6 +83,8 @@ pub struct Reached {
     pub stream: TcpStream,
     /// What it has said so far and the client has not heard.
     pub answer: BytesMut,
+    /// Bytes that went to it and, of what it said, on to the client.
+    pub moved: (u64, u64),
     /// The session's place on it.
     pub place: Place,
 }
@@ -98,7 +101,8 @@ enum Next {
 #[derive(Debug)]
 struct Refusal {
     reason: Redispatch,
-    met: Met,
+    /// What to tell the keeper; nothing when it was this machine that failed.
+    met: Option<Met>,
 }
 
 /// A node that takes the session. Tries one after the other, and waits when there is none.
@@ -112,10 +116,25 @@ pub async fn connect(
     listener: &Listener,
     client: &Client,
     opening: &Opening,
-    mut earlier: Option<Reached>,
+    earlier: Option<Reached>,
     account: &mut Account<'_>,
 ) -> Result<Reached, SessionError> {
+    let began = Instant::now();
     let mut hold = Hold::new(shared, listener);
+    let reached = one_after_the_other(shared, listener, client, opening, earlier, &mut hold, account).await;
+    account.add_waits(hold.waited(), began.elapsed().saturating_sub(hold.waited()));
+    reached
+}
+
+async fn one_after_the_other(
+    shared: &Shared,
+    listener: &Listener,
+    client: &Client,
+    opening: &Opening,
+    mut earlier: Option<Reached>,
+    hold: &mut Hold<'_>,
+    account: &mut Account<'_>,
+) -> Result<Reached, SessionError> {
     let mut tried = Vec::new();
     loop {
         let next = match earlier.take() {
@@ -124,19 +143,21 @@ pub async fn connect(
         };
         let id = next.id();
         tried.push(id);
-        let began = Instant::now();
         let refusal = tokio::select! {
             result = send(shared, listener, next, opening, &tried) => match result {
-                Ok(reached) => {
-                    account.add_waits(hold.waited(), began.elapsed());
-                    return Ok(reached);
-                }
+                Ok(reached) => return Ok(reached),
                 Err(refusal) => refusal,
             },
             () = client.gone() => return Err(SessionError::LeftQueue),
         };
         account.add_redispatch(refusal.reason);
-        listener.watched.outcomes.tell(id, refusal.met);
+        if let Some(met) = refusal.met {
+            listener.watched.outcomes.tell(id, met);
+        }
+        let closed_at_tls = matches!((opening, refusal.reason), (Opening::Tls(_), Redispatch::Reset));
+        if closed_at_tls && !is_there_another(listener, &tried) {
+            return Err(SessionError::NoDirectTls);
+        }
         if usize::try_from(listener.sessions().retries).is_ok_and(|retries| retries < tried.len()) {
             // Enough for one go: from here on the session waits until something changes.
             tried = (0..listener.cluster.nodes.len()).map(NodeId).collect();
@@ -167,11 +188,12 @@ async fn send(
     };
     let id = reached.id;
     reached.stream.write_all(opening.packet()).await.map_err(|error| reset(&error))?;
+    reached.moved.0 += u64::try_from(opening.packet().len()).unwrap_or(u64::MAX);
     tokio::select! {
         result = hear(&mut reached, opening) => match result {
             Ok(()) => Ok(reached),
             Err(refusal) => {
-                if let Met::NotNow(_) | Met::Full(_) = refusal.met {
+                if let Some(Met::NotNow(_) | Met::Full(_)) = refusal.met {
                     let class = StartupError::from_sqlstate(refusal.reason.as_str());
                     shared.metrics.node(listener.config.cluster, id).startup_error(class);
                 }
@@ -179,7 +201,7 @@ async fn send(
             }
         },
         () = lose_patience(listener, id, tried) => {
-            Err(Refusal { reason: Redispatch::NoAnswer, met: Met::Silence })
+            Err(Refusal { reason: Redispatch::NoAnswer, met: Some(Met::Silence) })
         }
     }
 }
@@ -188,20 +210,30 @@ async fn dial(shared: &Shared, listener: &Listener, choice: Choice) -> Result<Re
     let metrics = shared.metrics.node(listener.config.cluster, choice.id);
     let began = Instant::now();
     let connected = async {
-        let stream = dial::connect(&choice.addrs, began + listener.sessions().connect_timeout).await?;
+        let (stream, addr) =
+            dial::connect(&choice.addrs, began + listener.sessions().connect_timeout).await?;
         listener.options.apply(&stream)?;
-        let addr = stream.peer_addr()?;
         Ok((stream, addr))
     };
     match connected.await {
         Ok((stream, addr)) => {
             metrics.connect_duration(began.elapsed());
             let Choice { id, config, role, place, .. } = choice;
-            Ok(Reached { id, config, addr, role, stream, answer: BytesMut::new(), place })
+            Ok(Reached {
+                id,
+                config,
+                addr,
+                role,
+                stream,
+                answer: BytesMut::with_capacity(ANSWER_USUAL),
+                moved: (0, 0),
+                place,
+            })
         }
         Err(error) => {
             metrics.connect_error(ConnectError::from_io(&error));
-            Err(Refusal { reason: Redispatch::Connect, met: Met::Failure(io_text(&error)) })
+            let met = (!dial::is_own_fault(&error)).then(|| Met::Failure(io_text(&error)));
+            Err(Refusal { reason: Redispatch::Connect, met })
         }
     }
 }
@@ -227,10 +259,18 @@ async fn hear(reached: &mut Reached, opening: &Opening) -> Result<(), Refusal> {
     let mut scanner = Scanner::default();
     loop {
         let before = reached.answer.len();
-        match reached.stream.read_buf(&mut reached.answer).await {
-            Ok(0) => return Err(reset(&io::ErrorKind::UnexpectedEof.into())),
-            Ok(_) => {}
-            Err(error) => return Err(reset(&error)),
+        let read = match reached.stream.read_buf(&mut reached.answer).await {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            read => read,
+        };
+        match (read, opening) {
+            (Ok(_), _) => {}
+            // A server that does not speak direct TLS closes without a word. That is no fault of the node, or
+            // anybody could take all nodes away with a few bytes.
+            (Err(_), Opening::Tls(_)) => {
+                return Err(Refusal { reason: Redispatch::Reset, met: Some(Met::Silence) });
+            }
+            (Err(error), _) => return Err(reset(&error)),
         }
         let news = reached.answer.get(before..).unwrap_or_default();
         let decided = match opening {
@@ -269,10 +309,10 @@ fn refusal(fields: &ErrorFields<'_>) -> Option<Refusal> {
     let text = || escaped(fields.message.unwrap_or_default(), TEXT_MAX);
     match fields.code {
         Some(sqlstate::CANNOT_CONNECT_NOW) => {
-            Some(Refusal { reason: Redispatch::CannotConnectNow, met: Met::NotNow(text()) })
+            Some(Refusal { reason: Redispatch::CannotConnectNow, met: Some(Met::NotNow(text())) })
         }
         Some(sqlstate::TOO_MANY_CONNECTIONS) => {
-            Some(Refusal { reason: Redispatch::TooManyConnections, met: Met::Full(text()) })
+            Some(Refusal { reason: Redispatch::TooManyConnections, met: Some(Met::Full(text())) })
         }
         _ => None,
     }
@@ -283,9 +323,9 @@ fn reset(error: &io::Error) -> Refusal {
         io::ErrorKind::UnexpectedEof => "closed the connection without an answer".to_owned(),
         _ => io_text(error),
     };
-    Refusal { reason: Redispatch::Reset, met: Met::Failure(text) }
+    Refusal { reason: Redispatch::Reset, met: Some(Met::Failure(text)) }
 }
 
 fn strange(what: &str) -> Refusal {
-    Refusal { reason: Redispatch::Reset, met: Met::Failure(what.to_owned()) }
+    Refusal { reason: Redispatch::Reset, met: Some(Met::Failure(what.to_owned())) }
 }

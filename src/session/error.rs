@@ -46,6 +46,12 @@ pub enum SessionError {
         /// Its places.
         limit: u32,
     },
+    /// The process has no more file descriptors to give.
+    #[error("too many connections: this balancer may open {limit} files, and keeps the last for itself")]
+    Descriptors {
+        /// The limit of open files.
+        limit: u64,
+    },
     /// No node fits, and none came to fit while the session waited.
     #[error("{text}")]
     NoNode {
@@ -54,6 +60,11 @@ pub enum SessionError {
         /// What still works.
         hint: String,
     },
+    /// The client began with a TLS handshake, and every node closed the connection at that.
+    #[error(
+        "no node answers a TLS handshake without a request before it: servers do so from PostgreSQL 17 on"
+    )]
+    NoDirectTls,
     /// Nodes fit, but none had a free place while the session waited.
     #[error("{0}")]
     QueueTimeout(String),
@@ -73,10 +84,13 @@ impl SessionError {
     #[must_use]
     pub fn fatal(&self) -> Option<Fatal> {
         let code = match self {
-            Self::Left | Self::Client(_) | Self::LeftQueue | Self::Refused(_) | Self::StartupTimeout(_) => {
-                return None;
-            }
-            Self::Limit { .. } => sqlstate::TOO_MANY_CONNECTIONS,
+            Self::Left
+            | Self::Client(_)
+            | Self::LeftQueue
+            | Self::Refused(_)
+            | Self::NoDirectTls
+            | Self::StartupTimeout(_) => return None,
+            Self::Limit { .. } | Self::Descriptors { .. } => sqlstate::TOO_MANY_CONNECTIONS,
             Self::NoNode { .. } | Self::QueueTimeout(_) | Self::QueueFull(_) => sqlstate::CANNOT_CONNECT_NOW,
             Self::Drained => sqlstate::ADMIN_SHUTDOWN,
         };
@@ -94,8 +108,8 @@ impl SessionError {
             Self::Left | Self::Client(_) | Self::LeftQueue => None,
             Self::Refused(_) => Some(Rejection::Protocol),
             Self::StartupTimeout(_) => Some(Rejection::StartupTimeout),
-            Self::Limit { .. } => Some(Rejection::Limit),
-            Self::NoNode { .. } => Some(Rejection::NoNode),
+            Self::Limit { .. } | Self::Descriptors { .. } => Some(Rejection::Limit),
+            Self::NoNode { .. } | Self::NoDirectTls => Some(Rejection::NoNode),
             Self::QueueTimeout(_) => Some(Rejection::QueueTimeout),
             Self::QueueFull(_) => Some(Rejection::QueueFull),
             Self::Drained => Some(Rejection::Draining),
@@ -107,9 +121,9 @@ impl SessionError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Left | Self::Client(_) => "CR",
-            Self::Refused(_) | Self::Limit { .. } => "PR",
+            Self::Refused(_) | Self::Limit { .. } | Self::Descriptors { .. } => "PR",
             Self::StartupTimeout(_) => "cR",
-            Self::NoNode { .. } => "SC",
+            Self::NoNode { .. } | Self::NoDirectTls => "SC",
             Self::QueueTimeout(_) => "sQ",
             Self::QueueFull(_) => "PQ",
             Self::LeftQueue => "CQ",

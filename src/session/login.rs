@@ -6,7 +6,6 @@ use std::ops::ControlFlow;
 use tokio::time::Instant;
 
 use crate::pg::message::{Scanner, Seen};
-use crate::pg::sqlstate;
 use crate::session::account::Account;
 use crate::session::error::Ending;
 use crate::session::relay::Relay;
@@ -15,7 +14,8 @@ use crate::telemetry::labels::StartupError;
 use crate::topology::Node;
 use crate::topology::outcome::Met;
 
-/// Relays until the node is ready for queries; `None`: it is. The client's key is known before the client is.
+/// Relays until the node is ready for queries; `None`: it is, or the session cannot be read. The client's key is
+/// known here before the client knows it.
 ///
 /// Not cancel safe.
 pub async fn follow(
@@ -24,6 +24,9 @@ pub async fn follow(
     relay: &mut Relay,
     account: &mut Account<'_>,
 ) -> Option<Ending> {
+    if !account.is_readable() {
+        return None;
+    }
     let began = Instant::now();
     let mut reader = Reader { shared, listener, account, scanner: Scanner::default(), began };
     if reader.read(relay.for_client()).is_break() {
@@ -60,8 +63,7 @@ impl Reader<'_, '_> {
                     if let Some(id) = account.node_id() {
                         let metrics = shared.metrics.node(listener.config.cluster, id);
                         metrics.startup_error(StartupError::from_sqlstate(code));
-                        // The last slots are kept for superusers, which a server says only after the password.
-                        if code == sqlstate::TOO_MANY_CONNECTIONS {
+                        if fields.says_full(true) {
                             listener
                                 .watched
                                 .outcomes

@@ -42,6 +42,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::config::Tls;
+use crate::net::descriptors::Held;
 use crate::pg::cancel_key::CancelKey;
 use crate::pg::first_packet::FirstPacket;
 use account::Account;
@@ -64,47 +65,64 @@ pub struct Accepted {
     pub listener: usize,
     /// When.
     pub at: Instant,
+    /// Its share of the process's descriptors.
+    pub descriptor: Held,
 }
 
 /// Serves one connection to its end. Infallible: every ending is an entry in the account.
 pub async fn serve(shared: Arc<Shared>, desk: Arc<Desk>, accepted: Accepted) {
     let Some(listener) = shared.listeners.get(accepted.listener) else { return };
     let mut account = Account::open(&shared, listener, &accepted);
-    let life = live(&shared, listener, &desk, accepted, &mut account);
-    let ending = shared.kill.run_until_cancelled(life).await;
-    account.close(ending.unwrap_or(Err(SessionError::Drained)));
+    let _descriptor = accepted.descriptor;
+    let ending = live(&shared, listener, &desk, accepted.stream, &mut account).await;
+    account.close(ending);
 }
 
 async fn live(
     shared: &Shared,
     listener: &Listener,
     desk: &Desk,
-    accepted: Accepted,
+    stream: std::net::TcpStream,
     account: &mut Account<'_>,
 ) -> Result<Ending, SessionError> {
-    let deadline = accepted.at + listener.sessions().startup_timeout;
-    let stream = TcpStream::from_std(accepted.stream).map_err(SessionError::Client)?;
-    let mut client = Client::greet(stream, accepted.peer, listener, deadline)?;
-
-    let (node, _permit) = match bind(shared, listener, &mut client, account).await {
-        Ok(Bound::Session(node, permit)) => (node, permit),
-        Ok(Bound::Cancel(key, packet)) => {
-            return cancel::cancel(shared, listener, client, &key, &packet).await;
+    // What comes before the relay is boxed, so that its memory goes when it is done: sessions live long.
+    let begun = shared.kill.run_until_cancelled(Box::pin(begin(shared, listener, stream, account)));
+    let Some((client, node, _permit)) = begun.await.ok_or(SessionError::Drained)?? else {
+        return Ok(Ending::Cancel);
+    };
+    let (_active, traffic) = account.seat(&node, desk);
+    let _place = node.place;
+    let mut relay = Relay::new(client.into_parts(), (node.stream, node.answer), traffic, desk.scratch());
+    relay.count_earlier(node.moved);
+    let relayed = shared.kill.run_until_cancelled(async {
+        match Box::pin(login::follow(shared, listener, &mut relay, account)).await {
+            Some(ended_early) => ended_early,
+            None => relay.run().await,
         }
-        Err(error) => return Err(client.refuse(shared, error).await),
-    };
-
-    let _seat = account.set_node(&node);
-    let mut relay =
-        Relay::new(client.into_parts(), (node.stream, node.answer), account.traffic(desk), desk.scratch());
-    let ended =
-        if account.is_readable() { login::follow(shared, listener, &mut relay, account).await } else { None };
-    let ending = match ended {
-        Some(ending) => ending,
-        None => relay.run().await,
-    };
+    });
+    let ending = relayed.await.ok_or(SessionError::Drained);
     account.set_bytes(relay.bytes());
-    Ok(ending)
+    ending
+}
+
+/// From accept to a client and the node it stays with; `None`: it was a cancel request, and has been dealt with.
+async fn begin(
+    shared: &Shared,
+    listener: &Listener,
+    stream: std::net::TcpStream,
+    account: &mut Account<'_>,
+) -> Result<Option<(Client, Reached, Permit)>, SessionError> {
+    let deadline = account.accepted_at() + listener.sessions().startup_timeout;
+    let stream = TcpStream::from_std(stream).map_err(SessionError::Client)?;
+    let mut client = Client::greet(stream, account.client(), listener, deadline)?;
+    match bind(shared, listener, &mut client, account).await {
+        Ok(Bound::Session(node, permit)) => Ok(Some((client, node, permit))),
+        Ok(Bound::Cancel(key, packet)) => {
+            cancel::cancel(shared, listener, client, &key, &packet).await;
+            Ok(None)
+        }
+        Err(error) => Err(client.refuse(shared, error).await),
+    }
 }
 
 /// What a connection turned out to be.
@@ -140,12 +158,15 @@ async fn bind(
         };
         let held = match permit.take() {
             Some(permit) => permit,
-            None => admit::admit(listener)?,
+            None => admit::admit(shared, listener)?,
         };
+        let asked = Instant::now();
         let mut node =
             connect::connect(shared, listener, client, &opening, refused_encryption.take(), account).await?;
+        client.excuse(asked.elapsed());
         if opening.is_request() && node.answer[..] == *b"N" {
             client.say(&node.answer.split()).await?;
+            node.moved.1 += 1;
             permit = Some(held);
             refused_encryption = Some(node);
             continue;

@@ -1,6 +1,6 @@
 //! The client, from its first byte to the packet that says what it wants.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,6 +23,8 @@ pub struct Client {
     /// What it sent and nobody has read: no more than one packet and what came in the same segment.
     received: BytesMut,
     asked: Asked,
+    /// It has asked for encryption and waits for the answer.
+    awaits_answer: bool,
     startup_timeout: std::time::Duration,
     deadline: Instant,
 }
@@ -45,6 +47,7 @@ impl Client {
             peer,
             received: BytesMut::new(),
             asked: Asked::default(),
+            awaits_answer: false,
             startup_timeout,
             deadline,
         })
@@ -57,7 +60,10 @@ impl Client {
     pub async fn first_packet(&mut self) -> Result<FirstPacket, SessionError> {
         loop {
             match parse(&mut self.received, &mut self.asked).map_err(SessionError::Refused)? {
-                Parsed::Packet(packet) => return Ok(packet),
+                Parsed::Packet(packet) => {
+                    self.awaits_answer = matches!(packet, FirstPacket::Encryption(..));
+                    return Ok(packet);
+                }
                 Parsed::Need(total) => self.read_towards(total).await?,
             }
         }
@@ -76,11 +82,17 @@ impl Client {
         }
     }
 
+    /// Moves the deadline by a time in which the client waited for us, not we for it.
+    pub fn excuse(&mut self, waited: std::time::Duration) {
+        self.deadline += waited;
+    }
+
     /// Sends a few bytes.
     ///
     /// # Errors
     /// [`SessionError::Client`] when it has gone.
     pub async fn say(&mut self, bytes: &[u8]) -> Result<(), SessionError> {
+        self.awaits_answer = false;
         match timeout(LAST_WORDS, self.stream.write_all(bytes)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(SessionError::Client(error)),
@@ -91,16 +103,35 @@ impl Client {
     /// Tells the client why it is refused, in the protocol it speaks, closes, and gives the error back.
     pub async fn refuse(mut self, shared: &Shared, error: SessionError) -> SessionError {
         let words = match &error {
-            SessionError::Refused(Refused::Http) => Some(http_answer(shared)),
+            SessionError::Refused(Refused::Http) => {
+                let here = self.stream.local_addr().map(|addr| addr.ip());
+                Some(http_answer(shared, here.ok()))
+            }
             SessionError::Refused(refused) => refused.answer(),
             other => other.fatal().map(|fatal| fatal.encode()),
         };
         if let Some(words) = words
+            && self.can_read_plain_words().await
             && self.say(&words).await.is_ok()
         {
             peer::leave(self.stream).await;
         }
         error
+    }
+
+    /// Brings a client that waits for encryption to where it can be told an error.
+    ///
+    /// An error in answer to `SSLRequest` is not shown by libpq, since anybody could have sent it
+    /// (CVE-2024-10977), nor does libpq then go on to its next host. A no makes a client with `sslmode=prefer`
+    /// send its startup packet, and the answer to that it reads.
+    async fn can_read_plain_words(&mut self) -> bool {
+        self.deadline = Instant::now() + LAST_WORDS;
+        while self.awaits_answer {
+            if self.say(b"N").await.is_err() || self.first_packet().await.is_err() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Resolves when the client has gone away. Cancel safe.
@@ -121,13 +152,13 @@ impl Client {
     }
 }
 
-/// What a browser is shown that came to the wrong port.
-fn http_answer(shared: &Shared) -> Bytes {
-    let right = shared
-        .config
-        .admin
-        .map_or(String::new(), |admin| format!("; metrics and status are on http://{admin}/"));
-    let body = format!("This port speaks PostgreSQL{right}\n");
+/// What a browser is shown that came to the wrong port at `here`.
+fn http_answer(shared: &Shared, here: Option<IpAddr>) -> Bytes {
+    let right = shared.admin.map(|admin| {
+        let ip = here.filter(|_| admin.ip().is_unspecified()).unwrap_or(admin.ip());
+        format!("; metrics and status are on http://{}/", SocketAddr::new(ip, admin.port()))
+    });
+    let body = format!("This port speaks PostgreSQL{}\n", right.unwrap_or_default());
     let length = body.len();
     Bytes::from(format!(
         "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"

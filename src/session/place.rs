@@ -41,11 +41,8 @@ pub fn choose(listener: &Listener, source: IpAddr, tried: &[NodeId]) -> Option<C
     let topology = Arc::clone(&listener.watched.current.borrow());
     let mut passed_over = tried.to_vec();
     loop {
-        let has_room = |node: &Node| {
-            let limit = node.config.max_connections;
-            !passed_over.contains(&node.id) && limit.is_none_or(|limit| node.load.sessions() < limit.get())
-        };
-        let candidates: Vec<_> = fitting(&topology, listener.config.target, has_room)
+        let allowed = |node: &Node| !passed_over.contains(&node.id) && has_room(node);
+        let candidates: Vec<_> = fitting(&topology, listener.config.target, allowed)
             .into_iter()
             .map(|node| Candidate {
                 index: node.id.0,
@@ -78,8 +75,11 @@ pub struct Hold<'a> {
     shared: &'a Shared,
     listener: &'a Listener,
     ticket: Option<Ticket<'a>>,
+    waited: Duration,
 }
 
+/// A place in the queue. Kept until the session has a node: one that was refused again goes on waiting where it
+/// was.
 #[derive(Debug)]
 struct Ticket<'a> {
     listener: &'a Listener,
@@ -98,7 +98,7 @@ impl<'a> Hold<'a> {
     /// A session that does not wait yet.
     #[must_use]
     pub const fn new(shared: &'a Shared, listener: &'a Listener) -> Self {
-        Self { shared, listener, ticket: None }
+        Self { shared, listener, ticket: None, waited: Duration::ZERO }
     }
 
     /// A node and a place on it, at once or after a wait. After a wait nodes in `tried` may be tried again, for
@@ -107,25 +107,36 @@ impl<'a> Hold<'a> {
     /// # Errors
     /// No node came to fit in time, too many wait already, the client left, or pgsplit is stopping.
     pub async fn place(&mut self, client: &Client, tried: &mut Vec<NodeId>) -> Result<Choice, SessionError> {
-        let source = client.peer().ip();
-        if let Some(choice) = choose(self.listener, source, tried) {
+        if let Some(choice) = choose(self.listener, client.peer().ip(), tried) {
             return Ok(choice);
         }
         let deadline = self.begin()?;
+        let began = Instant::now();
+        let choice = self.wait(client, tried, deadline).await;
+        self.waited += began.elapsed();
+        choice
+    }
+
+    async fn wait(
+        &self,
+        client: &Client,
+        tried: &mut Vec<NodeId>,
+        until: Instant,
+    ) -> Result<Choice, SessionError> {
         let mut current = self.listener.watched.current.clone();
         loop {
             // News that comes from here on ends the wait, also when it comes before the wait begins.
             current.mark_unchanged();
             let mut freed = pin!(self.listener.watched.freed.notified());
             freed.as_mut().enable();
-            if let Some(choice) = choose(self.listener, source, tried) {
+            if let Some(choice) = choose(self.listener, client.peer().ip(), tried) {
                 return Ok(choice);
             }
             tokio::select! {
                 biased;
                 () = self.shared.stop.cancelled() => return Err(SessionError::Drained),
                 () = client.gone() => return Err(SessionError::LeftQueue),
-                () = sleep_until(deadline) => return Err(self.give_up()),
+                () = sleep_until(until) => return Err(self.give_up()),
                 _ = current.changed() => {}
                 () = freed => {}
             }
@@ -138,8 +149,8 @@ impl<'a> Hold<'a> {
 
     /// How long it has waited.
     #[must_use]
-    pub fn waited(&self) -> Duration {
-        self.ticket.as_ref().map_or(Duration::ZERO, |ticket| ticket.since.elapsed())
+    pub const fn waited(&self) -> Duration {
+        self.waited
     }
 
     /// Takes a ticket, unless it has one; the time until which it may wait.
@@ -163,19 +174,20 @@ impl<'a> Hold<'a> {
     }
 
     fn give_up(&self) -> SessionError {
-        let waited = self.waited();
-        let name = &self.listener.config.name;
         let topology = self.listener.watched.current.borrow().clone();
-        let target = self.listener.config.target;
-        let alive = topology.nodes.iter().any(|node| node.is_up() && (node.is_full() || is_taken(node)));
-        if alive && !fitting(&without_limits(&topology), target, |_| true).is_empty() {
-            let seconds = waited.as_secs();
-            return SessionError::QueueTimeout(format!(
-                "waited {seconds}s for a free place on listener \"{name}\": {}",
-                in_words(&topology)
-            ));
+        let mut roomy = Topology::clone(&topology);
+        roomy.nodes.iter_mut().for_each(|node| node.full_until = None);
+        let is_crowded =
+            |node: &&Node| topology.node(node.id).is_some_and(|node| node.is_full() || !has_room(node));
+        if !fitting(&roomy, self.listener.config.target, |_| true).iter().any(is_crowded) {
+            return SessionError::NoNode { text: self.why(), hint: self.what_still_works() };
         }
-        SessionError::NoNode { text: self.why(), hint: self.what_still_works() }
+        let waited = self.ticket.as_ref().map_or(Duration::ZERO, |ticket| ticket.since.elapsed());
+        let (seconds, name) = (waited.as_secs(), &self.listener.config.name);
+        let nodes = in_words(&topology);
+        SessionError::QueueTimeout(format!(
+            "waited {seconds}s for a free place on listener \"{name}\": {nodes}"
+        ))
     }
 
     /// What was looked for, and what every node is instead.
@@ -205,13 +217,6 @@ fn in_words(topology: &Topology) -> String {
     topology.nodes.iter().map(Node::in_words).collect::<Vec<_>>().join(", ")
 }
 
-fn is_taken(node: &Node) -> bool {
-    node.config.max_connections.is_some_and(|limit| limit.get() <= node.load.sessions())
-}
-
-/// The topology as if no node were full.
-fn without_limits(topology: &Topology) -> Topology {
-    let mut topology = topology.clone();
-    topology.nodes.iter_mut().for_each(|node| node.full_until = None);
-    topology
+fn has_room(node: &Node) -> bool {
+    node.config.max_connections.is_none_or(|limit| node.load.sessions() < limit.get())
 }

@@ -28,6 +28,9 @@ use crate::telemetry::pair::Traffic;
 /// is nobody left who could answer.
 const LINGER: Duration = Duration::from_secs(30);
 
+/// A client's `Terminate`. After it the server closes at once, often before the client's own end is here.
+const GOOD_BYE: &[u8] = b"X\0\0\0\x04";
+
 /// The two connections of a session and what is between them.
 #[derive(Debug)]
 pub struct Relay {
@@ -37,6 +40,8 @@ pub struct Relay {
     to_client: Way,
     traffic: Arc<Traffic>,
     scratch: Scratch,
+    /// The last bytes of the client were a good-bye; not to be seen through TLS.
+    said_good_bye: bool,
     first_to_end: Option<Ending>,
     linger: Option<Pin<Box<Sleep>>>,
 }
@@ -83,7 +88,25 @@ impl Relay {
         scratch: Scratch,
     ) -> Self {
         let (to_node, to_client) = (Way::new(from_client), Way::new(from_node));
-        Self { client, node, to_node, to_client, traffic, scratch, first_to_end: None, linger: None }
+        Self {
+            client,
+            node,
+            to_node,
+            to_client,
+            traffic,
+            scratch,
+            said_good_bye: false,
+            first_to_end: None,
+            linger: None,
+        }
+    }
+
+    /// Counts what was passed on before the relay began, to the node and to the client.
+    pub fn count_earlier(&mut self, (to_node, to_client): (u64, u64)) {
+        self.to_node.bytes += to_node;
+        self.to_client.bytes += to_client;
+        self.traffic.add_to_node(to_node);
+        self.traffic.add_to_client(to_client);
     }
 
     /// Relays to the end.
@@ -128,7 +151,9 @@ impl Relay {
         let mut stopped = false;
         // One step of each in turn: a direction that is always ready must not keep the other one waiting.
         loop {
-            let to_node = self.to_node.step(cx, &mut from_client, &mut into_node, &mut scratch, |_| {});
+            let to_node = self.to_node.step(cx, &mut from_client, &mut into_node, &mut scratch, |bytes| {
+                self.said_good_bye = bytes.ends_with(GOOD_BYE);
+            });
             let to_client =
                 self.to_client.step(cx, &mut from_node, &mut into_client, &mut scratch, |bytes| {
                     stopped |= see(bytes).is_break();
@@ -140,7 +165,7 @@ impl Relay {
                 }
                 Err(Broken::Source) => {
                     abort(&self.node);
-                    return Poll::Ready(Some(Ending::ClientBroke));
+                    return Poll::Ready(Some(self.ended(Ending::ClientBroke)));
                 }
                 // The node may have said why before it closed: pass that on first.
                 Err(Broken::Sink) => {
@@ -156,15 +181,17 @@ impl Relay {
                 }
                 Err(Broken::Source) => {
                     abort(&self.client);
-                    return Poll::Ready(Some(Ending::NodeBroke));
+                    let now = if self.said_good_bye { Ending::Client } else { Ending::NodeBroke };
+                    return Poll::Ready(Some(self.ended(now)));
                 }
-                Err(Broken::Sink) => return Poll::Ready(Some(Ending::ClientBroke)),
+                Err(Broken::Sink) => return Poll::Ready(Some(self.ended(Ending::ClientBroke))),
             };
             if matches!(to_node, Step::SourceEnded) {
                 self.first_to_end.get_or_insert(Ending::Client);
             }
             if matches!(to_client, Step::SourceEnded) {
-                self.first_to_end.get_or_insert(Ending::Node);
+                let ending = if self.said_good_bye { Ending::Client } else { Ending::Node };
+                self.first_to_end.get_or_insert(ending);
                 self.linger = Some(Box::pin(sleep_until(Instant::now() + LINGER)));
             }
             if stopped {
@@ -172,7 +199,7 @@ impl Relay {
             }
             match (to_node, to_client) {
                 (Step::Ended, Step::Ended) => {
-                    return Poll::Ready(Some(self.first_to_end.unwrap_or(Ending::Client)));
+                    return Poll::Ready(Some(self.ended(Ending::Client)));
                 }
                 (Step::Waiting | Step::Ended, Step::Waiting | Step::Ended) => break,
                 _ => {}
@@ -180,14 +207,22 @@ impl Relay {
         }
         if let Some(linger) = &mut self.linger {
             ready!(linger.as_mut().poll(cx));
-            return Poll::Ready(Some(self.first_to_end.unwrap_or(Ending::Node)));
+            return Poll::Ready(Some(self.ended(Ending::Node)));
         }
         Poll::Pending
+    }
+
+    /// How the session ended: as the first end or break said. What follows it, such as the reset of a server that
+    /// did not wait for a client's last TLS record, is an echo.
+    fn ended(&self, now: Ending) -> Ending {
+        self.first_to_end.unwrap_or(now)
     }
 }
 
 impl Way {
-    const fn new(kept: BytesMut) -> Self {
+    fn new(kept: BytesMut) -> Self {
+        // An empty rest still holds the memory of the whole packet it was cut from.
+        let kept = if kept.is_empty() { BytesMut::new() } else { kept };
         Self { kept, state: State::Open, bytes: 0 }
     }
 

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::balance::pick::Picker;
 use crate::base::id::SessionIds;
 use crate::config::{self, Cluster, Config, Sessions};
+use crate::net::descriptors::Descriptors;
 use crate::net::options::Options;
 use crate::session::cancel::{CancelTable, SourceLimit};
 use crate::telemetry::metrics::Metrics;
@@ -23,6 +24,10 @@ pub struct Shared {
     pub listeners: Vec<Listener>,
     /// The counters.
     pub metrics: Arc<Metrics>,
+    /// Where the admin server listens.
+    pub admin: Option<SocketAddr>,
+    /// The process's file descriptors.
+    pub descriptors: Descriptors,
     /// Who may cancel what, and where.
     pub cancels: CancelTable,
     /// How many cancel requests nobody knows the key of one source may send.

@@ -6,34 +6,23 @@
 //! The node is a stranger until it has shown that it speaks the protocol: lengths are capped before anything is
 //! kept, and the whole look has one deadline.
 
-use std::io;
+mod conversation;
+mod look;
+mod tls;
+
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use bytes::{Bytes, BytesMut};
-use postgres_protocol::message::frontend;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::base::role::Role;
 use crate::base::secret::Secret;
 use crate::base::text::escaped;
-use crate::config::{Check, CheckKind, NodeAddr};
-use crate::net::{dial, peer};
-use crate::pg::backend::{columns, take_message};
-use crate::pg::error_response::ErrorFields;
-use crate::pg::sqlstate;
-use crate::topology::scram::{Exchange, method_name};
+use crate::config::{Check, NodeAddr};
+use crate::net::peer;
+use look::Look;
 
-/// A server's text in a report is cut here.
-const TEXT_MAX: usize = 200;
-/// What a standby has replayed, or a primary has written, and how old the last replayed transaction is.
-/// All three may be read by every role; the names are those of version 10 and later.
-const LAG_QUERY: &str = "select pg_is_in_recovery(), \
-    (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end - '0/0')::text, \
-    extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())::text";
-const LAG_QUERY_VERSION: u32 = 10;
+pub use tls::{TlsAnswer, ask_tls};
 
 /// What one look at a node found.
 #[derive(Clone, Debug)]
@@ -70,6 +59,8 @@ pub enum Outcome {
     Full(String),
     /// No server that could be used.
     Failed(Failure),
+    /// No look at all: this machine is out of descriptors, memory or ports. Says nothing of the node.
+    NotMade(String),
 }
 
 /// What a login taught; all of it may be missing.
@@ -132,286 +123,6 @@ pub async fn check(addr: &NodeAddr, password: Option<&Secret>, settings: &Check)
     Report { at, took, steps: look.steps, addrs: look.addrs, outcome }
 }
 
-/// What a server answers to a request for TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsAnswer {
-    /// `S`.
-    Yes,
-    /// `N`.
-    No,
-    /// Anything else, an error for example.
-    Unclear,
-}
-
-impl TlsAnswer {
-    /// For people.
-    #[must_use]
-    pub const fn in_words(self) -> &'static str {
-        match self {
-            Self::Yes => "offered",
-            Self::No => "not offered",
-            Self::Unclear => "unclear answer",
-        }
-    }
-}
-
-/// Asks for TLS on a connection of its own, and leaves without a line in the server's log; `None`: no answer by
-/// `deadline`. Cancel safe.
-pub async fn ask_tls(addrs: &[SocketAddr], deadline: Instant) -> Option<TlsAnswer> {
-    let asked = async {
-        let mut stream = dial::connect(addrs, deadline).await?;
-        let mut request = BytesMut::new();
-        frontend::ssl_request(&mut request);
-        stream.write_all(&request).await?;
-        let answer = stream.read_u8().await?;
-        io::Result::Ok((stream, answer))
-    };
-    let (stream, answer) = timeout_at(deadline, asked).await.ok()?.ok()?;
-    let _ = timeout_at(deadline, peer::leave(stream)).await;
-    Some(match answer {
-        b'S' => TlsAnswer::Yes,
-        b'N' => TlsAnswer::No,
-        _ => TlsAnswer::Unclear,
-    })
-}
-
-struct Look<'a> {
-    settings: &'a Check,
-    password: Option<&'a Secret>,
-    steps: Vec<Step>,
-    addrs: Vec<SocketAddr>,
-    step: &'static str,
-    since: Instant,
-    /// The connection, when all has been said on it.
-    done_with: Option<TcpStream>,
-}
-
-/// One conversation with a server.
-struct Conversation {
-    stream: TcpStream,
-    received: BytesMut,
-}
-
-/// How far a login came.
-enum Login {
-    /// `ReadyForQuery`.
-    Ready(Facts),
-    /// Far enough to see that the server lives.
-    Enough(Facts),
-    /// The server said no.
-    Refused(Bytes),
-}
-
-impl Look<'_> {
-    async fn run(&mut self, addr: &NodeAddr) -> Outcome {
-        match self.talk(addr).await {
-            Ok(outcome) => outcome,
-            Err(error) => Outcome::Failed(Failure {
-                step: self.step,
-                sqlstate: None,
-                text: io_text(&error),
-                answered: false,
-            }),
-        }
-    }
-
-    async fn talk(&mut self, addr: &NodeAddr) -> io::Result<Outcome> {
-        let deadline = self.since + self.settings.timeout;
-        self.addrs = dial::resolve(&addr.host, addr.port, deadline).await?;
-        self.done(self.addrs.iter().map(|addr| addr.ip().to_string()).collect::<Vec<_>>().join(", "));
-
-        self.step = "connect";
-        let stream = dial::connect(&self.addrs, deadline).await?;
-        stream.set_nodelay(true)?;
-        self.done(stream.peer_addr()?.to_string());
-        if self.settings.kind == CheckKind::Tcp {
-            return Ok(Outcome::Up(Facts::default()));
-        }
-
-        self.step = "startup";
-        let mut conversation = Conversation { stream, received: BytesMut::with_capacity(1024) };
-        let outcome = match self.log_in(&mut conversation).await? {
-            Login::Ready(mut facts) => {
-                if self.settings.kind == CheckKind::Login {
-                    self.step = "lag";
-                    self.ask_lag(&mut conversation, &mut facts).await?;
-                }
-                let mut terminate = BytesMut::new();
-                frontend::terminate(&mut terminate);
-                conversation.stream.write_all(&terminate).await?;
-                Outcome::Up(facts)
-            }
-            Login::Enough(facts) => Outcome::Up(facts),
-            Login::Refused(body) => self.refused(&body),
-        };
-        self.done_with = Some(conversation.stream);
-        Ok(outcome)
-    }
-
-    /// Notes the step as done.
-    fn done(&mut self, found: impl Into<String>) {
-        let now = Instant::now();
-        self.steps.push(Step { name: self.step, took: now - self.since, found: found.into() });
-        self.since = now;
-    }
-
-    async fn log_in(&mut self, conversation: &mut Conversation) -> io::Result<Login> {
-        let settings = self.settings;
-        let params = [
-            ("user", settings.user.as_str()),
-            ("database", &settings.dbname),
-            ("application_name", &settings.application_name),
-        ];
-        let mut startup = BytesMut::new();
-        frontend::startup_message(params, &mut startup)?;
-        conversation.stream.write_all(&startup).await?;
-
-        let mut exchange = Exchange::default();
-        let mut facts = Facts::default();
-        loop {
-            let (tag, body) = conversation.message().await?;
-            match tag {
-                b'R' => {
-                    let method = body.first_chunk().map_or(u32::MAX, |&method| u32::from_be_bytes(method));
-                    if self.step == "startup" {
-                        self.done("server answers");
-                        self.step = "authentication";
-                    }
-                    if method == 0 {
-                        self.done("let in");
-                        self.step = "login";
-                        continue;
-                    }
-                    if self.settings.kind == CheckKind::Startup {
-                        self.done(method_name(method));
-                        return Ok(Login::Enough(facts));
-                    }
-                    if method < 11 {
-                        self.done(method_name(method));
-                    }
-                    let (next, answer) = self.answer(exchange, body).await;
-                    exchange = next;
-                    match answer {
-                        Ok(bytes) => conversation.stream.write_all(&bytes).await?,
-                        Err(text) => {
-                            facts.warning = Some(text);
-                            return Ok(Login::Enough(facts));
-                        }
-                    }
-                }
-                b'S' => facts.learn(&body),
-                b'E' => return Ok(Login::Refused(body)),
-                b'Z' => {
-                    self.done(match (facts.role, &facts.version) {
-                        (Some(role), Some(version)) => format!("{role}, PostgreSQL {version}"),
-                        (None, Some(version)) => format!("PostgreSQL {version}"),
-                        _ => "ready".to_owned(),
-                    });
-                    return Ok(Login::Ready(facts));
-                }
-                // BackendKeyData, NegotiateProtocolVersion, NoticeResponse.
-                _ => {}
-            }
-        }
-    }
-
-    /// Computes the answer to an authentication request on a thread that may be busy for a while.
-    async fn answer(&self, mut exchange: Exchange, body: Bytes) -> (Exchange, Result<BytesMut, String>) {
-        let user = self.settings.user.clone();
-        let password = self.password.cloned();
-        let computed = tokio::task::spawn_blocking(move || {
-            let answer = exchange.answer(&body, &user, password.as_ref().map(Secret::expose));
-            (exchange, answer.map_err(|error| error.to_string()))
-        });
-        computed
-            .await
-            .unwrap_or_else(|_| (Exchange::default(), Err("the login could not be computed".into())))
-    }
-
-    /// Asks how far the server has come. An error costs the figure, not the node.
-    async fn ask_lag(&mut self, conversation: &mut Conversation, facts: &mut Facts) -> io::Result<()> {
-        let old = facts.major_version() < Some(LAG_QUERY_VERSION);
-        let sql = if old { "select pg_is_in_recovery()" } else { LAG_QUERY };
-        let mut query = BytesMut::new();
-        frontend::query(sql, &mut query)?;
-        conversation.stream.write_all(&query).await?;
-        loop {
-            match conversation.message().await? {
-                (b'D', row) => {
-                    let row = columns(&row);
-                    let column = |at: usize| row.get(at).copied().flatten();
-                    facts.role = facts.role.or(column(0).map(|text| Role::from_in_recovery(text == "t")));
-                    facts.lsn = column(1).and_then(|text| text.parse().ok());
-                    let age = column(2).and_then(|text| text.parse::<f64>().ok());
-                    facts.replay_age = age.and_then(|age| Duration::try_from_secs_f64(age.max(0.0)).ok());
-                }
-                (b'Z', _) => break,
-                _ => {}
-            }
-        }
-        self.done(match (facts.role, facts.replay_age) {
-            (Some(Role::Standby), Some(age)) => {
-                format!("last replayed transaction {:.1} s old", age.as_secs_f64())
-            }
-            (Some(role), _) => role.to_string(),
-            (None, _) => "role unknown".to_owned(),
-        });
-        Ok(())
-    }
-
-    /// What a server's no means: a server that says no lives, unless it says that it does not yet or no longer.
-    fn refused(&mut self, body: &[u8]) -> Outcome {
-        let fields = ErrorFields::parse(body);
-        let text = escaped(fields.message.unwrap_or(b"error without a message"), TEXT_MAX);
-        let code = fields.code.unwrap_or("");
-        match code {
-            sqlstate::TOO_MANY_CONNECTIONS => {
-                self.done(format!("{code} {text}"));
-                Outcome::Full(text)
-            }
-            sqlstate::NO_SUCH_DATABASE | "42501" | sqlstate::FEATURE_NOT_SUPPORTED => {
-                self.alive_but(code, &text)
-            }
-            code if code.starts_with("28") => self.alive_but(code, &text),
-            code => Outcome::Failed(Failure {
-                step: self.step,
-                sqlstate: Some(escaped(code.as_bytes(), 5)),
-                text,
-                answered: true,
-            }),
-        }
-    }
-
-    fn alive_but(&mut self, code: &str, text: &str) -> Outcome {
-        self.done(format!("{code} {text}"));
-        Outcome::Up(Facts { warning: Some(format!("{code} {text}")), ..Facts::default() })
-    }
-}
-
-impl Conversation {
-    /// The server's next message.
-    async fn message(&mut self) -> io::Result<(u8, Bytes)> {
-        loop {
-            match take_message(&mut self.received) {
-                Ok(Some(message)) => return Ok(message),
-                Ok(None) => {}
-                Err(_) if self.received.starts_with(b"HTTP/") => {
-                    let line = self.received[..].split(|&b| b == b'\r').next().unwrap_or_default();
-                    let text = format!("speaks HTTP, not PostgreSQL (\"{}\")", escaped(line, 40));
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-                }
-                Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
-            }
-            if self.stream.read_buf(&mut self.received).await? == 0 {
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "closed the connection without an answer",
-                ));
-            }
-        }
-    }
-}
-
 impl Facts {
     fn learn(&mut self, parameter: &[u8]) {
         let mut texts = parameter.split(|&b| b == 0);
@@ -427,21 +138,6 @@ impl Facts {
     fn major_version(&self) -> Option<u32> {
         let version = self.version.as_deref()?;
         version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-    }
-}
-
-/// The error in a few words for a person: without the operating system's number.
-#[must_use]
-pub fn io_text(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "host unreachable".to_owned(),
-        _ => {
-            let text = error.to_string();
-            let text = text.split(" (os error").next().unwrap_or_default();
-            escaped(text.as_bytes(), TEXT_MAX)
-        }
     }
 }
 

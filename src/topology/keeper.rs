@@ -159,6 +159,10 @@ impl Keeper {
                 let cause = Cause { from: "check", step: failure.step, text: &failure.text, sqlstate };
                 self.observe(id, false, &cause);
             }
+            Outcome::NotMade(text) => {
+                let warning = format!("this machine could not check: {text}");
+                self.warn_once(id, Some(warning));
+            }
         }
         if let Some(node) = self.topology.nodes.get_mut(id.0) {
             if !report.addrs.is_empty() {
@@ -303,11 +307,19 @@ impl Keeper {
             let (seconds, bytes) = (lag.time.map(|time| time.as_secs_f64()), lag.bytes);
             warn!(node = name, lagging = is_lagging, lag_seconds = seconds, lag_bytes = bytes, "node_lag");
         }
-        if facts.warning != marks.warning {
-            if let Some(text) = &facts.warning {
-                warn!(node = name, error = text.as_str(), "check_warning");
+        self.warn_once(id, facts.warning.clone());
+    }
+
+    /// Logs a warning when it is another one than the last.
+    fn warn_once(&mut self, id: NodeId, warning: Option<String>) {
+        let (Some(node), Some(marks)) = (self.topology.nodes.get(id.0), self.marks.get_mut(id.0)) else {
+            return;
+        };
+        if warning != marks.warning {
+            if let Some(error) = &warning {
+                warn!(node = node.config.name.as_str(), error = error.as_str(), "check_warning");
             }
-            marks.warning.clone_from(&facts.warning);
+            marks.warning = warning;
         }
     }
 
@@ -339,3 +351,6 @@ impl Keeper {
         self.primaries = names.len();
     }
 }
+
+#[cfg(test)]
+mod tests;

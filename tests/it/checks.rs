@@ -14,7 +14,7 @@ use crate::support::balancer::Balancer;
 use crate::support::client::{PASSWORD, config, connect, connect_with, value, which_node};
 use crate::support::cluster::{Cluster, config_for, quick_checks, shared};
 use crate::support::gate::{Gate, Mode};
-use crate::support::postgres::{Postgres, Settings};
+use crate::support::postgres::{Postgres, Settings, Stop};
 use crate::support::wait::wait_until;
 use crate::support::wire::{FakeNode, Wire, login_answer, message};
 
@@ -282,7 +282,10 @@ async fn what_is_no_server_is_down_in_clear_words_and_costs_nothing() {
     .await;
     let gone = Gate::start(cluster.node(0).addr()).await;
     gone.set(Mode::Refuse).await;
-    let fakes = [http.addr(), slow.addr(), boastful.addr(), greedy.addr(), silent.addr(), gone.addr()];
+    let wordless = says(message(b'E', b"\0")).await;
+    let mute = FakeNode::start(|mut wire| async move { drop(wire.startup_packet().await) }).await;
+    let fakes = [&http, &slow, &boastful, &greedy, &silent, &wordless, &mute].map(FakeNode::addr);
+    let fakes = fakes.into_iter().chain([gone.addr()]);
     let nodes = [cluster.node(0).addr()].into_iter().chain(fakes);
     let balancer = Balancer::start(&config_for(nodes)).await;
     balancer.wait_health("n0", "up").await;
@@ -292,7 +295,9 @@ async fn what_is_no_server_is_down_in_clear_words_and_costs_nothing() {
         ("n2", "startup", "no answer within 500ms"),
         ("n3", "startup", "not a PostgreSQL message"),
         ("n5", "startup", "no answer within 500ms"),
-        ("n6", "connect", "connection refused"),
+        ("n6", "startup", "error without a message"),
+        ("n7", "startup", "closed the connection without an answer"),
+        ("n8", "connect", "connection refused"),
     ] {
         balancer.wait_health(name, "down").await;
         let check = balancer.node(name).await["check"].clone();
@@ -309,6 +314,20 @@ async fn what_is_no_server_is_down_in_clear_words_and_costs_nothing() {
     assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     let grown = balancer.metric("process_resident_memory_bytes").await - memory;
     assert!(grown < 16e6, "{grown} bytes more");
+    connect(balancer.rw()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_restarting_server_is_up_again_by_itself() {
+    let node = Postgres::start_new(Settings::default()).await;
+    let balancer = Balancer::start(&config_for([node.addr()])).await;
+    balancer.wait_health("n0", "up").await;
+    node.stop(Stop::Immediate).await;
+    balancer.wait_health("n0", "down").await;
+    let line = balancer.wait_log("node_state", |line| line["to"] == "down").await;
+    assert_eq!((&line["error"], &line["step"]), (&"connection refused".into(), &"connect".into()), "{line}");
+    node.start().await;
+    balancer.wait_health("n0", "up").await;
     connect(balancer.rw()).await.unwrap();
 }
 

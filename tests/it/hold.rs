@@ -3,21 +3,19 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::net::SocketAddr;
-use std::process::Output;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::support::balancer::Balancer;
-use crate::support::client::PASSWORD;
 use crate::support::cluster::{config_for, gates, shared};
 use crate::support::gate::{Gate, Mode};
 use crate::support::postgres::{Postgres, Settings};
 use crate::support::process::Signal;
-use crate::support::programs::programs;
 use crate::support::wait::wait_until;
-use crate::support::wire::{Login, ServerError, Wire};
+use crate::support::wire::{Login, ServerError, Wire, startup};
+use crate::tools::{conninfo, output, program, psql};
 
 /// How many wait on the listener `rw`.
 async fn waiting(balancer: &Balancer) -> u64 {
@@ -47,13 +45,6 @@ fn try_login(addr: SocketAddr) -> JoinSet<Result<Login, ServerError>> {
         let mut wire = Wire::connect(addr).await.unwrap();
         wire.login("app", "postgres").await.unwrap()
     }])
-}
-
-/// Runs a client program of `PostgreSQL`, whatever comes of it.
-async fn client(program: &str, args: &[&str]) -> Output {
-    let mut command = programs().command(program);
-    command.args(args).env("PGPASSWORD", PASSWORD).env("PGCONNECT_TIMEOUT", "15");
-    tokio::process::Command::from(command).kill_on_drop(true).output().await.unwrap()
 }
 
 #[tokio::test]
@@ -113,17 +104,15 @@ async fn libpq_goes_on_to_the_next_balancer() {
     let (_server, lost) = deserted("queue_timeout: 100ms").await;
     let good = Balancer::start(&shared().await.config()).await;
     good.wait_ready().await;
-    let url = format!("postgres://postgres@{},{}/postgres?sslmode=prefer", lost.rw(), good.rw());
-    let output = client("psql", &["-XAtc", "select 'here'", &url]).await;
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "here\n", "{output:?}");
     let rejected = "pgsplit_connections_rejected_total{reason=\"no_node\"}";
-    wait_until("the first to have refused it", async || 0.5 < lost.metric(rejected).await).await;
-
-    // Alone it refuses in words a person can read.
-    let url = format!("postgres://postgres@{}/postgres?sslmode=disable", lost.rw());
-    let output = client("psql", &["-XAtc", "select 1", &url]).await;
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("FATAL:  no live primary for listener \"rw\": n0 down "), "{said}");
+    for (sslmode, refused) in [("disable", 0.5), ("prefer", 2.5)] {
+        let url = format!("postgres://postgres@{},{}/postgres?sslmode={sslmode}", lost.rw(), good.rw());
+        assert_eq!(psql(&url, "select 'here'").await, Ok("here".to_owned()), "{sslmode}");
+        wait_until("the first to have refused it", async || refused < lost.metric(rejected).await).await;
+        // Alone it refuses in words a person can read.
+        let said = psql(&conninfo(lost.rw(), &format!("sslmode={sslmode}")), "select 1").await.unwrap_err();
+        assert!(said.contains("FATAL:  no live primary for listener \"rw\": n0 down "), "{sslmode}: {said}");
+    }
 }
 
 #[tokio::test]
@@ -139,7 +128,9 @@ async fn pg_isready_says_rejecting() {
         [(balancer.rw(), 1, "rejecting connections"), (balancer.ro(), 0, "accepting connections")]
     {
         let (host, port) = (addr.ip().to_string(), addr.port().to_string());
-        let output = client("pg_isready", &["-h", &host, "-p", &port, "-t", "15"]).await;
+        let mut command = program("pg_isready");
+        command.args(["-h", &host, "-p", &port, "-t", "15"]);
+        let output = output(command).await;
         let said = String::from_utf8_lossy(&output.stdout);
         assert_eq!((output.status.code(), said.trim().ends_with(word)), (Some(code), true), "{output:?}");
     }
@@ -182,7 +173,7 @@ async fn who_leaves_while_waiting_leaves_the_queue() {
     wait_waiting(&balancer, 2).await;
     // A reset is a way to leave as well.
     let mut wire = Wire::connect(balancer.rw()).await.unwrap();
-    wire.send(&crate::support::wire::startup(&[("user", "app")])).await.unwrap();
+    wire.send(&startup(&[("user", "app")])).await.unwrap();
     wait_waiting(&balancer, 3).await;
     wire.reset();
     wait_waiting(&balancer, 2).await;

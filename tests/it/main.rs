@@ -2,9 +2,21 @@
 
 mod support;
 
+mod tools;
+
+mod admin;
 mod balance;
+mod cancel;
 mod checks;
+mod cli;
+mod counters;
+mod encryption;
 mod failover;
+mod first_packets;
 mod hold;
+mod login;
+mod logs;
+mod relay;
+mod replay;
 mod support_works;
 mod targets;

@@ -228,3 +228,21 @@ async fn two_clusters_in_one_file_do_not_mix() {
     let status = balancer.status().await;
     assert_eq!((&status["primaries"]["main"], &status["primaries"]["logs"]), (&1.into(), &1.into()));
 }
+
+#[tokio::test]
+async fn what_clients_are_told_in_their_logins_is_enough_to_know_the_roles() {
+    let cluster = shared().await;
+    // The checks only connect, and no role is written: nothing but clients can tell.
+    let nodes = cluster.config().replace("  user: lb_check\n  password: pgsplit\n", "  type: tcp\n");
+    let any = "listeners: [{name: any, bind: \"BALANCER:7000\", target: any, balance: roundrobin}]\n";
+    let balancer = Balancer::start(&(nodes + any)).await;
+    for name in ["n0", "n1", "n2"] {
+        balancer.wait_health(name, "up").await;
+        assert!(balancer.node(name).await["role"].is_null());
+    }
+    landings(cluster, balancer.at(ANY)).await;
+    for (name, role) in [("n0", "primary"), ("n1", "standby"), ("n2", "standby")] {
+        balancer.wait_role(name, role).await;
+        assert_eq!(balancer.node(name).await["role_from"], "client");
+    }
+}

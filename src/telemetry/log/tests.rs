@@ -1,3 +1,5 @@
+//! Tests of the module above.
+
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 

@@ -1,3 +1,5 @@
+//! Tests of the module above.
+
 #![allow(clippy::float_cmp, reason = "the figures are small whole numbers and quarters")]
 
 use std::collections::BTreeMap;

@@ -19,7 +19,8 @@ impl Address {
     pub fn claim() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let first = std::process::id().wrapping_mul(0x9e37_79b1) >> 8;
-        for _ in 0..10_000 {
+        // Longer than the longest stretch without an address for us.
+        for _ in 0..100_000 {
             let [_, a, b, c] = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)).to_be_bytes();
             // 127.0.x.x is where other programs of the machine are; 0 and 255 look like networks to people.
             if a == 0 || c == 0 || c == 255 {

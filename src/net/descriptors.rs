@@ -1,0 +1,102 @@
+//! The file descriptors of the process, shared out so that sessions never take the last one.
+//!
+//! When descriptors run out everything breaks at once: accepting spins, checks fail and healthy nodes look dead.
+//! So connections are counted against the limit, and a part of it is kept for checks, admin, cancel requests
+//! and logs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Kept out of sessions' reach: a quarter of the limit, but no more than this,
+const RESERVE_MOST: u64 = 200;
+/// and, as runtimes, listeners and checks take some twenty, no less than this.
+const RESERVE_LEAST: u64 = 64;
+
+/// What there is, and how much of it connections hold.
+#[derive(Clone, Debug)]
+pub struct Descriptors {
+    limit: u64,
+    held: Arc<AtomicU64>,
+}
+
+/// One descriptor's worth, given back on `Drop`.
+#[derive(Debug)]
+pub struct Held(Arc<AtomicU64>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Descriptors {
+    /// All the process may have: raises the soft limit of open files to the hard one.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+        let limit = if raised.is_ok() { maximum } else { current };
+        Self::new(limit.unwrap_or(u64::MAX))
+    }
+
+    fn new(limit: u64) -> Self {
+        Self { limit, held: Arc::default() }
+    }
+
+    /// The limit of open files.
+    #[must_use]
+    pub const fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Sessions that can be held: each takes one descriptor for the client and one for the node.
+    #[must_use]
+    pub fn sessions(&self) -> u64 {
+        (self.limit - self.reserve()) / 2
+    }
+
+    /// For a client that has just connected. It may still be refused in words, so it may take half the reserve.
+    #[must_use]
+    pub fn for_client(&self) -> Option<Held> {
+        self.take(self.limit - self.reserve() / 2)
+    }
+
+    /// For the node of an admitted session.
+    #[must_use]
+    pub fn for_node(&self) -> Option<Held> {
+        self.take(self.limit - self.reserve())
+    }
+
+    fn reserve(&self) -> u64 {
+        (self.limit / 4).clamp(RESERVE_LEAST, RESERVE_MOST).min(self.limit / 2)
+    }
+
+    fn take(&self, most: u64) -> Option<Held> {
+        let add = |held: u64| (held < most).then(|| held.saturating_add(1));
+        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok()?;
+        Some(Held(Arc::clone(&self.held)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_leave_the_reserve_alone() {
+        let all = Descriptors::new(100);
+        let sessions: Vec<_> = std::iter::from_fn(|| Some((all.for_client()?, all.for_node()?))).collect();
+        assert_eq!((sessions.len(), all.sessions()), (25, 25));
+        let refused: Vec<_> = std::iter::from_fn(|| all.for_client()).collect();
+        assert_eq!(refused.len(), 25, "clients that can be told why they are refused");
+        drop((sessions, refused));
+        assert_eq!(all.held.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_usual_limit_holds_what_it_should() {
+        assert_eq!(Descriptors::new(20_000).sessions(), 9_900);
+    }
+}

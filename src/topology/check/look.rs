@@ -1,0 +1,242 @@
+//! The steps of one look at a node.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use postgres_protocol::message::frontend;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::base::role::Role;
+use crate::base::secret::Secret;
+use crate::base::text::escaped;
+use crate::config::{Check, CheckKind, NodeAddr};
+use crate::net::dial::{self, io_text};
+use crate::pg::backend::columns;
+use crate::pg::error_response::ErrorFields;
+use crate::pg::sqlstate;
+use crate::topology::check::conversation::Conversation;
+use crate::topology::check::{Facts, Failure, Outcome, Step};
+use crate::topology::scram::{Exchange, method_name};
+
+/// A server's text in a report is cut here.
+const TEXT_MAX: usize = 200;
+/// What a standby has replayed, or a primary has written, and how old the last replayed transaction is.
+/// All three may be read by every role; the names are those of version 10 and later.
+const LAG_QUERY: &str = "select pg_is_in_recovery(), \
+    (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end - '0/0')::text, \
+    extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())::text";
+const LAG_QUERY_VERSION: u32 = 10;
+
+/// One look: what it works with, and what it has done so far.
+pub(super) struct Look<'a> {
+    pub(super) settings: &'a Check,
+    pub(super) password: Option<&'a Secret>,
+    pub(super) steps: Vec<Step>,
+    pub(super) addrs: Vec<SocketAddr>,
+    pub(super) step: &'static str,
+    pub(super) since: Instant,
+    /// The connection, when all has been said on it.
+    pub(super) done_with: Option<TcpStream>,
+}
+
+/// How far a login came.
+enum Login {
+    /// `ReadyForQuery`.
+    Ready(Facts),
+    /// Far enough to see that the server lives.
+    Enough(Facts),
+    /// The server said no.
+    Refused(Bytes),
+}
+
+impl Look<'_> {
+    pub(super) async fn run(&mut self, addr: &NodeAddr) -> Outcome {
+        match self.talk(addr).await {
+            Ok(outcome) => outcome,
+            Err(error) if dial::is_own_fault(&error) => Outcome::NotMade(io_text(&error)),
+            Err(error) => Outcome::Failed(Failure {
+                step: self.step,
+                sqlstate: None,
+                text: io_text(&error),
+                answered: false,
+            }),
+        }
+    }
+
+    async fn talk(&mut self, addr: &NodeAddr) -> io::Result<Outcome> {
+        let deadline = self.since + self.settings.timeout;
+        self.addrs = dial::resolve(&addr.host, addr.port, deadline).await?;
+        self.done(self.addrs.iter().map(|addr| addr.ip().to_string()).collect::<Vec<_>>().join(", "));
+
+        self.step = "connect";
+        let (stream, addr) = dial::connect(&self.addrs, deadline).await?;
+        stream.set_nodelay(true)?;
+        self.done(addr.to_string());
+        if self.settings.kind == CheckKind::Tcp {
+            return Ok(Outcome::Up(Facts::default()));
+        }
+
+        self.step = "startup";
+        let mut conversation = Conversation { stream, received: BytesMut::with_capacity(1024) };
+        let outcome = match self.log_in(&mut conversation).await? {
+            Login::Ready(mut facts) => {
+                if self.settings.kind == CheckKind::Login {
+                    self.step = "lag";
+                    self.ask_lag(&mut conversation, &mut facts).await?;
+                }
+                let mut terminate = BytesMut::new();
+                frontend::terminate(&mut terminate);
+                conversation.stream.write_all(&terminate).await?;
+                Outcome::Up(facts)
+            }
+            Login::Enough(facts) => Outcome::Up(facts),
+            Login::Refused(body) => self.refused(&body),
+        };
+        self.done_with = Some(conversation.stream);
+        Ok(outcome)
+    }
+
+    /// Notes the step as done.
+    pub(super) fn done(&mut self, found: impl Into<String>) {
+        let now = Instant::now();
+        self.steps.push(Step { name: self.step, took: now - self.since, found: found.into() });
+        self.since = now;
+    }
+
+    async fn log_in(&mut self, conversation: &mut Conversation) -> io::Result<Login> {
+        let settings = self.settings;
+        let params = [
+            ("user", settings.user.as_str()),
+            ("database", &settings.dbname),
+            ("application_name", &settings.application_name),
+        ];
+        let mut startup = BytesMut::new();
+        frontend::startup_message(params, &mut startup)?;
+        conversation.stream.write_all(&startup).await?;
+
+        let mut exchange = Exchange::default();
+        let mut facts = Facts::default();
+        loop {
+            let (tag, body) = conversation.message().await?;
+            match tag {
+                b'R' => {
+                    let method = body.first_chunk().map_or(u32::MAX, |&method| u32::from_be_bytes(method));
+                    if self.step == "startup" {
+                        self.done("server answers");
+                        self.step = "authentication";
+                    }
+                    if method == 0 {
+                        self.done("let in");
+                        self.step = "login";
+                        continue;
+                    }
+                    if self.settings.kind == CheckKind::Startup {
+                        self.done(method_name(method));
+                        return Ok(Login::Enough(facts));
+                    }
+                    if method < 11 {
+                        self.done(method_name(method));
+                    }
+                    let (next, answer) = self.answer(exchange, body).await;
+                    exchange = next;
+                    match answer {
+                        Ok(bytes) => conversation.stream.write_all(&bytes).await?,
+                        Err(text) => {
+                            facts.warning = Some(text);
+                            return Ok(Login::Enough(facts));
+                        }
+                    }
+                }
+                b'S' => facts.learn(&body),
+                b'E' => return Ok(Login::Refused(body)),
+                b'Z' => {
+                    self.done(match (facts.role, &facts.version) {
+                        (Some(role), Some(version)) => format!("{role}, PostgreSQL {version}"),
+                        (None, Some(version)) => format!("PostgreSQL {version}"),
+                        _ => "ready".to_owned(),
+                    });
+                    return Ok(Login::Ready(facts));
+                }
+                // BackendKeyData, NegotiateProtocolVersion, NoticeResponse.
+                _ => {}
+            }
+        }
+    }
+
+    /// Computes the answer to an authentication request on a thread that may be busy for a while.
+    async fn answer(&self, mut exchange: Exchange, body: Bytes) -> (Exchange, Result<BytesMut, String>) {
+        let user = self.settings.user.clone();
+        let password = self.password.cloned();
+        let computed = tokio::task::spawn_blocking(move || {
+            let answer = exchange.answer(&body, &user, password.as_ref().map(Secret::expose));
+            (exchange, answer.map_err(|error| error.to_string()))
+        });
+        computed
+            .await
+            .unwrap_or_else(|_| (Exchange::default(), Err("the login could not be computed".into())))
+    }
+
+    /// Asks how far the server has come. An error costs the figure, not the node.
+    async fn ask_lag(&mut self, conversation: &mut Conversation, facts: &mut Facts) -> io::Result<()> {
+        let old = facts.major_version() < Some(LAG_QUERY_VERSION);
+        let sql = if old { "select pg_is_in_recovery()" } else { LAG_QUERY };
+        let mut query = BytesMut::new();
+        frontend::query(sql, &mut query)?;
+        conversation.stream.write_all(&query).await?;
+        loop {
+            match conversation.message().await? {
+                (b'D', row) => {
+                    let row = columns(&row);
+                    let column = |at: usize| row.get(at).copied().flatten();
+                    facts.role = facts.role.or(column(0).map(|text| Role::from_in_recovery(text == "t")));
+                    facts.lsn = column(1).and_then(|text| text.parse().ok());
+                    let age = column(2).and_then(|text| text.parse::<f64>().ok());
+                    facts.replay_age = age.and_then(|age| Duration::try_from_secs_f64(age.max(0.0)).ok());
+                }
+                (b'Z', _) => break,
+                _ => {}
+            }
+        }
+        self.done(match (facts.role, facts.replay_age) {
+            (Some(Role::Standby), Some(age)) => {
+                format!("last replayed transaction {:.1} s old", age.as_secs_f64())
+            }
+            (Some(role), _) => role.to_string(),
+            (None, _) => "role unknown".to_owned(),
+        });
+        Ok(())
+    }
+
+    /// What a server's no means: a server that says no lives, unless it says that it does not yet or no longer.
+    fn refused(&mut self, body: &[u8]) -> Outcome {
+        let fields = ErrorFields::parse(body);
+        let text = escaped(fields.message.unwrap_or(b"error without a message"), TEXT_MAX);
+        let code = fields.code.unwrap_or("");
+        match code {
+            _ if fields.says_full(self.step == "login") => {
+                self.done(format!("{code} {text}"));
+                Outcome::Full(text)
+            }
+            sqlstate::TOO_MANY_CONNECTIONS => self.alive_but(code, &text),
+            sqlstate::NO_SUCH_DATABASE | "42501" | sqlstate::FEATURE_NOT_SUPPORTED => {
+                self.alive_but(code, &text)
+            }
+            code if code.starts_with("28") => self.alive_but(code, &text),
+            code => Outcome::Failed(Failure {
+                step: self.step,
+                sqlstate: Some(escaped(code.as_bytes(), 5)),
+                text,
+                answered: true,
+            }),
+        }
+    }
+
+    fn alive_but(&mut self, code: &str, text: &str) -> Outcome {
+        self.done(format!("{code} {text}"));
+        Outcome::Up(Facts { warning: Some(format!("{code} {text}")), ..Facts::default() })
+    }
+}

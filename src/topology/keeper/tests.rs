@@ -1,0 +1,179 @@
+//! What the keeper makes of the news, with a clock that the test moves.
+
+use super::*;
+use crate::config::Config;
+use crate::telemetry::labels::NodeState;
+use crate::telemetry::shape::{ClusterShape, Shape};
+use crate::topology::choose::incumbent;
+use tokio::time::advance;
+
+/// A keeper of the nodes of a file; nobody looks at them but the test.
+fn keeper(yaml: &str) -> Keeper {
+    let config = Config::from_yaml(yaml, "test", &|_| None).unwrap();
+    let cluster = Arc::clone(&config.clusters[0]);
+    let nodes: Vec<_> = cluster.nodes.iter().map(|node| node.name.clone()).collect();
+    let clusters = vec![ClusterShape { name: cluster.name.clone(), nodes }];
+    let metrics = Metrics::new(&Shape { version: "0", clusters, listeners: Vec::new(), workers: 1 });
+    let topology = Topology::starting(&cluster, &Arc::default());
+    Keeper {
+        judges: cluster.nodes.iter().map(|_| Judge::new(cluster.check.rise, cluster.check.fall)).collect(),
+        marks: vec![Marks::default(); cluster.nodes.len()],
+        hurry: cluster.nodes.iter().map(|_| Arc::default()).collect(),
+        publish: watch::channel(Arc::new(topology.clone())).0,
+        topology,
+        cluster,
+        index: 0,
+        metrics: Arc::new(metrics),
+        primaries: 0,
+    }
+}
+
+const THREE: &str = "{nodes: [a:1, b:1, c:1], check: {user: u, max_lag: 10s}}";
+
+impl Keeper {
+    fn report(&mut self, node: usize, outcome: Outcome) {
+        let report = Report {
+            at: SystemTime::UNIX_EPOCH,
+            took: Duration::from_millis(1),
+            steps: Vec::new(),
+            addrs: vec!["127.0.0.1:1".parse().unwrap()],
+            outcome,
+        };
+        self.apply_report(NodeId(node), report);
+    }
+
+    fn sees(&mut self, node: usize, role: Role) {
+        self.report(node, Outcome::Up(Facts { role: Some(role), ..Facts::default() }));
+    }
+
+    fn sees_lag(&mut self, node: usize, lsn: u64, age: u64) {
+        let (role, replay_age) = (Some(Role::Standby), Some(Duration::from_secs(age)));
+        self.report(node, Outcome::Up(Facts { role, lsn: Some(lsn), replay_age, ..Facts::default() }));
+    }
+
+    fn fails(&mut self, node: usize) {
+        let failure = crate::topology::check::Failure {
+            step: "connect",
+            sqlstate: None,
+            text: "refused".into(),
+            answered: false,
+        };
+        self.report(node, Outcome::Failed(failure));
+    }
+
+    fn states(&self) -> Vec<&'static str> {
+        self.topology.nodes.iter().map(|node| node.state().as_str()).collect()
+    }
+
+    fn writes_go_to(&self) -> Option<usize> {
+        incumbent(&self.topology).map(|node| node.id.0)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_look_decides_and_then_it_takes_a_row() {
+    let mut keeper = keeper(THREE);
+    assert_eq!(keeper.states(), ["starting"; 3]);
+    keeper.sees(0, Role::Primary);
+    keeper.fails(1);
+    assert_eq!(keeper.states(), ["up", "down", "starting"]);
+    keeper.fails(0);
+    keeper.fails(0);
+    assert_eq!(keeper.states()[0], "going_down");
+    keeper.fails(0);
+    keeper.sees(1, Role::Standby);
+    assert_eq!(keeper.states()[..2], ["down", "going_up"]);
+    keeper.sees(1, Role::Standby);
+    assert_eq!(keeper.states()[..2], ["down", "up"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_node_is_up_and_comes_back_by_itself() {
+    let mut keeper = keeper(THREE);
+    keeper.sees(0, Role::Primary);
+    keeper.apply_met(NodeId(0), &Met::Full("sorry".into()));
+    assert_eq!(keeper.states()[0], "full");
+    assert!(keeper.topology.nodes[0].is_up());
+    advance(FULL_FOR + Duration::from_millis(1)).await;
+    assert_eq!(keeper.states()[0], "up");
+    keeper.report(0, Outcome::Full("sorry".into()));
+    assert_eq!(keeper.states()[0], "full");
+    keeper.sees(0, Role::Primary);
+    assert_eq!(keeper.topology.nodes[0].state(), NodeState::Up);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_can_take_a_node_out_but_silence_alone_cannot() {
+    let mut keeper = keeper(THREE);
+    keeper.sees(0, Role::Primary);
+    for _ in 0..9 {
+        keeper.apply_met(NodeId(0), &Met::Silence);
+    }
+    assert_eq!(keeper.states()[0], "up");
+    for _ in 0..3 {
+        keeper.apply_met(NodeId(0), &Met::Failure("refused".into()));
+    }
+    assert_eq!(keeper.states()[0], "down");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_passive_off_sessions_say_nothing() {
+    let mut keeper = keeper("{nodes: [{addr: a:1, role: primary}], check: {passive: false}}");
+    keeper.sees(0, Role::Primary);
+    for _ in 0..9 {
+        keeper.apply_met(NodeId(0), &Met::Failure("refused".into()));
+    }
+    assert_eq!(keeper.states(), ["up"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_could_not_be_made_is_not_held_against_the_node() {
+    let mut keeper = keeper(THREE);
+    keeper.sees(0, Role::Primary);
+    for _ in 0..9 {
+        keeper.report(0, Outcome::NotMade("too many open files".into()));
+    }
+    assert_eq!(keeper.states()[0], "up");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_primary_that_returns_does_not_take_over() {
+    let mut keeper = keeper(THREE);
+    keeper.sees(0, Role::Primary);
+    keeper.sees(1, Role::Standby);
+    assert_eq!(keeper.writes_go_to(), Some(0));
+    (0..3).for_each(|_| keeper.fails(0));
+    assert_eq!(keeper.writes_go_to(), None);
+    advance(Duration::from_secs(5)).await;
+    keeper.apply_met(NodeId(1), &Met::Role { in_recovery: false });
+    assert_eq!(keeper.writes_go_to(), Some(1));
+    advance(Duration::from_secs(5)).await;
+    (0..2).for_each(|_| keeper.sees(0, Role::Primary));
+    keeper.watch_primaries();
+    assert_eq!((keeper.writes_go_to(), keeper.primaries), (Some(1), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_written_role_wins_over_what_is_seen() {
+    let mut keeper = keeper("nodes: [{addr: a:1, role: primary}, {addr: b:1, role: replica}]");
+    keeper.sees(0, Role::Primary);
+    keeper.sees(1, Role::Primary);
+    keeper.apply_met(NodeId(1), &Met::Role { in_recovery: false });
+    assert_eq!(keeper.topology.nodes[1].role(), Some(Role::Standby));
+}
+
+#[tokio::test(start_paused = true)]
+async fn lag_counts_only_against_what_the_primary_has_written() {
+    let mut keeper = keeper(THREE);
+    keeper.report(0, Outcome::Up(Facts { role: Some(Role::Primary), lsn: Some(1000), ..Facts::default() }));
+    keeper.sees_lag(1, 1000, 3600);
+    assert_eq!(keeper.topology.nodes[1].lag, Lag { time: Some(Duration::ZERO), bytes: Some(0) });
+    keeper.sees_lag(1, 900, 3600);
+    assert_eq!(keeper.topology.nodes[1].lag.bytes, Some(100));
+    assert!(!keeper.topology.nodes[1].is_lagging, "one late look is not enough");
+    keeper.sees_lag(1, 900, 3600);
+    assert!(keeper.topology.nodes[1].is_lagging);
+    keeper.sees_lag(1, 1000, 0);
+    keeper.sees_lag(1, 1000, 0);
+    assert!(!keeper.topology.nodes[1].is_lagging);
+}
