@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::net::listen::{Listening, is_peer_gone};
+use crate::session::place::is_there_another;
 use crate::session::shared::Shared;
 use view::Status;
 
@@ -130,7 +131,7 @@ impl Admin {
                 continue;
             }
             found = true;
-            if !now::is_ready(listener) {
+            if !is_there_another(listener, &[]) {
                 let _ = writeln!(missing, "listener \"{name}\" has no node");
             }
         }

@@ -1,6 +1,5 @@
 //! The state of all clusters as figures, at the moment of a scrape.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::role::{Role, Target};
@@ -12,33 +11,16 @@ use crate::topology::{Node, Topology};
 /// The figures that are read, not counted.
 #[must_use]
 pub fn now(shared: &Shared) -> Now {
-    let clusters = (0..shared.config.clusters.len()).map(|cluster| {
-        let topology = topology_of(shared, cluster);
-        topology.map_or_else(ClusterNow::default, |topology| cluster_now(&topology))
-    });
+    let clusters = shared.clusters.iter().map(|watched| cluster_now(&watched.current.borrow()));
     Now { clusters: clusters.collect(), listeners: shared.listeners.iter().map(listener_now).collect() }
 }
 
-/// Whether a new session of this listener would find a node.
-#[must_use]
-pub fn is_ready(listener: &Listener) -> bool {
-    !fitting(&listener.watched.current.borrow(), listener.config.target, |_| true).is_empty()
-}
-
-/// The current state of a cluster; `None` when no listener leads there.
-#[must_use]
-pub fn topology_of(shared: &Shared, cluster: usize) -> Option<Arc<Topology>> {
-    let listener = shared.listeners.iter().find(|listener| listener.config.cluster == cluster)?;
-    Some(Arc::clone(&listener.watched.current.borrow()))
-}
-
 fn cluster_now(topology: &Topology) -> ClusterNow {
-    let alive =
-        |role| topology.nodes.iter().filter(move |node| node.is_up() && node.role() == Some(role)).count();
+    let standbys = topology.nodes.iter().filter(|node| node.is_up() && node.role() == Some(Role::Standby));
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     ClusterNow {
-        primaries: count(alive(Role::Primary)),
-        standbys_up: count(alive(Role::Standby)),
+        primaries: count(topology.living_primaries().count()),
+        standbys_up: count(standbys.count()),
         nodes: topology.nodes.iter().map(node_now).collect(),
     }
 }

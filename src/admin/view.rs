@@ -9,9 +9,10 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::admin::now::{is_ready, topology_of};
 use crate::balance::judge::Verdict;
 use crate::base::role::Role;
+use crate::pg::sqlstate;
+use crate::session::place::is_there_another;
 use crate::session::shared::{Listener, Shared};
 use crate::topology::Node;
 use crate::topology::check::{Outcome, Report};
@@ -93,18 +94,16 @@ impl Status {
     pub fn of(shared: &Shared, origin: &str, started: SystemTime) -> Self {
         let mut nodes = Vec::new();
         let mut primaries = BTreeMap::new();
-        for (index, cluster) in shared.config.clusters.iter().enumerate() {
-            let Some(topology) = topology_of(shared, index) else { continue };
-            let living =
-                topology.nodes.iter().filter(|node| node.is_up() && node.role() == Some(Role::Primary));
-            primaries.insert(cluster.name.clone(), living.count());
+        for (cluster, watched) in shared.config.clusters.iter().zip(&shared.clusters) {
+            let topology = watched.current.borrow();
+            primaries.insert(cluster.name.clone(), topology.living_primaries().count());
             nodes.extend(topology.nodes.iter().map(|node| NodeView::of(node, &cluster.name)));
         }
         let draining = shared.stop.is_cancelled();
         Self {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: started.elapsed().unwrap_or_default().as_secs_f64(),
-            ready: !draining && shared.listeners.iter().all(is_ready),
+            ready: !draining && shared.listeners.iter().all(|listener| is_there_another(listener, &[])),
             draining,
             config: ConfigView { path: origin.to_owned(), loaded_at: time(started) },
             listeners: shared.listeners.iter().map(|listener| ListenerView::of(shared, listener)).collect(),
@@ -160,7 +159,7 @@ impl ListenerView {
             cluster: listener.cluster.name.clone(),
             target: listener.config.target.as_str(),
             balance: listener.config.balance.as_str(),
-            ready: is_ready(listener),
+            ready: is_there_another(listener, &[]),
             sessions: listener.active(),
             waiting,
             oldest_wait_seconds: oldest.map_or(0.0, |since| since.elapsed().as_secs_f64()),
@@ -203,7 +202,9 @@ impl CheckView {
     fn of(report: &Report, (against, needed): (u32, u32)) -> Self {
         let (ok, error, sqlstate) = match &report.outcome {
             Outcome::Up(facts) => (true, facts.warning.clone(), None),
-            Outcome::Full(text) => (true, Some(text.clone()), Some("53300".to_owned())),
+            Outcome::Full(text) => {
+                (true, Some(text.clone()), Some(sqlstate::TOO_MANY_CONNECTIONS.to_owned()))
+            }
             Outcome::Failed(failure) => (false, Some(failure.text.clone()), failure.sqlstate.clone()),
             Outcome::NotMade(text) => (false, Some(text.clone()), None),
         };

@@ -103,6 +103,7 @@ impl App {
                 })
                 .collect(),
             config: Arc::clone(&config),
+            clusters,
             metrics: Arc::clone(&metrics),
             admin: admin_socket.as_ref().map(Listening::addr),
             descriptors,
@@ -133,8 +134,8 @@ impl App {
 
     /// Resolves when every node has been looked at once. Cancel safe.
     pub async fn first_checks(&self) {
-        for listener in &self.shared.listeners {
-            let mut current = listener.watched.current.clone();
+        for cluster in &self.shared.clusters {
+            let mut current = cluster.current.clone();
             let all_seen =
                 current.wait_for(|t| t.nodes.iter().all(|node| node.verdict != Verdict::Starting)).await;
             drop(all_seen);

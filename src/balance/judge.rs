@@ -54,18 +54,6 @@ impl Judge {
         Some(opposite)
     }
 
-    /// The verdict now.
-    #[must_use]
-    pub const fn verdict(&self) -> Verdict {
-        self.verdict
-    }
-
-    /// Whether the last observations speak against the verdict.
-    #[must_use]
-    pub const fn is_changing(&self) -> bool {
-        0 < self.against
-    }
-
     /// How many observations in a row speak against the verdict, and how many it takes.
     #[must_use]
     pub const fn progress(&self) -> (u32, u32) {

@@ -73,7 +73,7 @@ impl Target {
         }
     }
 
-    /// Whether a node can be chosen for this target without its role being known.
+    /// Whether a node can only be chosen for this target once its role is known.
     #[must_use]
     pub const fn needs_role(self) -> bool {
         !matches!(self, Self::Any | Self::PreferStandby)

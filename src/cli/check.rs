@@ -43,35 +43,20 @@ async fn look_at_all(config: &Config) -> (String, bool) {
     let mut looks = Vec::new();
     for cluster in &config.clusters {
         for node in &cluster.nodes {
-            let (node, settings) = (node.clone(), cluster.check.clone());
-            looks.push(tasks.spawn(async move {
-                let password = settings.password.as_ref().or(node.password.as_ref());
-                let report = check::check(&node.addr, password, &settings).await;
-                (node, report)
-            }));
+            let (watched, settings) = (node.clone(), cluster.check.clone());
+            let look = tasks.spawn(async move { check::check(&watched, &[], &settings).await });
+            looks.push((node, look));
         }
     }
     let (mut text, mut all_up) = (String::new(), true);
-    for look in looks {
-        let Ok((node, report)) = look.await else { continue };
-        all_up &= matches!(report.outcome, Outcome::Up(_));
-        let _ = writeln!(text, "  {:<16} {:<22} {}", node.name, node.addr.to_string(), in_words(&report));
+    for (node, look) in looks {
+        let report = look.await.ok();
+        all_up &= matches!(report, Some(Report { outcome: Outcome::Up(_), .. }));
+        let words =
+            report.map_or_else(|| "could not check".to_owned(), |report| report.outcome.in_words(node.role));
+        let _ = writeln!(text, "  {:<16} {:<22} {words}", node.name, node.addr.to_string());
     }
     (text, all_up)
-}
-
-fn in_words(report: &Report) -> String {
-    match &report.outcome {
-        Outcome::Up(facts) => {
-            let found =
-                report.steps.iter().rev().find(|step| step.name == "login").map(|step| step.found.as_str());
-            let warning = facts.warning.as_deref().map(|text| format!("; {text}")).unwrap_or_default();
-            format!("up, {}{warning}", found.unwrap_or("alive"))
-        }
-        Outcome::Full(text) => format!("full: {text}"),
-        Outcome::Failed(failure) => format!("down: {}: {}", failure.step, failure.text),
-        Outcome::NotMade(text) => format!("could not check: {text}"),
-    }
 }
 
 fn count(n: usize, what: &str) -> String {

@@ -31,8 +31,7 @@ pub(super) fn probe(args: &Probe) -> ExitCode {
         return ExitCode::from(NOT_TRIED);
     };
     let (report, tls) = runtime.block_on(async {
-        let report =
-            check::check(&node.addr, settings.password.as_ref().or(node.password.as_ref()), &settings).await;
+        let report = check::check(&node, &[], &settings).await;
         let began = Instant::now();
         let tls = check::ask_tls(&report.addrs, began + settings.timeout).await;
         (report, (tls, began.elapsed()))

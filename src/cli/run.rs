@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -144,9 +145,8 @@ fn start_screen(app: &App, origin: &str) -> String {
         let _ = writeln!(out, "  {:<6} http://{admin}/   metrics on /metrics", "admin");
     }
     out.push('\n');
-    let clusters = 0..app.shared.config.clusters.len();
-    let nodes = clusters.filter_map(|cluster| crate::admin::now::topology_of(&app.shared, cluster));
-    for node in nodes.flat_map(|topology| topology.nodes.clone()) {
+    let topologies = app.shared.clusters.iter().map(|cluster| Arc::clone(&cluster.current.borrow()));
+    for node in topologies.flat_map(|topology| topology.nodes.clone()) {
         let _ = writeln!(
             out,
             "  {:<16} {:<22} {}",
@@ -160,17 +160,6 @@ fn start_screen(app: &App, origin: &str) -> String {
 }
 
 fn first_look(node: &Node) -> String {
-    use crate::topology::check::Outcome;
     let Some(report) = node.last_check.as_deref() else { return "no answer yet".to_owned() };
-    let took = report.took.as_secs_f64() * 1e3;
-    match &report.outcome {
-        Outcome::Up(facts) => {
-            let role = node.role().map_or("role unknown", crate::base::role::Role::as_str);
-            let warning = facts.warning.as_deref().map(|text| format!("; {text}")).unwrap_or_default();
-            format!("up, {role} ({took:.1} ms){warning}")
-        }
-        Outcome::Full(text) => format!("full: {text}"),
-        Outcome::Failed(failure) => format!("down: {}: {}", failure.step, failure.text),
-        Outcome::NotMade(text) => format!("could not check: {text}"),
-    }
+    format!("{} ({:.1} ms)", report.outcome.in_words(node.role()), report.took.as_secs_f64() * 1e3)
 }

@@ -25,20 +25,28 @@ pub async fn resolve(host: &str, port: u16, deadline: Instant) -> io::Result<Vec
 /// is closed.
 ///
 /// # Errors
-/// [`io::ErrorKind::TimedOut`] at the deadline, else what the last address answered.
+/// What the last address answered that was asked at all; [`io::ErrorKind::TimedOut`] when it did not.
 pub async fn connect(addrs: &[SocketAddr], deadline: Instant) -> io::Result<(TcpStream, SocketAddr)> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "no address is known");
-    for &addr in addrs {
-        match timeout_at(deadline, TcpStream::connect(addr)).await {
+    let mut last: Option<io::Error> = None;
+    for (at, &addr) in addrs.iter().enumerate() {
+        // Each address gets its share of the time: one that swallows everything must not use up the others'.
+        let left = u32::try_from(addrs.len() - at).unwrap_or(u32::MAX);
+        let share = Instant::now() + deadline.saturating_duration_since(Instant::now()) / left;
+        let error = match timeout_at(share, TcpStream::connect(addr)).await {
             Ok(Ok(stream)) if addr.ip().is_loopback() && is_self_connected(&stream) => {
-                last = io::ErrorKind::ConnectionRefused.into();
+                io::ErrorKind::ConnectionRefused.into()
             }
             Ok(Ok(stream)) => return Ok((stream, addr)),
-            Ok(Err(error)) => last = error,
-            Err(_) => return Err(timed_out("connect")),
+            Ok(Err(error)) => error,
+            Err(_) => timed_out("connect"),
+        };
+        // What an address said is worth more than that this machine could not ask another: an address of a family
+        // that is switched off here, for one.
+        if last.is_none() || !is_own_fault(&error) {
+            last = Some(error);
         }
     }
-    Err(last)
+    Err(last.unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no address is known")))
 }
 
 /// Whether it was this machine that failed: out of descriptors, memory or ports. Says nothing of the peer.

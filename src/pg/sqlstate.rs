@@ -9,13 +9,11 @@ pub const CANNOT_CONNECT_NOW: &str = "57P03";
 pub const ADMIN_SHUTDOWN: &str = "57P01";
 /// `protocol_violation`.
 pub const PROTOCOL_VIOLATION: &str = "08P01";
-/// `connection_failure`.
-pub const CONNECTION_FAILURE: &str = "08006";
 /// `feature_not_supported`.
 pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
 /// `invalid_authorization_specification`.
 pub const INVALID_AUTHORIZATION: &str = "28000";
-/// `invalid_password`.
-pub const INVALID_PASSWORD: &str = "28P01";
+/// `insufficient_privilege`: no right to connect to the database.
+pub const NO_PRIVILEGE: &str = "42501";
 /// `invalid_catalog_name`: no such database.
 pub const NO_SUCH_DATABASE: &str = "3D000";

@@ -22,6 +22,8 @@ pub struct Params {
     pub database: Vec<u8>,
     /// Empty when not sent.
     pub application_name: Vec<u8>,
+    /// A replication connection, physical or logical: it has slots of its own on the server.
+    pub is_replication: bool,
 }
 
 impl Params {
@@ -53,6 +55,7 @@ pub(super) fn parse_params(body: &[u8]) -> Result<Params, Refused> {
         match name {
             b"user" => params.user = value.to_vec(),
             b"database" => params.database = value.to_vec(),
+            b"replication" => params.is_replication = !matches!(value, b"false" | b"off" | b"no" | b"0"),
             b"application_name" => params.application_name = value.to_vec(),
             _ => {}
         }

@@ -122,7 +122,7 @@ impl<'a> Account<'a> {
     /// How the session is encrypted, once its last opening has been taken.
     pub fn set_encryption(&mut self, opening: &Opening) {
         self.encryption = match opening {
-            Opening::Startup(_) => "none",
+            Opening::Startup { .. } => "none",
             Opening::Encryption(Encryption::Ssl, _) => "passthrough",
             Opening::Encryption(Encryption::Gss, _) => "gss",
             Opening::Tls(_) => "direct",

@@ -153,6 +153,9 @@ async fn broadcast(listener: &Listener, packet: &[u8]) -> CancelResult {
             deliveries.spawn(async move { deliver(&addrs, &packet).await })
         })
         .collect();
+    if tasks.is_empty() {
+        return CancelResult::Unknown;
+    }
     let mut delivered = false;
     for task in tasks {
         delivered |= task.await.unwrap_or(false);

@@ -51,13 +51,18 @@ pub enum Opening {
     /// The first TLS record of a client that did not ask.
     Tls(Bytes),
     /// `StartupMessage`.
-    Startup(Bytes),
+    Startup {
+        /// The packet.
+        packet: Bytes,
+        /// It asks for a replication connection.
+        is_replication: bool,
+    },
 }
 
 impl Opening {
     fn packet(&self) -> &[u8] {
         match self {
-            Self::Encryption(_, packet) | Self::Tls(packet) | Self::Startup(packet) => packet,
+            Self::Encryption(_, packet) | Self::Tls(packet) | Self::Startup { packet, .. } => packet,
         }
     }
 
@@ -182,28 +187,43 @@ async fn send(
     opening: &Opening,
     tried: &[NodeId],
 ) -> Result<Reached, Refusal> {
-    let mut reached = match next {
-        Next::Fresh(choice) => dial(shared, listener, choice).await?,
-        Next::Waiting(reached) => reached,
+    let (mut reached, has_waited) = match next {
+        Next::Fresh(choice) => (dial(shared, listener, choice).await?, false),
+        Next::Waiting(reached) => (reached, true),
     };
     let id = reached.id;
-    reached.stream.write_all(opening.packet()).await.map_err(|error| reset(&error))?;
-    reached.moved.0 += u64::try_from(opening.packet().len()).unwrap_or(u64::MAX);
-    tokio::select! {
-        result = hear(&mut reached, opening) => match result {
-            Ok(()) => Ok(reached),
-            Err(refusal) => {
-                if let Some(Met::NotNow(_) | Met::Full(_)) = refusal.met {
-                    let class = StartupError::from_sqlstate(refusal.reason.as_str());
-                    shared.metrics.node(listener.config.cluster, id).startup_error(class);
-                }
-                Err(refusal)
-            }
-        },
+    let talked = async {
+        reached.stream.write_all(opening.packet()).await.map_err(|error| reset(&error))?;
+        reached.moved.0 += u64::try_from(opening.packet().len()).unwrap_or(u64::MAX);
+        hear(&mut reached, opening).await
+    };
+    let talked = tokio::select! {
+        talked = talked => talked,
         () = lose_patience(listener, id, tried) => {
             Err(Refusal { reason: Redispatch::NoAnswer, met: Some(Met::Silence) })
         }
+    };
+    let Err(mut refusal) = talked else { return Ok(reached) };
+    match (&refusal.met, opening) {
+        (Some(Met::NotNow(_) | Met::Full(_)), _) => {
+            let metrics = shared.metrics.node(listener.config.cluster, id);
+            metrics.startup_error(StartupError::from_sqlstate(refusal.reason.as_str()));
+            if let (Some(Met::Full(_)), Opening::Startup { is_replication: true, .. }) =
+                (&refusal.met, opening)
+            {
+                // Not the server is full, but its slots for replication (`max_wal_senders`).
+                refusal.met = Some(Met::Silence);
+            }
+        }
+        // The server does not wait for ever for a startup packet: that is the client's slowness, not its fault. Nor
+        // is it that one without direct TLS closes without a word. Or anybody could take all nodes away with a
+        // few bytes.
+        (Some(Met::Failure(_)), opening) if has_waited || matches!(opening, Opening::Tls(_)) => {
+            refusal.met = Some(Met::Silence);
+        }
+        _ => {}
     }
+    Err(refusal)
 }
 
 async fn dial(shared: &Shared, listener: &Listener, choice: Choice) -> Result<Reached, Refusal> {
@@ -259,18 +279,10 @@ async fn hear(reached: &mut Reached, opening: &Opening) -> Result<(), Refusal> {
     let mut scanner = Scanner::default();
     loop {
         let before = reached.answer.len();
-        let read = match reached.stream.read_buf(&mut reached.answer).await {
-            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            read => read,
-        };
-        match (read, opening) {
-            (Ok(_), _) => {}
-            // A server that does not speak direct TLS closes without a word. That is no fault of the node, or
-            // anybody could take all nodes away with a few bytes.
-            (Err(_), Opening::Tls(_)) => {
-                return Err(Refusal { reason: Redispatch::Reset, met: Some(Met::Silence) });
-            }
-            (Err(error), _) => return Err(reset(&error)),
+        match reached.stream.read_buf(&mut reached.answer).await {
+            Ok(0) => return Err(reset(&io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => {}
+            Err(error) => return Err(reset(&error)),
         }
         let news = reached.answer.get(before..).unwrap_or_default();
         let decided = match opening {
@@ -280,7 +292,7 @@ async fn hear(reached: &mut Reached, opening: &Opening) -> Result<(), Refusal> {
                 (_, Some(b'E')) => decide(&mut scanner, news)?,
                 _ => return Err(strange("sent more than one byte in answer to a request for encryption")),
             },
-            Opening::Encryption(..) | Opening::Startup(_) => decide(&mut scanner, news)?,
+            Opening::Encryption(..) | Opening::Startup { .. } => decide(&mut scanner, news)?,
         };
         if decided || ANSWER_MAX < reached.answer.len() {
             return Ok(());

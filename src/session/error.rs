@@ -65,6 +65,9 @@ pub enum SessionError {
         "no node answers a TLS handshake without a request before it: servers do so from PostgreSQL 17 on"
     )]
     NoDirectTls,
+    /// The client began with a TLS handshake on a listener that keeps sessions readable.
+    #[error("a TLS handshake on a listener with tls: off")]
+    TlsOff,
     /// Nodes fit, but none had a free place while the session waited.
     #[error("{0}")]
     QueueTimeout(String),
@@ -89,6 +92,7 @@ impl SessionError {
             | Self::LeftQueue
             | Self::Refused(_)
             | Self::NoDirectTls
+            | Self::TlsOff
             | Self::StartupTimeout(_) => return None,
             Self::Limit { .. } | Self::Descriptors { .. } => sqlstate::TOO_MANY_CONNECTIONS,
             Self::NoNode { .. } | Self::QueueTimeout(_) | Self::QueueFull(_) => sqlstate::CANNOT_CONNECT_NOW,
@@ -106,7 +110,7 @@ impl SessionError {
     pub const fn rejection(&self) -> Option<Rejection> {
         match self {
             Self::Left | Self::Client(_) | Self::LeftQueue => None,
-            Self::Refused(_) => Some(Rejection::Protocol),
+            Self::Refused(_) | Self::TlsOff => Some(Rejection::Protocol),
             Self::StartupTimeout(_) => Some(Rejection::StartupTimeout),
             Self::Limit { .. } | Self::Descriptors { .. } => Some(Rejection::Limit),
             Self::NoNode { .. } | Self::NoDirectTls => Some(Rejection::NoNode),
@@ -121,7 +125,7 @@ impl SessionError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Left | Self::Client(_) => "CR",
-            Self::Refused(_) | Self::Limit { .. } | Self::Descriptors { .. } => "PR",
+            Self::Refused(_) | Self::TlsOff | Self::Limit { .. } | Self::Descriptors { .. } => "PR",
             Self::StartupTimeout(_) => "cR",
             Self::NoNode { .. } | Self::NoDirectTls => "SC",
             Self::QueueTimeout(_) => "sQ",

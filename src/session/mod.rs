@@ -86,8 +86,7 @@ async fn live(
     account: &mut Account<'_>,
 ) -> Result<Ending, SessionError> {
     // What comes before the relay is boxed, so that its memory goes when it is done: sessions live long.
-    let begun = shared.kill.run_until_cancelled(Box::pin(begin(shared, listener, stream, account)));
-    let Some((client, node, _permit)) = begun.await.ok_or(SessionError::Drained)?? else {
+    let Some((client, node, _permit)) = Box::pin(begin(shared, listener, stream, account)).await? else {
         return Ok(Ending::Cancel);
     };
     let (_active, traffic) = account.seat(&node, desk);
@@ -115,7 +114,8 @@ async fn begin(
     let deadline = account.accepted_at() + listener.sessions().startup_timeout;
     let stream = TcpStream::from_std(stream).map_err(SessionError::Client)?;
     let mut client = Client::greet(stream, account.client(), listener, deadline)?;
-    match bind(shared, listener, &mut client, account).await {
+    let bound = shared.kill.run_until_cancelled(bind(shared, listener, &mut client, account)).await;
+    match bound.unwrap_or(Err(SessionError::Drained)) {
         Ok(Bound::Session(node, permit)) => Ok(Some((client, node, permit))),
         Ok(Bound::Cancel(key, packet)) => {
             cancel::cancel(shared, listener, client, &key, &packet).await;
@@ -150,10 +150,11 @@ async fn bind(
                 continue;
             }
             FirstPacket::Encryption(kind, packet) => Opening::Encryption(kind, packet),
+            FirstPacket::DirectTls(_) if listener.config.tls == Tls::Off => return Err(SessionError::TlsOff),
             FirstPacket::DirectTls(record) => Opening::Tls(record),
             FirstPacket::Startup(startup) => {
                 account.set_params(&startup.params);
-                Opening::Startup(startup.packet)
+                Opening::Startup { packet: startup.packet, is_replication: startup.params.is_replication }
             }
         };
         let held = match permit.take() {

@@ -63,10 +63,12 @@ pub fn choose(listener: &Listener, source: IpAddr, tried: &[NodeId]) -> Option<C
     }
 }
 
-/// Whether another node than those in `tried` would do.
+/// Whether a session would find a node now, other than those in `tried`.
+#[must_use]
 pub fn is_there_another(listener: &Listener, tried: &[NodeId]) -> bool {
     let topology = listener.watched.current.borrow();
-    !fitting(&topology, listener.config.target, |node| !tried.contains(&node.id)).is_empty()
+    let allowed = |node: &Node| !tried.contains(&node.id) && has_room(node);
+    !fitting(&topology, listener.config.target, allowed).is_empty()
 }
 
 /// A session's wait for a node: begins when it first has to, and is bounded in time and number.

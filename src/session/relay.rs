@@ -60,6 +60,8 @@ enum State {
     Open,
     /// The source has ended; the other side is told once it has taken what is kept.
     Ending,
+    /// The sink has gone; what the source sends is thrown away until it ends.
+    Discarding,
     Ended,
 }
 
@@ -158,29 +160,29 @@ impl Relay {
                 self.to_client.step(cx, &mut from_node, &mut into_client, &mut scratch, |bytes| {
                     stopped |= see(bytes).is_break();
                 });
+            if let Ok((_, bytes)) = to_node {
+                self.traffic.add_to_node(bytes);
+            }
+            if let Ok((_, bytes)) = to_client {
+                self.traffic.add_to_client(bytes);
+            }
             let to_node = match to_node {
-                Ok((step, bytes)) => {
-                    self.traffic.add_to_node(bytes);
-                    step
-                }
+                Ok((step, _)) => step,
                 Err(Broken::Source) => {
                     abort(&self.node);
                     return Poll::Ready(Some(self.ended(Ending::ClientBroke)));
                 }
-                // The node may have said why before it closed: pass that on first.
+                // The node may have said why before it closed: that must be passed on first, and then the client
+                // read on, or the close would be a reset and take those words with it.
                 Err(Broken::Sink) => {
-                    self.to_node.give_up();
+                    self.to_node.discard();
                     self.first_to_end.get_or_insert(Ending::NodeBroke);
                     Step::Moved
                 }
             };
             let to_client = match to_client {
-                Ok((step, bytes)) => {
-                    self.traffic.add_to_client(bytes);
-                    step
-                }
+                Ok((step, _)) => step,
                 Err(Broken::Source) => {
-                    abort(&self.client);
                     let now = if self.said_good_bye { Ending::Client } else { Ending::NodeBroke };
                     return Poll::Ready(Some(self.ended(now)));
                 }
@@ -258,7 +260,7 @@ impl Way {
                     Ok((Step::Moved, 0))
                 }
             },
-            State::Open => {
+            State::Open | State::Discarding => {
                 let mut read = ReadBuf::new(scratch);
                 match Pin::new(source).poll_read(cx, &mut read) {
                     Poll::Pending => return Ok((Step::Waiting, 0)),
@@ -267,8 +269,12 @@ impl Way {
                 }
                 let bytes = read.filled();
                 if bytes.is_empty() {
-                    self.state = State::Ending;
+                    let is_told = self.state == State::Open;
+                    self.state = if is_told { State::Ending } else { State::Ended };
                     return Ok((Step::SourceEnded, 0));
+                }
+                if self.state == State::Discarding {
+                    return Ok((Step::Moved, 0));
                 }
                 see(bytes);
                 let taken = match Pin::new(sink).poll_write(cx, bytes) {
@@ -289,13 +295,13 @@ impl Way {
     }
 
     /// The sink takes nothing more.
-    fn give_up(&mut self) {
+    fn discard(&mut self) {
         self.kept = BytesMut::new();
-        self.state = State::Ended;
+        self.state = State::Discarding;
     }
 }
 
-/// Makes the close a reset: a peer whose partner broke off must not take it for an orderly end.
+/// Makes the close a reset: a server whose client broke off must not take it for an orderly end.
 fn abort(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }

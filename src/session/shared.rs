@@ -21,6 +21,8 @@ pub struct Shared {
     /// The configuration.
     pub config: Arc<Config>,
     /// In the order of the configuration.
+    pub clusters: Vec<Watched>,
+    /// In the order of the configuration.
     pub listeners: Vec<Listener>,
     /// The counters.
     pub metrics: Arc<Metrics>,
@@ -34,7 +36,7 @@ pub struct Shared {
     pub cancel_limit: SourceLimit,
     /// Numbers for sessions.
     pub ids: SessionIds,
-    /// New sessions are refused from now on.
+    /// Nothing is accepted from now on, and nobody waits for a node any more.
     pub stop: CancellationToken,
     /// All sessions end now.
     pub kill: CancellationToken,

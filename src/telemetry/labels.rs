@@ -140,7 +140,7 @@ impl Redispatch {
 pub enum CancelResult {
     /// Its key was known: it went to the one node it was for.
     Routed,
-    /// Its key was not known: it went to every node of the listener.
+    /// Its key was not known: it went to every node of the cluster.
     Broadcast,
     /// Its key was not known, and there was no node to ask.
     Unknown,

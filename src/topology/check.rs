@@ -16,9 +16,8 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, timeout_at};
 
 use crate::base::role::Role;
-use crate::base::secret::Secret;
 use crate::base::text::escaped;
-use crate::config::{Check, NodeAddr};
+use crate::config::{self, Check};
 use crate::net::peer;
 use look::Look;
 
@@ -63,6 +62,24 @@ pub enum Outcome {
     NotMade(String),
 }
 
+impl Outcome {
+    /// For a person, in one line.
+    #[must_use]
+    pub fn in_words(&self, role: Option<Role>) -> String {
+        match self {
+            Self::Up(facts) => {
+                let role = role.or(facts.role).map_or("role unknown", Role::as_str);
+                let version = facts.version.as_deref().map(|version| format!(", PostgreSQL {version}"));
+                let warning = facts.warning.as_deref().map(|text| format!("; {text}"));
+                format!("up, {role}{}{}", version.unwrap_or_default(), warning.unwrap_or_default())
+            }
+            Self::Full(text) => format!("full: {text}"),
+            Self::Failed(failure) => format!("down: {}: {}", failure.step, failure.text),
+            Self::NotMade(text) => format!("could not check: {text}"),
+        }
+    }
+}
+
 /// What a login taught; all of it may be missing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Facts {
@@ -76,6 +93,8 @@ pub struct Facts {
     pub lsn: Option<u64>,
     /// Age of the last replayed transaction.
     pub replay_age: Option<Duration>,
+    /// The login came to its end: there was room for it.
+    pub is_ready: bool,
     /// The server lives, but something about the check needs a hand.
     pub warning: Option<String>,
 }
@@ -94,20 +113,15 @@ pub struct Failure {
 }
 
 /// Looks at the node once. Takes no longer than `settings.timeout`. Cancel safe.
-pub async fn check(addr: &NodeAddr, password: Option<&Secret>, settings: &Check) -> Report {
+///
+/// `known` are the addresses its name led to before: they serve while the resolver does not.
+pub async fn check(node: &config::Node, known: &[SocketAddr], settings: &Check) -> Report {
     let at = SystemTime::now();
     let began = Instant::now();
-    let mut look = Look {
-        settings,
-        password,
-        steps: Vec::new(),
-        addrs: Vec::new(),
-        step: "resolve",
-        since: began,
-        done_with: None,
-    };
+    let password = settings.password.as_ref().or(node.password.as_ref());
+    let mut look = Look::new(settings, password, known);
     let deadline = began + settings.timeout;
-    let looked = timeout_at(deadline, look.run(addr)).await;
+    let looked = timeout_at(deadline, look.run(&node.addr)).await;
     let took = began.elapsed();
     let outcome = looked.unwrap_or_else(|_| {
         let text = format!("no answer within {}", humantime::format_duration(settings.timeout));

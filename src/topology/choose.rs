@@ -41,8 +41,7 @@ pub fn fitting(topology: &Topology, target: Target, allowed: impl Fn(&Node) -> b
 /// that comes back must not take over.
 #[must_use]
 pub fn incumbent(topology: &Topology) -> Option<&Node> {
-    let alive = topology.nodes.iter().filter(|node| node.is_up() && node.role() == Some(Role::Primary));
-    alive.min_by_key(|node| (node.primary_since.is_none(), node.primary_since))
+    topology.living_primaries().min_by_key(|node| (node.primary_since.is_none(), node.primary_since))
 }
 
 #[derive(Clone, Copy)]

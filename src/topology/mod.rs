@@ -128,6 +128,11 @@ impl Topology {
         }
     }
 
+    /// Nodes that are alive and take writes; more than one is trouble.
+    pub fn living_primaries(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.is_up() && node.role() == Some(Role::Primary))
+    }
+
     /// The node in that place.
     #[must_use]
     pub fn node(&self, id: NodeId) -> Option<&Node> {

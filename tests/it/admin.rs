@@ -105,12 +105,18 @@ fn check_histogram(name: &str, family: &Family, text: &str) {
     assert!(!last.is_empty(), "{name} has no buckets");
 }
 
+/// Waits until the lag of both standbys is known: each was looked at after its primary.
+async fn wait_lag(balancer: &Balancer) {
+    for name in ["n1", "n2"] {
+        wait_until("the lag to be known", async || balancer.node(name).await["lag_bytes"].as_u64()).await;
+    }
+}
+
 #[tokio::test]
 async fn metrics_are_strict_prometheus_text_and_all_there_from_the_start() {
     let balancer = Balancer::start(&shared().await.config()).await;
     balancer.wait_ready().await;
-    // Known once a standby was looked at after its primary.
-    wait_until("the lag to be known", async || balancer.node("n1").await["lag_bytes"].as_u64()).await;
+    wait_lag(&balancer).await;
     let families = parse(&balancer.metrics().await);
     let docs = include_str!("../../docs/metrics.md");
     let mut documented = BTreeSet::new();
@@ -143,6 +149,7 @@ async fn metrics_are_strict_prometheus_text_and_all_there_from_the_start() {
 async fn traffic_changes_figures_and_adds_no_series() {
     let balancer = Balancer::start(&shared().await.config()).await;
     balancer.wait_ready().await;
+    wait_lag(&balancer).await;
     let before = parse(&balancer.metrics().await);
     for _ in 0..5 {
         let client = connect(balancer.rw()).await.unwrap();
@@ -235,6 +242,7 @@ fn keys(value: &serde_json::Value) -> BTreeSet<&str> {
 async fn status_tells_everything_of_listeners_and_nodes() {
     let balancer = Balancer::start(&shared().await.config()).await;
     balancer.wait_ready().await;
+    wait_lag(&balancer).await;
     let _client = connect(balancer.ro()).await.unwrap();
     let status = balancer.status().await;
     // Within v1 fields are only ever added, so all of these stay.

@@ -33,14 +33,15 @@ const LAG_QUERY_VERSION: u32 = 10;
 
 /// One look: what it works with, and what it has done so far.
 pub(super) struct Look<'a> {
-    pub(super) settings: &'a Check,
-    pub(super) password: Option<&'a Secret>,
+    settings: &'a Check,
+    password: Option<&'a Secret>,
+    known: &'a [SocketAddr],
     pub(super) steps: Vec<Step>,
     pub(super) addrs: Vec<SocketAddr>,
     pub(super) step: &'static str,
-    pub(super) since: Instant,
     /// The connection, when all has been said on it.
     pub(super) done_with: Option<TcpStream>,
+    since: Instant,
 }
 
 /// How far a login came.
@@ -53,7 +54,13 @@ enum Login {
     Refused(Bytes),
 }
 
-impl Look<'_> {
+impl<'a> Look<'a> {
+    /// A look that has not begun.
+    pub(super) fn new(settings: &'a Check, password: Option<&'a Secret>, known: &'a [SocketAddr]) -> Self {
+        let (steps, addrs, since) = (Vec::new(), Vec::new(), Instant::now());
+        Self { settings, password, known, steps, addrs, step: "resolve", done_with: None, since }
+    }
+
     pub(super) async fn run(&mut self, addr: &NodeAddr) -> Outcome {
         match self.talk(addr).await {
             Ok(outcome) => outcome,
@@ -69,8 +76,7 @@ impl Look<'_> {
 
     async fn talk(&mut self, addr: &NodeAddr) -> io::Result<Outcome> {
         let deadline = self.since + self.settings.timeout;
-        self.addrs = dial::resolve(&addr.host, addr.port, deadline).await?;
-        self.done(self.addrs.iter().map(|addr| addr.ip().to_string()).collect::<Vec<_>>().join(", "));
+        self.resolve(addr, deadline).await?;
 
         self.step = "connect";
         let (stream, addr) = dial::connect(&self.addrs, deadline).await?;
@@ -84,6 +90,7 @@ impl Look<'_> {
         let mut conversation = Conversation { stream, received: BytesMut::with_capacity(1024) };
         let outcome = match self.log_in(&mut conversation).await? {
             Login::Ready(mut facts) => {
+                facts.is_ready = true;
                 if self.settings.kind == CheckKind::Login {
                     self.step = "lag";
                     self.ask_lag(&mut conversation, &mut facts).await?;
@@ -98,6 +105,25 @@ impl Look<'_> {
         };
         self.done_with = Some(conversation.stream);
         Ok(outcome)
+    }
+
+    /// Finds the addresses; while the resolver fails, those that were last good.
+    async fn resolve(&mut self, addr: &NodeAddr, deadline: Instant) -> io::Result<()> {
+        let patience = if self.known.is_empty() { deadline } else { self.since + self.settings.timeout / 2 };
+        let found = match dial::resolve(&addr.host, addr.port, patience).await {
+            Ok(addrs) => {
+                self.addrs = addrs;
+                String::new()
+            }
+            Err(error) if self.known.is_empty() => return Err(error),
+            Err(error) => {
+                self.addrs = self.known.to_vec();
+                format!(" (known from before: {})", io_text(&error))
+            }
+        };
+        let ips: Vec<_> = self.addrs.iter().map(|addr| addr.ip().to_string()).collect();
+        self.done(ips.join(", ") + &found);
+        Ok(())
     }
 
     /// Notes the step as done.
@@ -222,7 +248,7 @@ impl Look<'_> {
                 Outcome::Full(text)
             }
             sqlstate::TOO_MANY_CONNECTIONS => self.alive_but(code, &text),
-            sqlstate::NO_SUCH_DATABASE | "42501" | sqlstate::FEATURE_NOT_SUPPORTED => {
+            sqlstate::NO_SUCH_DATABASE | sqlstate::NO_PRIVILEGE | sqlstate::FEATURE_NOT_SUPPORTED => {
                 self.alive_but(code, &text)
             }
             code if code.starts_with("28") => self.alive_but(code, &text),

@@ -33,8 +33,9 @@ impl TlsAnswer {
     }
 }
 
-/// Asks for TLS on a connection of its own, and leaves without a line in the server's log; `None`: no answer by
-/// `deadline`. Cancel safe.
+/// Asks for TLS on a connection of its own; `None`: no answer by `deadline`. Cancel safe.
+///
+/// A server that said yes notes in its log that nothing followed: this is for a person who asks, not for checks.
 pub async fn ask_tls(addrs: &[SocketAddr], deadline: Instant) -> Option<TlsAnswer> {
     let asked = async {
         let (mut stream, _) = dial::connect(addrs, deadline).await?;

@@ -4,7 +4,10 @@ use super::*;
 use crate::config::Config;
 use crate::telemetry::labels::NodeState;
 use crate::telemetry::shape::{ClusterShape, Shape};
-use crate::topology::choose::incumbent;
+use crate::topology::Lag;
+use crate::topology::check::Facts;
+use record::FULL_FOR;
+use std::time::SystemTime;
 use tokio::time::advance;
 
 /// A keeper of the nodes of a file; nobody looks at them but the test.
@@ -15,17 +18,7 @@ fn keeper(yaml: &str) -> Keeper {
     let clusters = vec![ClusterShape { name: cluster.name.clone(), nodes }];
     let metrics = Metrics::new(&Shape { version: "0", clusters, listeners: Vec::new(), workers: 1 });
     let topology = Topology::starting(&cluster, &Arc::default());
-    Keeper {
-        judges: cluster.nodes.iter().map(|_| Judge::new(cluster.check.rise, cluster.check.fall)).collect(),
-        marks: vec![Marks::default(); cluster.nodes.len()],
-        hurry: cluster.nodes.iter().map(|_| Arc::default()).collect(),
-        publish: watch::channel(Arc::new(topology.clone())).0,
-        topology,
-        cluster,
-        index: 0,
-        metrics: Arc::new(metrics),
-        primaries: 0,
-    }
+    Keeper::new(&cluster, 0, &Arc::new(metrics), &topology)
 }
 
 const THREE: &str = "{nodes: [a:1, b:1, c:1], check: {user: u, max_lag: 10s}}";
@@ -40,10 +33,15 @@ impl Keeper {
             outcome,
         };
         self.apply_report(NodeId(node), report);
+        self.publish();
+    }
+
+    fn node(&self, node: usize) -> &Node {
+        &self.records[node].node
     }
 
     fn sees(&mut self, node: usize, role: Role) {
-        self.report(node, Outcome::Up(Facts { role: Some(role), ..Facts::default() }));
+        self.report(node, Outcome::Up(Facts { role: Some(role), is_ready: true, ..Facts::default() }));
     }
 
     fn sees_lag(&mut self, node: usize, lsn: u64, age: u64) {
@@ -62,11 +60,11 @@ impl Keeper {
     }
 
     fn states(&self) -> Vec<&'static str> {
-        self.topology.nodes.iter().map(|node| node.state().as_str()).collect()
+        self.records.iter().map(|record| record.node.state().as_str()).collect()
     }
 
     fn writes_go_to(&self) -> Option<usize> {
-        incumbent(&self.topology).map(|node| node.id.0)
+        incumbent(&self.publish.borrow()).map(|node| node.id.0)
     }
 }
 
@@ -93,13 +91,13 @@ async fn a_full_node_is_up_and_comes_back_by_itself() {
     keeper.sees(0, Role::Primary);
     keeper.apply_met(NodeId(0), &Met::Full("sorry".into()));
     assert_eq!(keeper.states()[0], "full");
-    assert!(keeper.topology.nodes[0].is_up());
+    assert!(keeper.node(0).is_up());
     advance(FULL_FOR + Duration::from_millis(1)).await;
     assert_eq!(keeper.states()[0], "up");
     keeper.report(0, Outcome::Full("sorry".into()));
     assert_eq!(keeper.states()[0], "full");
     keeper.sees(0, Role::Primary);
-    assert_eq!(keeper.topology.nodes[0].state(), NodeState::Up);
+    assert_eq!(keeper.node(0).state(), NodeState::Up);
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,11 +143,11 @@ async fn an_old_primary_that_returns_does_not_take_over() {
     (0..3).for_each(|_| keeper.fails(0));
     assert_eq!(keeper.writes_go_to(), None);
     advance(Duration::from_secs(5)).await;
-    keeper.apply_met(NodeId(1), &Met::Role { in_recovery: false });
+    assert!(keeper.apply_met(NodeId(1), &Met::Role { in_recovery: false }));
+    keeper.publish();
     assert_eq!(keeper.writes_go_to(), Some(1));
     advance(Duration::from_secs(5)).await;
     (0..2).for_each(|_| keeper.sees(0, Role::Primary));
-    keeper.watch_primaries();
     assert_eq!((keeper.writes_go_to(), keeper.primaries), (Some(1), 2));
 }
 
@@ -159,7 +157,7 @@ async fn a_written_role_wins_over_what_is_seen() {
     keeper.sees(0, Role::Primary);
     keeper.sees(1, Role::Primary);
     keeper.apply_met(NodeId(1), &Met::Role { in_recovery: false });
-    assert_eq!(keeper.topology.nodes[1].role(), Some(Role::Standby));
+    assert_eq!(keeper.node(1).role(), Some(Role::Standby));
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,13 +165,13 @@ async fn lag_counts_only_against_what_the_primary_has_written() {
     let mut keeper = keeper(THREE);
     keeper.report(0, Outcome::Up(Facts { role: Some(Role::Primary), lsn: Some(1000), ..Facts::default() }));
     keeper.sees_lag(1, 1000, 3600);
-    assert_eq!(keeper.topology.nodes[1].lag, Lag { time: Some(Duration::ZERO), bytes: Some(0) });
+    assert_eq!(keeper.node(1).lag, Lag { time: Some(Duration::ZERO), bytes: Some(0) });
     keeper.sees_lag(1, 900, 3600);
-    assert_eq!(keeper.topology.nodes[1].lag.bytes, Some(100));
-    assert!(!keeper.topology.nodes[1].is_lagging, "one late look is not enough");
+    assert_eq!(keeper.node(1).lag.bytes, Some(100));
+    assert!(!keeper.node(1).is_lagging, "one late look is not enough");
     keeper.sees_lag(1, 900, 3600);
-    assert!(keeper.topology.nodes[1].is_lagging);
+    assert!(keeper.node(1).is_lagging);
     keeper.sees_lag(1, 1000, 0);
     keeper.sees_lag(1, 1000, 0);
-    assert!(!keeper.topology.nodes[1].is_lagging);
+    assert!(!keeper.node(1).is_lagging);
 }

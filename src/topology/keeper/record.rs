@@ -1,0 +1,197 @@
+//! What the keeper knows of one node: what is published, and what must be remembered beside that.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::balance::judge::{Judge, Verdict};
+use crate::base::role::Role;
+use crate::config::{Check, MaxLag};
+use crate::telemetry::labels::NodeState;
+use crate::telemetry::metrics::Metrics;
+use crate::topology::check::Facts;
+use crate::topology::{KnownRole, Lag, Node, RoleSource};
+
+/// How long a node that said 53300 gets no new sessions, unless a check finds room before.
+pub(super) const FULL_FOR: Duration = Duration::from_secs(1);
+
+/// One node in the keeper's books.
+pub(super) struct Record {
+    /// What is published.
+    pub(super) node: Node,
+    /// Asks its watcher for a look at once.
+    pub(super) hurry: Arc<Notify>,
+    /// Log position the node reported last.
+    pub(super) lsn: Option<u64>,
+    judge: Judge,
+    full_for: Duration,
+    metrics: Arc<Metrics>,
+    cluster: usize,
+    /// The state that was counted and logged last.
+    noted: NodeState,
+    /// The warning that was logged last, so that it is logged once.
+    warning: Option<String>,
+    /// The lag was too much at the last check.
+    over_lag: bool,
+    /// Until when its down time has been counted.
+    down_counted: Option<Instant>,
+}
+
+/// What decided an observation, for the log.
+pub(super) struct Cause<'a> {
+    /// `check` or `session`.
+    pub(super) seen_by: &'static str,
+    /// In which step.
+    pub(super) step: &'a str,
+    /// What went wrong.
+    pub(super) error: Option<&'a str>,
+    /// With which code.
+    pub(super) sqlstate: Option<&'a str>,
+}
+
+impl Record {
+    /// A node nothing is known of.
+    pub(super) fn new(node: Node, check: &Check, cluster: usize, metrics: &Arc<Metrics>) -> Self {
+        Self {
+            noted: node.state(),
+            node,
+            hurry: Arc::default(),
+            lsn: None,
+            judge: Judge::new(check.rise, check.fall),
+            full_for: FULL_FOR.max(check.fast_interval * 2),
+            metrics: Arc::clone(metrics),
+            cluster,
+            warning: None,
+            over_lag: false,
+            down_counted: None,
+        }
+    }
+
+    /// Lets the judge hear one observation.
+    pub(super) fn observe(&mut self, good: bool, cause: &Cause<'_>) {
+        if let Some(counted) = &mut self.down_counted {
+            let now = Instant::now();
+            let time = now - std::mem::replace(counted, now);
+            self.metrics.node(self.cluster, self.node.id).down_for(time);
+        }
+        let changed = self.judge.observe(good);
+        self.node.progress = self.judge.progress();
+        if let Some(verdict) = changed {
+            self.node.verdict = verdict;
+            self.node.since = SystemTime::now();
+            self.down_counted = (verdict == Verdict::Down).then(Instant::now);
+            if verdict == Verdict::Down {
+                self.node.full_until = None;
+                self.node.primary_since = None;
+            } else if self.node.role() == Some(Role::Primary) {
+                self.node.primary_since.get_or_insert_with(Instant::now);
+            }
+        }
+        self.note(cause);
+    }
+
+    /// The node has said that it is full, or has shown that it is not.
+    pub(super) fn set_full(&mut self, is_full: bool) {
+        self.node.full_until = is_full.then(|| Instant::now() + self.full_for);
+    }
+
+    /// Counts a change of state, and logs it unless it only leads up to one.
+    pub(super) fn note(&mut self, cause: &Cause<'_>) {
+        let now = self.node.state();
+        let before = std::mem::replace(&mut self.noted, now);
+        if before == now {
+            return;
+        }
+        self.metrics.node(self.cluster, self.node.id).state_change(now);
+        let (from, to) = (settled(before), settled(now));
+        if from == to {
+            return;
+        }
+        let (from, to, sessions) = (from.as_str(), to.as_str(), self.node.load.sessions());
+        let (node, role) = (self.node.config.name.as_str(), self.node.role().map_or("unknown", Role::as_str));
+        let Cause { seen_by, step, error, sqlstate } = *cause;
+        if now == NodeState::Up {
+            info!(node, from, to, role, seen_by, step, "node_state");
+        } else {
+            warn!(node, from, to, role, seen_by, step, error, sqlstate, sessions, "node_state");
+        }
+    }
+
+    /// Believes a role, unless the file says which one it is; whether that was news.
+    pub(super) fn set_role(&mut self, role: Role, from: RoleSource) -> bool {
+        let node = &mut self.node;
+        let before = node.role();
+        if node.role.is_some_and(|known| known.from == RoleSource::File) {
+            return false;
+        }
+        node.role = Some(KnownRole { role, from });
+        if before == Some(role) {
+            return false;
+        }
+        node.primary_since = (role == Role::Primary && node.is_up()).then(Instant::now);
+        // What was late as a standby says nothing of a primary.
+        (node.lag, node.is_lagging, self.over_lag) = (Lag::default(), false, false);
+        let was = before.map_or("unknown", Role::as_str);
+        let (name, from) = (node.config.name.as_str(), from.as_str());
+        info!(node = name, from = was, to = role.as_str(), seen_by = from, "node_role");
+        true
+    }
+
+    /// Takes in what a check has found; `written` is what the primary had written at its own last check.
+    pub(super) fn learn(&mut self, facts: &Facts, written: Option<u64>, max_lag: Option<MaxLag>) {
+        if let Some(role) = facts.role {
+            self.set_role(role, RoleSource::Check);
+        }
+        self.lsn = facts.lsn;
+        let node = &mut self.node;
+        node.read_only = facts.read_only.or(node.read_only);
+        if facts.version.is_some() {
+            node.version.clone_from(&facts.version);
+        }
+        node.lag = if node.role() == Some(Role::Standby) { lag(facts, written) } else { Lag::default() };
+        let Lag { time, bytes } = node.lag;
+        let over = match max_lag {
+            None => false,
+            Some(MaxLag::Time(max)) => time.is_some_and(|time| max < time),
+            Some(MaxLag::Bytes(max)) => bytes.is_some_and(|bytes| max < bytes),
+        };
+        // Two checks in a row either way: one late record must not move sessions about.
+        let is_lagging = if over == self.over_lag { over } else { node.is_lagging };
+        self.over_lag = over;
+        if std::mem::replace(&mut node.is_lagging, is_lagging) != is_lagging {
+            let (name, seconds) = (node.config.name.as_str(), time.map(|time| time.as_secs_f64()));
+            warn!(node = name, lagging = is_lagging, lag_seconds = seconds, lag_bytes = bytes, "node_lag");
+        }
+    }
+
+    /// Logs a warning when it is another one than the last.
+    pub(super) fn warn_once(&mut self, warning: Option<&str>) {
+        if warning == self.warning.as_deref() {
+            return;
+        }
+        if let Some(error) = warning {
+            warn!(node = self.node.config.name.as_str(), error, "check_warning");
+        }
+        self.warning = warning.map(str::to_owned);
+    }
+}
+
+/// The state a node is in while it goes to another one.
+const fn settled(state: NodeState) -> NodeState {
+    match state {
+        NodeState::GoingDown => NodeState::Up,
+        NodeState::GoingUp => NodeState::Down,
+        NodeState::Starting | NodeState::Up | NodeState::Down | NodeState::Full => state,
+    }
+}
+
+/// A standby that has replayed all that its primary had written is not behind, however old the last transaction
+/// is: an idle primary makes nobody late.
+fn lag(facts: &Facts, written: Option<u64>) -> Lag {
+    let bytes = written.zip(facts.lsn).map(|(written, replayed)| written.saturating_sub(replayed));
+    let time = if bytes == Some(0) { Some(Duration::ZERO) } else { facts.replay_age };
+    Lag { time, bytes }
+}
