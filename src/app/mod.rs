@@ -158,8 +158,10 @@ impl App {
             () = tokio::time::sleep(drain) => {}
             () = hurry => {}
         }
+        // Asked before they are cut: they may be gone a moment later.
+        let are_left = !ended.is_finished();
         kill.cancel();
-        if !ended.is_finished() {
+        if are_left {
             warn!("sessions_cut");
             let _ = timeout(CONTROL_END, ended).await;
         }
