@@ -236,6 +236,24 @@ async fn a_password_in_a_url_or_a_variable_is_shown_nowhere() {
 }
 
 #[tokio::test]
+async fn a_url_in_the_wrong_place_is_refused_without_its_password() {
+    const URL: &str = "postgres://app:canary-3b3b@db1,db2/shop";
+    for (args, code) in [
+        (&["run", URL][..], 78),
+        (&["check", URL], 78),
+        (&["run", "--node", URL], 78),
+        (&["run", "--node", "postgres://app:canary-3b3b@db1=primary"], 78),
+        (&["probe", URL], 3),
+    ] {
+        let (ended, said) = pgsplit(args, &[]).await;
+        assert_eq!((ended, said.contains("canary")), (Some(code), false), "{args:?}: {said}");
+        assert!(said.contains("--from-url"), "{args:?}: {said}");
+    }
+    let (code, said) = pgsplit(&["run"], &[("PGSPLIT_CONFIG", URL)]).await;
+    assert_eq!((code, said.contains("canary")), (Some(78), false), "{said}");
+}
+
+#[tokio::test]
 async fn the_start_screen_shows_listeners_nodes_and_the_urls_to_use() {
     let server = Postgres::start_new(Settings::default()).await;
     let gone = Postgres::reserve(Settings::default());
