@@ -218,6 +218,38 @@ async fn a_full_server_is_not_down_keeps_its_sessions_and_gets_no_new_ones() {
     assert_eq!(which_node(&client).await.unwrap(), server.addr().ip());
 }
 
+#[tokio::test]
+async fn a_server_without_any_place_left_is_full_without_credentials_too() {
+    let server = Postgres::start_new(Settings::default().max_connections(5)).await;
+    let other = FakeNode::healthy(true).await;
+    let nodes = format!(
+        "nodes: [{{name: n0, addr: \"{}\", role: standby}}, {{name: n1, addr: \"{}\", role: primary}}]\n",
+        server.addr(),
+        other.addr()
+    );
+    let check = "check: {type: startup, interval: 100ms, fast_interval: 100ms}\n";
+    let balancer = Balancer::start(&(nodes + check)).await;
+    balancer.wait_health("n0", "up").await;
+    // Superusers may take the last places.
+    let mut others = Vec::new();
+    wait_until("all places to be taken", async || {
+        others.extend(connect(server.addr()).await.ok());
+        others.len() == 5
+    })
+    .await;
+    wait_state(&balancer, "n0", "full").await;
+    let node = balancer.node("n0").await;
+    assert_eq!(node["health"], "up");
+    assert_eq!(error(&balancer, "n0").await, "sorry, too many clients already");
+    let mut wire = Wire::connect(balancer.ro()).await.unwrap();
+    wire.login("app", "postgres").await.unwrap().unwrap();
+    assert_eq!(balancer.node("n1").await["sessions"], 1);
+    others.clear();
+    wait_state(&balancer, "n0", "up").await;
+    let client = connect(balancer.ro()).await.unwrap();
+    assert_eq!(which_node(&client).await.unwrap(), server.addr().ip());
+}
+
 /// Answers every connection with the same bytes, whatever is asked.
 async fn says(bytes: Vec<u8>) -> FakeNode {
     let bytes = Arc::new(bytes);
@@ -373,7 +405,15 @@ async fn a_standby_too_far_behind_gets_no_reads_until_it_has_caught_up() {
     assert!(0.0 < balancer.metric("pgsplit_node_lag_seconds{node=\"n1\"}").await);
     assert_eq!(balancer.node("n1").await["health"], "up");
 
+    // The other way to put the limit.
+    let in_time = cluster.config() + "  max_lag: 100ms\n";
+    let timed = Balancer::start(&in_time).await;
+    timed.wait_log("node_lag", |line| line["node"] == "n1" && line["lagging"] == true).await;
+    let client = connect(timed.ro()).await.unwrap();
+    assert_eq!(which_node(&client).await.unwrap(), cluster.node(0).addr().ip());
+
     cluster.standby(0).sql("select pg_wal_replay_resume()").await;
+    timed.wait_log("node_lag", |line| line["node"] == "n1" && line["lagging"] == false).await;
     balancer.wait_log("node_lag", |line| line["node"] == "n1" && line["lagging"] == false).await;
     assert_eq!(landing().await, "n1");
     let node = balancer.node("n1").await;
