@@ -159,9 +159,11 @@ impl App {
             () = tokio::time::sleep(drain) => {}
             () = hurry => {}
         }
+        // Asked before they are cut: they may be gone a moment later.
+        let sessions: u32 = shared.listeners.iter().map(Listener::active).sum();
+        let are_left = !ended.is_finished();
         kill.cancel();
-        if !ended.is_finished() {
-            let sessions: u32 = shared.listeners.iter().map(Listener::active).sum();
+        if are_left {
             warn!(sessions, "sessions_cut");
             let _ = timeout(CONTROL_END, ended).await;
         }

@@ -66,6 +66,10 @@ fn refuse(error: &ConfigError, origin: &str) -> ExitCode {
     match error {
         ConfigError::Invalid(report) if out::is_terminal() => out::complain(&report.blocks()),
         ConfigError::Invalid(report) => out::complain(&report.lines()),
+        // Not shown: it may hold a password.
+        ConfigError::Read { .. } if origin.contains("://") => {
+            out::complain("pgsplit: a URL is no file: start with `pgsplit run --from-url URL`\n");
+        }
         ConfigError::Read { source, .. } => {
             out::complain(&format!(
                 "pgsplit: cannot read {origin}: {source}\nTry: pgsplit run --node HOST:PORT, or write a file as in config.yaml\n"

@@ -50,7 +50,7 @@ impl<'t> Source<'t> {
 
     /// A fault at `pos`.
     pub(super) fn fault(&self, path: &str, pos: Pos, message: &str) -> Fault {
-        let mut fault = Fault::new(path, &without_url_passwords(message));
+        let mut fault = Fault::new(without_url_passwords(path), &without_url_passwords(message));
         if pos.line > 0 {
             fault.place = Some((pos.line, pos.column.max(1)));
             fault.excerpt = self.excerpt(pos, "");

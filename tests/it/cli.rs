@@ -2,13 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
-use std::process::{Command, Output};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use crate::support::address::Address;
-use crate::support::balancer::Balancer;
+use crate::support::balancer::{Balancer, get};
 use crate::support::client::{connect, value};
-use crate::support::cluster::{Cluster, config_for};
+use crate::support::cluster::{Cluster, config_for, shared};
+use crate::support::home;
 use crate::support::postgres::{Postgres, Settings};
 use crate::support::process::{Signal, signal};
 use crate::support::wait::wait_until;
@@ -23,8 +27,59 @@ async fn pgsplit(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
     (status.code(), String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned())
 }
 
+/// A process that is not over a file of ours. Dropping it kills it, and the watchdog knows it.
+struct Running {
+    child: Child,
+    dir: PathBuf,
+    ip: Ipv4Addr,
+    _address: Address,
+}
+
+impl Running {
+    /// Starts it with the default listeners on an address of its own.
+    fn start(args: &[&str], env: &[(&str, &str)]) -> Self {
+        let (address, dir) = (Address::claim(), home::directory("running"));
+        let open = |name: &str| std::fs::File::create(dir.join(name)).unwrap();
+        let mut command = Command::new(BINARY);
+        command.args(args).env_clear().env("PGSPLIT_BIND", address.ip().to_string());
+        command.envs(env.iter().copied()).current_dir(&dir).process_group(0);
+        let child = command.stdin(Stdio::null()).stdout(open("out")).stderr(open("err")).spawn().unwrap();
+        std::fs::write(dir.join("pid"), format!("{}\n", child.id())).unwrap();
+        Self { child, dir, ip: address.ip(), _address: address }
+    }
+
+    fn at(&self, port: u16) -> SocketAddr {
+        (self.ip, port).into()
+    }
+
+    /// What it has printed and logged.
+    fn said(&self) -> String {
+        let read = |name: &str| std::fs::read_to_string(self.dir.join(name)).unwrap();
+        read("out") + &read("err")
+    }
+
+    async fn wait_health(&self) {
+        wait_until("the process to answer", async || {
+            get(self.at(8404), "/healthz").await.map_err(|error| format!("{error}: {}", self.said()))
+        })
+        .await;
+    }
+
+    async fn end(mut self, word: Signal) -> Option<i32> {
+        signal(self.child.id(), word);
+        wait_until("it to end", async || self.child.try_wait().unwrap()).await.code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 fn file(name: &str, text: &str) -> String {
-    let dir = crate::support::home::directory("cli");
+    let dir = home::directory("cli");
     let path = dir.join(name);
     std::fs::write(&path, text).unwrap();
     path.display().to_string()
@@ -112,27 +167,174 @@ async fn a_url_or_nodes_are_a_whole_configuration() {
     let url = format!("postgres://lb_check:pgsplit@{a},{b}/postgres");
     let (node_a, node_b) = (a.to_string(), b.to_string());
     for args in [vec!["run", "--from-url", &url], vec!["run", "--node", &node_a, "--node", &node_b]] {
-        let address = Address::claim();
-        let ip = address.ip().to_string();
-        let mut process = Command::new(BINARY)
-            .args(&args)
-            .env_clear()
-            .envs([("PGSPLIT_BIND", ip.as_str()), ("PGUSER", "lb_check"), ("PGPASSWORD", "pgsplit")])
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        let at = |port| std::net::SocketAddr::new(address.ip().into(), port);
+        let running = Running::start(&args, &[("PGUSER", "lb_check"), ("PGPASSWORD", "pgsplit")]);
         wait_until("both listeners to serve", async || {
-            let writer = connect(at(6432)).await.ok()?;
-            let reader = connect(at(6433)).await.ok()?;
+            let writer = connect(running.at(6432)).await.ok()?;
+            let reader = connect(running.at(6433)).await.ok()?;
             let writes = value(&writer, "select pg_is_in_recovery()").await.ok()?;
             let reads = value(&reader, "select pg_is_in_recovery()").await.ok()?;
             (writes == "f" && reads == "t").then_some(())
         })
         .await;
-        signal(process.id(), Signal::KILL);
-        process.wait().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn nodes_with_written_roles_need_no_account() {
+    let cluster = shared().await;
+    let nodes = ["primary", "replica", "standby"];
+    let nodes: Vec<_> =
+        cluster.nodes().iter().zip(nodes).map(|(node, role)| format!("{}={role}", node.addr())).collect();
+    let args = ["run", "--node", &nodes[0], "--node", &nodes[1], "--node", &nodes[2]];
+    let running = Running::start(&args, &[]);
+    running.wait_health().await;
+    for (port, in_recovery) in [(6432, "f"), (6433, "t")] {
+        let client = connect(running.at(port)).await.unwrap();
+        assert_eq!(value(&client, "select pg_is_in_recovery()").await.unwrap(), in_recovery);
+    }
+}
+
+#[tokio::test]
+async fn a_password_in_a_url_or_a_variable_is_shown_nowhere() {
+    const CANARY: &str = "canary-77aa01";
+    let hba = ["host all secretive all scram-sha-256"];
+    let server = Postgres::start_new(Settings::default().hba(&hba)).await;
+    server.sql(&format!("create role secretive login password '{CANARY}'")).await;
+    let addr = server.addr();
+    let (node, url) = (addr.to_string(), format!("postgres://secretive:{CANARY}@{addr}/postgres"));
+    let login = [("PGUSER", "secretive"), ("PGPASSWORD", CANARY), ("PGSPLIT_LOG", "trace")];
+    let by_variable = [("PGSPLIT_FROM_URL", &*url), ("PGSPLIT_LOG", "trace")];
+    for (args, env) in [
+        (vec!["run", "--from-url", &url], &login[2..]),
+        (vec!["run"], &by_variable[..]),
+        (vec!["run", "--node", &node], &login[..]),
+    ] {
+        let running = Running::start(&args, env);
+        running.wait_health().await;
+        let page = async |path| get(running.at(8404), path).await.unwrap().1;
+        // The password was right, so it was used.
+        wait_until("the role", async || page("/api/v1/status").await.contains("\"role\": \"primary\"")).await;
+        let said =
+            running.said() + &page("/api/v1/status").await + &page("/metrics").await + &page("/").await;
+        assert!(!said.contains(CANARY), "{said}");
+    }
+    // Nor in what is wrong with it.
+    for bad in [
+        format!("{url}?sslmode=verify-full"),
+        format!("postgres://u:{CANARY}@{addr}:x/db"),
+        url.replace("//", "/"),
+    ] {
+        let (code, said) = pgsplit(&["run", "--from-url", &bad], &[]).await;
+        assert_eq!((code, said.contains(CANARY)), (Some(78), false), "{said}");
+    }
+    let (code, said) = pgsplit(&["run", "--from-url", &url, "--node", &node], &[]).await;
+    assert_eq!((code, said.contains(CANARY)), (Some(2), false), "{said}");
+    let (code, said) = pgsplit(&["run", "--frm-url", &url], &[]).await;
+    assert_eq!((code, said.contains(CANARY)), (Some(2), false), "{said}");
+    let (_, said) = pgsplit(&["probe", &node], &login).await;
+    assert!(!said.contains(CANARY), "{said}");
+}
+
+#[tokio::test]
+async fn a_url_in_the_wrong_place_is_refused_without_its_password() {
+    const URL: &str = "postgres://app:canary-3b3b@db1,db2/shop";
+    for (args, code) in [
+        (&["run", URL][..], 78),
+        (&["check", URL], 78),
+        (&["run", "--node", URL], 78),
+        (&["run", "--node", "postgres://app:canary-3b3b@db1=primary"], 78),
+        (&["probe", URL], 3),
+    ] {
+        let (ended, said) = pgsplit(args, &[]).await;
+        assert_eq!((ended, said.contains("canary")), (Some(code), false), "{args:?}: {said}");
+        assert!(said.contains("--from-url"), "{args:?}: {said}");
+    }
+    let (code, said) = pgsplit(&["run"], &[("PGSPLIT_CONFIG", URL)]).await;
+    assert_eq!((code, said.contains("canary")), (Some(78), false), "{said}");
+}
+
+#[tokio::test]
+async fn the_start_screen_shows_listeners_nodes_and_the_urls_to_use() {
+    let server = Postgres::start_new(Settings::default()).await;
+    let gone = Postgres::reserve(Settings::default());
+    let balancer = Balancer::start(&config_for([server.addr(), gone.addr()])).await;
+    balancer.wait_log("started", |_| true).await;
+    wait_until("the start screen", async || balancer.out().contains("DATABASE_URL")).await;
+    let screen = balancer.out();
+    for part in [
+        format!("postgres://USER:PASSWORD@{}/DATABASE   primary", balancer.rw()),
+        format!("postgres://USER:PASSWORD@{}/DATABASE   prefer-standby", balancer.ro()),
+        format!("http://{}/", balancer.admin()),
+        format!("{}", server.addr()),
+        "up, primary".to_owned(),
+        "down: connect: connection refused".to_owned(),
+    ] {
+        assert!(screen.contains(&part), "{part} in:\n{screen}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_that_outlast_the_drain_are_cut() {
+    let config = shared().await.config() + "runtime: {drain_timeout: 300ms}\n";
+    let balancer = Balancer::start(&config).await;
+    balancer.wait_ready().await;
+    let client = connect(balancer.rw()).await.unwrap();
+    balancer.signal(Signal::INT);
+    assert_eq!(balancer.wait_exit(Duration::from_secs(10)).await.code(), Some(0));
+    balancer.wait_log("sessions_cut", |_| true).await;
+    value(&client, "select 1").await.unwrap_err();
+    let line = balancer.wait_log("stopped", |_| true).await;
+    assert_eq!(balancer.log_lines().last(), Some(&line), "nothing comes after the end");
+}
+
+#[tokio::test]
+async fn a_reader_that_has_gone_is_no_fault() {
+    let good = file("good.yaml", "nodes: [{addr: db1, role: primary}]\n");
+    let bad = file("bad.yaml", "nodes: [{adr: db1}]\n");
+    for (args, code) in [
+        (vec!["check", &good], 0),
+        (vec!["check", &bad], 78),
+        (vec!["completions", "zsh"], 0),
+        (vec!["--help"], 0),
+        (vec!["probe", "db:port"], 3),
+    ] {
+        let (out, err) = (home::directory("gone"), std::io::pipe().unwrap());
+        let mut command = Command::new(BINARY);
+        command.args(&args).env_clear().current_dir(out);
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop((reader, err.0));
+        let mut child = command.stdout(writer).stderr(err.1).spawn().unwrap();
+        let status = wait_until("it to end", async || child.try_wait().unwrap()).await;
+        assert_eq!(status.code(), Some(code), "{args:?}: 101 is a panic");
+    }
+}
+
+#[tokio::test]
+async fn a_port_below_1024_needs_rights() {
+    let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let is_guarded = first_free.is_ok_and(|port| port.trim().parse::<u16>().is_ok_and(|port| 500 < port));
+    if !is_guarded || rustix::process::geteuid().is_root() {
+        return;
+    }
+    let address = Address::claim();
+    let config = format!(
+        "nodes: [{{addr: db1, role: primary}}]\nadmin: off\nlisteners: [{{name: rw, bind: \"{}:500\"}}]\n",
+        address.ip()
+    );
+    let (code, said) = pgsplit(&["run", &file("low.yaml", &config)], &[]).await;
+    assert_eq!((code, said.contains("Ports below 1024 need rights")), (Some(77), true), "{said}");
+}
+
+#[tokio::test]
+async fn without_a_file_it_says_what_to_do() {
+    let empty = home::directory("empty");
+    for args in [vec!["run"], vec!["check"], vec!["run", "nowhere.yaml"]] {
+        let mut command = Command::new(BINARY);
+        command.args(&args).env_clear().current_dir(&empty);
+        let ended = output(command).await;
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(78), "{args:?}: {said}");
+        assert!(said.contains("cannot read") && said.contains("pgsplit run --node HOST:PORT"), "{said}");
     }
 }
 
@@ -201,21 +403,7 @@ async fn the_file_at_the_top_runs_as_it_is() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config.yaml");
     let (code, said) = pgsplit(&["check", path], &[]).await;
     assert_eq!(code, Some(0), "{said}");
-    let address = Address::claim();
-    let ip = address.ip().to_string();
-    let mut process = Command::new(BINARY)
-        .args(["run", path])
-        .env_clear()
-        .env("PGSPLIT_BIND", &ip)
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let admin = std::net::SocketAddr::new(address.ip().into(), 8404);
-    wait_until("the process to answer", async || {
-        crate::support::balancer::get(admin, "/healthz").await.is_ok_and(|(code, _)| code == 200)
-    })
-    .await;
-    signal(process.id(), Signal::TERM);
-    assert_eq!(process.wait().unwrap().code(), Some(0));
+    let running = Running::start(&["run", path], &[]);
+    running.wait_health().await;
+    assert_eq!(running.end(Signal::TERM).await, Some(0));
 }

@@ -63,6 +63,11 @@ impl Balancer {
 
     /// Starts it and waits for nothing, for tests of how it starts or refuses to.
     pub fn launch(config: &str, variables: &[(&str, &str)]) -> Self {
+        Self::launch_logging_to(Stdio::piped(), config, variables)
+    }
+
+    /// The same with standard error led elsewhere; unless it is a new pipe, nothing of it is kept here.
+    pub fn launch_logging_to(stderr: impl Into<Stdio>, config: &str, variables: &[(&str, &str)]) -> Self {
         let address = Address::claim();
         let dir = home::directory("pgsplit");
         let [rw, ro, admin] = [6432, 6433, 8404].map(|port| address.port(port));
@@ -75,12 +80,12 @@ impl Balancer {
             command.env_remove(name);
         }
         command.envs(variables.iter().copied());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).process_group(0);
         let mut process = command.spawn().expect("pgsplit starts");
         // For the watchdog, should we be killed.
         fs::write(dir.join("pid"), format!("{}\n", process.id())).expect("our own directory");
         let out = collect(process.stdout.take().expect("piped"));
-        let log = collect(process.stderr.take().expect("piped"));
+        let log = process.stderr.take().map(collect).unwrap_or_default();
         Self { _address: address, rw, ro, admin, dir, process: Mutex::new(process), out, log }
     }
 
@@ -248,7 +253,7 @@ impl Drop for Balancer {
 }
 
 /// The binary: `PGSPLIT_BIN`, what cargo built for a test, or the one beside an example.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("PGSPLIT_BIN") {
         return PathBuf::from(path);
     }

@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::sync::OnceCell;
+
 use super::client::PASSWORD;
+use super::gate::Gate;
 use super::postgres::{Postgres, Settings};
 use super::wait::wait_until;
 
@@ -100,6 +103,22 @@ impl Cluster {
     }
 }
 
+/// A primary and two standbys for all who leave them as they are: nobody stops, promotes or fills them. What is to
+/// break stands in front of them, as a gate. The watchdog ends them.
+pub async fn shared() -> &'static Cluster {
+    static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+    CLUSTER.get_or_init(|| Cluster::start(2, Settings::default().max_connections(400))).await
+}
+
+/// A gate in front of every node.
+pub async fn gates(cluster: &Cluster) -> Vec<Gate> {
+    let mut gates = Vec::new();
+    for node in cluster.nodes() {
+        gates.push(Gate::start(node.addr()).await);
+    }
+    gates
+}
+
 /// The `nodes:` and `check:` parts of a configuration, with checks short enough for tests. The balancer adds its
 /// listeners when there are none. More top-level keys can be appended.
 pub fn config_for(nodes: impl IntoIterator<Item = std::net::SocketAddr>) -> String {
@@ -108,12 +127,15 @@ pub fn config_for(nodes: impl IntoIterator<Item = std::net::SocketAddr>) -> Stri
     for (i, addr) in nodes.into_iter().enumerate() {
         let _ = writeln!(text, "  - {{name: n{i}, addr: \"{addr}\"}}");
     }
-    let _ = write!(
-        text,
+    text + &quick_checks()
+}
+
+/// The `check:` part alone, for those who write the nodes themselves.
+pub fn quick_checks() -> String {
+    format!(
         "check:\n  user: lb_check\n  password: {PASSWORD}\n  interval: 200ms\n  fast_interval: 100ms\n  \
          down_interval: 100ms\n  timeout: 500ms\n  rise: 2\n  fall: 2\n"
-    );
-    text
+    )
 }
 
 /// Drives all futures to their end, side by side.

@@ -1,13 +1,13 @@
 //! The protocol as raw bytes: a client that can say anything, and a node that follows a script.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::address::Address;
@@ -198,6 +198,15 @@ impl Wire {
     /// Connects and says nothing.
     pub async fn connect(addr: SocketAddr) -> io::Result<Self> {
         let stream = patiently(TcpStream::connect(addr)).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream })
+    }
+
+    /// The same from another of our own addresses.
+    pub async fn connect_from(source: Ipv4Addr, addr: SocketAddr) -> io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((source, 0).into())?;
+        let stream = patiently(socket.connect(addr)).await?;
         stream.set_nodelay(true)?;
         Ok(Self { stream })
     }
