@@ -68,6 +68,16 @@ impl Opening {
         }
     }
 
+    /// Whether a server that closes without an answer to it has something the matter. It may well close at a TLS
+    /// handshake, or at a request for encryption of an odd length.
+    fn is_ordinary(&self) -> bool {
+        match self {
+            Self::Encryption(_, packet) => packet.len() == 8,
+            Self::Tls(_) => false,
+            Self::Startup { .. } => true,
+        }
+    }
+
     /// Whether it asks something that is answered with one byte.
     #[must_use]
     pub const fn is_request(&self) -> bool {
@@ -219,10 +229,9 @@ async fn send(
                 refusal.met = Some(Met::Silence);
             }
         }
-        // The server does not wait for ever for a startup packet: that is the client's slowness, not its fault. Nor
-        // is it that one without direct TLS closes without a word. Or anybody could take all nodes away with a
-        // few bytes.
-        (Some(Met::Failure(_)), opening) if has_waited || matches!(opening, Opening::Tls(_)) => {
+        // Nor does a server wait for ever for a startup packet. What a client can bring about must not count against a
+        // node, or anybody could take all of them away with a few bytes.
+        (Some(Met::Failure(_)), opening) if has_waited || !opening.is_ordinary() => {
             refusal.met = Some(Met::Silence);
         }
         _ => {}
