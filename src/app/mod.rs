@@ -145,11 +145,12 @@ impl App {
     /// Drains and ends: no new sessions from now on; those that run may end by themselves until the drain timeout
     /// or until `hurry` resolves, then they are cut. Not cancel safe.
     pub async fn stop(self, hurry: impl Future<Output = ()>) {
-        let sessions: u32 = self.shared.listeners.iter().map(Listener::active).sum();
-        let drain = self.shared.config.runtime.drain_timeout;
+        let shared = self.shared;
+        let sessions: u32 = shared.listeners.iter().map(Listener::active).sum();
+        let drain = shared.config.runtime.drain_timeout;
         info!(sessions, drain_s = drain.as_secs_f64(), "draining");
-        self.shared.stop.cancel();
-        let kill = self.shared.kill.clone();
+        shared.stop.cancel();
+        let kill = shared.kill.clone();
         let mut ended = tokio::task::spawn_blocking(move || {
             self.workers.into_iter().for_each(|worker| drop(worker.join()));
         });
@@ -159,10 +160,11 @@ impl App {
             () = hurry => {}
         }
         // Asked before they are cut: they may be gone a moment later.
+        let sessions: u32 = shared.listeners.iter().map(Listener::active).sum();
         let are_left = !ended.is_finished();
         kill.cancel();
         if are_left {
-            warn!("sessions_cut");
+            warn!(sessions, "sessions_cut");
             let _ = timeout(CONTROL_END, ended).await;
         }
         self.end.cancel();

@@ -51,6 +51,7 @@ struct Names {
 
 struct OnNode {
     id: NodeId,
+    asked: Instant,
     config: Arc<config::Node>,
     addr: SocketAddr,
     role: Option<Role>,
@@ -141,7 +142,14 @@ impl<'a> Account<'a> {
         let metrics = Arc::clone(self.shared.metrics.pair(self.listener.index, node.id));
         let seat = (metrics.active_guard(), metrics.traffic(desk.index));
         let config = Arc::clone(&node.config);
-        self.node = Some(OnNode { id: node.id, config, addr: node.addr, role: node.role, metrics });
+        self.node = Some(OnNode {
+            id: node.id,
+            asked: node.asked,
+            config,
+            addr: node.addr,
+            role: node.role,
+            metrics,
+        });
         seat
     }
 
@@ -178,9 +186,9 @@ impl<'a> Account<'a> {
     }
 
     /// The node has let the client in.
-    pub fn set_logged_in(&mut self, took: Duration) {
-        self.waits.login = Some(took);
+    pub fn set_logged_in(&mut self) {
         if let Some(node) = &self.node {
+            self.waits.login = Some(node.asked.elapsed());
             node.metrics.login_duration(self.accepted.elapsed());
         }
     }

@@ -26,10 +26,11 @@ use crate::telemetry::labels::CancelResult;
 /// How long a node may take. A stopped server still has the request in its socket and will find it when it goes on,
 /// as it would without a balancer: what its kernel has taken cannot be taken back.
 const DELIVERY: Duration = Duration::from_secs(5);
-/// Requests with an unknown key that one source may send at once, and how fast it may send more. Guessing a
-/// 32-bit key at this pace takes years.
-const BURST: f64 = 40.0;
-const PER_SECOND: f64 = 20.0;
+/// Requests with an unknown key that one source may send at once: a service that gives up on all its queries in one
+/// moment, each of them encrypted, must get through.
+const BURST: f64 = 500.0;
+/// How many more it may send each second. Guessing a 32-bit key at this pace takes a year and more.
+const PER_SECOND: f64 = 100.0;
 /// Sources remembered at a time.
 const SOURCES: usize = 10_000;
 
@@ -202,11 +203,12 @@ mod tests {
         let limit = SourceLimit::default();
         let now = Instant::now();
         let allowed = |host: [u8; 4], at| limit.allows(IpAddr::from(host), at);
-        let first: usize = (0..100).map(|host| usize::from(allowed([10, 0, 0, host], now))).sum();
-        assert_eq!(first, 40);
+        let first: usize =
+            (0..1000_u16).map(|n| usize::from(allowed([10, 0, 0, n.to_be_bytes()[1]], now))).sum();
+        assert_eq!(first, 500);
         assert!(allowed([10, 0, 1, 1], now));
-        assert!(!allowed([10, 0, 0, 1], now + Duration::from_millis(40)));
-        assert!(allowed([10, 0, 0, 1], now + Duration::from_millis(60)));
+        assert!(!allowed([10, 0, 0, 1], now + Duration::from_millis(8)));
+        assert!(allowed([10, 0, 0, 1], now + Duration::from_millis(12)));
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! Until a node's first `AuthenticationXXX` has been passed on, nothing binds the client to it: `PostgreSQL`
 //! decides about 57P03 (starting up, shutting down) and 53300 (full) before that, in `BackendInitialize` of
 //! `src/backend/tcop/backend_startup.c`. So the same first packet can be sent to another node, and the client
-//! sees one clean login. Any other refusal is the client's answer: a wrong password is tried on one node only.
+//! sees one clean login. A node that asks for no password says `AuthenticationOk` first and that only superusers
+//! may still come in after it, so that one is held back until the next message. Any other refusal is the client's
+//! answer: a wrong password is tried on one node only.
 //!
 //! Through TLS the answers cannot be read; there the replay ends with the node's yes.
 
@@ -88,6 +90,8 @@ pub struct Reached {
     pub stream: TcpStream,
     /// What it has said so far and the client has not heard.
     pub answer: BytesMut,
+    /// When it was sent the opening.
+    pub asked: Instant,
     /// Bytes that went to it and, of what it said, on to the client.
     pub moved: (u64, u64),
     /// The session's place on it.
@@ -127,7 +131,8 @@ pub async fn connect(
     let began = Instant::now();
     let mut hold = Hold::new(shared, listener);
     let reached = one_after_the_other(shared, listener, client, opening, earlier, &mut hold, account).await;
-    account.add_waits(hold.waited(), began.elapsed().saturating_sub(hold.waited()));
+    let until = reached.as_ref().map_or_else(|_| Instant::now(), |reached| reached.asked);
+    account.add_waits(hold.waited(), (until - began).saturating_sub(hold.waited()));
     reached
 }
 
@@ -148,12 +153,10 @@ async fn one_after_the_other(
         };
         let id = next.id();
         tried.push(id);
-        let refusal = tokio::select! {
-            result = send(shared, listener, next, opening, &tried) => match result {
-                Ok(reached) => return Ok(reached),
-                Err(refusal) => refusal,
-            },
-            () = client.gone() => return Err(SessionError::LeftQueue),
+        // The client may have closed its half and still wait for the answer: whether it has left shows later.
+        let refusal = match send(shared, listener, next, opening, &tried).await {
+            Ok(reached) => return Ok(reached),
+            Err(refusal) => refusal,
         };
         account.add_redispatch(refusal.reason);
         if let Some(met) = refusal.met {
@@ -192,6 +195,7 @@ async fn send(
         Next::Waiting(reached) => (reached, true),
     };
     let id = reached.id;
+    reached.asked = Instant::now();
     let talked = async {
         reached.stream.write_all(opening.packet()).await.map_err(|error| reset(&error))?;
         reached.moved.0 += u64::try_from(opening.packet().len()).unwrap_or(u64::MAX);
@@ -246,6 +250,7 @@ async fn dial(shared: &Shared, listener: &Listener, choice: Choice) -> Result<Re
                 role,
                 stream,
                 answer: BytesMut::with_capacity(ANSWER_USUAL),
+                asked: began,
                 moved: (0, 0),
                 place,
             })
@@ -276,7 +281,7 @@ async fn lose_patience(listener: &Listener, id: NodeId, tried: &[NodeId]) {
 
 /// Reads until it is clear whether the node takes the session. What it said stays in `answer`.
 async fn hear(reached: &mut Reached, opening: &Opening) -> Result<(), Refusal> {
-    let mut scanner = Scanner::default();
+    let mut hearing = Hearing::default();
     loop {
         let before = reached.answer.len();
         match reached.stream.read_buf(&mut reached.answer).await {
@@ -289,10 +294,10 @@ async fn hear(reached: &mut Reached, opening: &Opening) -> Result<(), Refusal> {
             Opening::Tls(_) => true,
             Opening::Encryption(..) if before == 0 => match (news, news.first()) {
                 ([_], Some(b'S' | b'G' | b'N')) => true,
-                (_, Some(b'E')) => decide(&mut scanner, news)?,
+                (_, Some(b'E')) => hearing.decide(news)?,
                 _ => return Err(strange("sent more than one byte in answer to a request for encryption")),
             },
-            Opening::Encryption(..) | Opening::Startup { .. } => decide(&mut scanner, news)?,
+            Opening::Encryption(..) | Opening::Startup { .. } => hearing.decide(news)?,
         };
         if decided || ANSWER_MAX < reached.answer.len() {
             return Ok(());
@@ -300,34 +305,46 @@ async fn hear(reached: &mut Reached, opening: &Opening) -> Result<(), Refusal> {
     }
 }
 
-/// Whether `news` settles that this node has the session; that it refuses is an error.
-fn decide(scanner: &mut Scanner, news: &[u8]) -> Result<bool, Refusal> {
-    let mut decision = Ok(false);
-    let scanned = scanner.scan(news, |seen| {
-        decision = match seen {
-            Seen::Authentication { .. } | Seen::Ready => Ok(true),
-            Seen::Error(fields) => refusal(&fields).map_or(Ok(true), Err),
-            // NegotiateProtocolVersion is passed on together with what follows it, so it is seen once.
-            Seen::CancelKey(_) | Seen::Parameter(..) | Seen::Other(_) => return ControlFlow::Continue(()),
-        };
-        ControlFlow::Break(())
-    });
-    scanned.map_err(|error| strange(&error.to_string()))?;
-    decision
+/// What has been heard of a node's answer.
+#[derive(Debug, Default)]
+struct Hearing {
+    scanner: Scanner,
+    /// It has let the client in without a password.
+    let_in: bool,
+}
+
+impl Hearing {
+    /// Whether `news` settles that this node has the session; that it refuses is an error.
+    fn decide(&mut self, news: &[u8]) -> Result<bool, Refusal> {
+        let mut decision = Ok(false);
+        let let_in = &mut self.let_in;
+        let scanned = self.scanner.scan(news, |seen| {
+            decision = match seen {
+                Seen::Authentication { method: 0 } => {
+                    *let_in = true;
+                    return ControlFlow::Continue(());
+                }
+                Seen::Error(fields) => refusal(&fields, *let_in).map_or(Ok(true), Err),
+                Seen::Authentication { .. } | Seen::Ready => Ok(true),
+                _ if *let_in => Ok(true),
+                // NegotiateProtocolVersion is passed on together with what follows it, so it is seen once.
+                Seen::CancelKey(_) | Seen::Parameter(..) | Seen::Other(_) => return ControlFlow::Continue(()),
+            };
+            ControlFlow::Break(())
+        });
+        scanned.map_err(|error| strange(&error.to_string()))?;
+        decision
+    }
 }
 
 /// The two refusals that another node may not share; anything else is the client's answer.
-fn refusal(fields: &ErrorFields<'_>) -> Option<Refusal> {
+fn refusal(fields: &ErrorFields<'_>, let_in: bool) -> Option<Refusal> {
     let text = || escaped(fields.message.unwrap_or_default(), TEXT_MAX);
-    match fields.code {
-        Some(sqlstate::CANNOT_CONNECT_NOW) => {
-            Some(Refusal { reason: Redispatch::CannotConnectNow, met: Some(Met::NotNow(text())) })
-        }
-        Some(sqlstate::TOO_MANY_CONNECTIONS) => {
-            Some(Refusal { reason: Redispatch::TooManyConnections, met: Some(Met::Full(text())) })
-        }
-        _ => None,
+    if fields.says_full(let_in) {
+        return Some(Refusal { reason: Redispatch::TooManyConnections, met: Some(Met::Full(text())) });
     }
+    let not_now = fields.code == Some(sqlstate::CANNOT_CONNECT_NOW);
+    not_now.then(|| Refusal { reason: Redispatch::CannotConnectNow, met: Some(Met::NotNow(text())) })
 }
 
 fn reset(error: &io::Error) -> Refusal {

@@ -3,8 +3,6 @@
 
 use std::ops::ControlFlow;
 
-use tokio::time::Instant;
-
 use crate::pg::message::{Scanner, Seen};
 use crate::session::account::Account;
 use crate::session::error::Ending;
@@ -27,8 +25,7 @@ pub async fn follow(
     if !account.is_readable() {
         return None;
     }
-    let began = Instant::now();
-    let mut reader = Reader { shared, listener, account, scanner: Scanner::default(), began };
+    let mut reader = Reader { shared, listener, account, scanner: Scanner::default() };
     if reader.read(relay.for_client()).is_break() {
         return None;
     }
@@ -40,13 +37,12 @@ struct Reader<'r, 'a> {
     listener: &'r Listener,
     account: &'r mut Account<'a>,
     scanner: Scanner,
-    began: Instant,
 }
 
 impl Reader<'_, '_> {
     /// Reads along; breaks when there is nothing more to learn.
     fn read(&mut self, bytes: &[u8]) -> ControlFlow<()> {
-        let Self { shared, listener, account, began, .. } = self;
+        let Self { shared, listener, account, .. } = self;
         let mut ready = false;
         let scanned = self.scanner.scan(bytes, |seen| {
             match seen {
@@ -72,7 +68,7 @@ impl Reader<'_, '_> {
                     }
                 }
                 Seen::Ready => {
-                    account.set_logged_in(began.elapsed());
+                    account.set_logged_in();
                     ready = true;
                     return ControlFlow::Break(());
                 }

@@ -93,6 +93,9 @@ async fn live(
     let _place = node.place;
     let mut relay = Relay::new(client.into_parts(), (node.stream, node.answer), traffic, desk.scratch());
     relay.count_earlier(node.moved);
+    if !account.is_readable() {
+        relay.set_opaque();
+    }
     let relayed = shared.kill.run_until_cancelled(async {
         match Box::pin(login::follow(shared, listener, &mut relay, account)).await {
             Some(ended_early) => ended_early,

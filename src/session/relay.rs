@@ -31,6 +31,10 @@ const LINGER: Duration = Duration::from_secs(30);
 /// A client's `Terminate`. After it the server closes at once, often before the client's own end is here.
 const GOOD_BYE: &[u8] = b"X\0\0\0\x04";
 
+/// The longest `close_notify` record: what a server says last to a client that took its leave under TLS 1.2; under
+/// TLS 1.3 it is 24. An error of the server is longer, and one that died says nothing.
+const CLOSE_NOTIFY_MAX: u64 = 31;
+
 /// The two connections of a session and what is between them.
 #[derive(Debug)]
 pub struct Relay {
@@ -40,10 +44,32 @@ pub struct Relay {
     to_client: Way,
     traffic: Arc<Traffic>,
     scratch: Scratch,
-    /// The last bytes of the client were a good-bye; not to be seen through TLS.
-    said_good_bye: bool,
+    talk: Talk,
     first_to_end: Option<Ending>,
     linger: Option<Pin<Box<Sleep>>>,
+}
+
+/// What was last said, to tell who ends a session.
+#[derive(Debug)]
+struct Talk {
+    /// What is passed on can be read.
+    is_readable: bool,
+    /// The last bytes of the client were a good-bye, if that could be read.
+    said_good_bye: bool,
+    /// Bytes of the node since the client's last.
+    answered: u64,
+}
+
+impl Talk {
+    /// Whether the node closes because the client told it to; it does so at once, often before the client's own end
+    /// is here. Through TLS all that shows is that the node's whole answer was a `close_notify`.
+    const fn client_took_leave(&self) -> bool {
+        if self.is_readable {
+            self.said_good_bye
+        } else {
+            0 < self.answered && self.answered <= CLOSE_NOTIFY_MAX
+        }
+    }
 }
 
 /// One direction.
@@ -97,10 +123,15 @@ impl Relay {
             to_client,
             traffic,
             scratch,
-            said_good_bye: false,
+            talk: Talk { is_readable: true, said_good_bye: false, answered: 0 },
             first_to_end: None,
             linger: None,
         }
+    }
+
+    /// What is passed on is encrypted.
+    pub const fn set_opaque(&mut self) {
+        self.talk.is_readable = false;
     }
 
     /// Counts what was passed on before the relay began, to the node and to the client.
@@ -154,11 +185,13 @@ impl Relay {
         // One step of each in turn: a direction that is always ready must not keep the other one waiting.
         loop {
             let to_node = self.to_node.step(cx, &mut from_client, &mut into_node, &mut scratch, |bytes| {
-                self.said_good_bye = bytes.ends_with(GOOD_BYE);
+                self.talk.said_good_bye = bytes.ends_with(GOOD_BYE);
+                self.talk.answered = 0;
             });
             let to_client =
                 self.to_client.step(cx, &mut from_node, &mut into_client, &mut scratch, |bytes| {
                     stopped |= see(bytes).is_break();
+                    self.talk.answered += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
                 });
             if let Ok((_, bytes)) = to_node {
                 self.traffic.add_to_node(bytes);
@@ -183,7 +216,7 @@ impl Relay {
             let to_client = match to_client {
                 Ok((step, _)) => step,
                 Err(Broken::Source) => {
-                    let now = if self.said_good_bye { Ending::Client } else { Ending::NodeBroke };
+                    let now = if self.talk.client_took_leave() { Ending::Client } else { Ending::NodeBroke };
                     return Poll::Ready(Some(self.ended(now)));
                 }
                 Err(Broken::Sink) => return Poll::Ready(Some(self.ended(Ending::ClientBroke))),
@@ -192,7 +225,7 @@ impl Relay {
                 self.first_to_end.get_or_insert(Ending::Client);
             }
             if matches!(to_client, Step::SourceEnded) {
-                let ending = if self.said_good_bye { Ending::Client } else { Ending::Node };
+                let ending = if self.talk.client_took_leave() { Ending::Client } else { Ending::Node };
                 self.first_to_end.get_or_insert(ending);
                 self.linger = Some(Box::pin(sleep_until(Instant::now() + LINGER)));
             }

@@ -103,6 +103,19 @@ async fn any_other_error_is_the_clients_answer() {
 }
 
 #[tokio::test]
+async fn a_node_that_lets_in_without_a_password_is_heard_out() {
+    let login = login_answer(7, &KEY, true);
+    let reserved = message(b'E', b"SFATAL\0C53300\0Mremaining slots are reserved\0RInitPostgres\0\0");
+    let (seen, reasons, tried) = seen_through(&[[auth_ok(), reserved].concat(), login.clone()]).await;
+    assert_eq!((seen, reasons, tried), (login.clone(), vec![("53300", 1)], 2));
+    // A limit of the role's own is the same on every node.
+    let own = [auth_ok(), message(b'E', b"SFATAL\0C53300\0Mtoo many for role\0RInitializeSessionUserId\0\0")]
+        .concat();
+    let (seen, reasons, tried) = seen_through(&[own.clone(), login]).await;
+    assert_eq!((seen, reasons, tried), (own, vec![], 1));
+}
+
+#[tokio::test]
 async fn nothing_is_replayed_once_authentication_has_begun() {
     let login = login_answer(7, &KEY, true);
     let password = message(b'R', &3_u32.to_be_bytes());
@@ -111,12 +124,10 @@ async fn nothing_is_replayed_once_authentication_has_begun() {
         error("FATAL", "53300", "remaining connection slots are reserved"),
         Vec::new(),
     ] {
-        for begun in [auth_ok(), password.clone()] {
-            let answer = [begun, rest.clone()].concat();
-            let (seen, reasons, tried) = seen_through(&[answer.clone(), login.clone()]).await;
-            assert_eq!(seen, answer);
-            assert_eq!((reasons, tried), (vec![], 1));
-        }
+        let answer = [password.clone(), rest].concat();
+        let (seen, reasons, tried) = seen_through(&[answer.clone(), login.clone()]).await;
+        assert_eq!(seen, answer);
+        assert_eq!((reasons, tried), (vec![], 1));
     }
 }
 
@@ -285,7 +296,7 @@ async fn a_role_at_its_limit_does_not_make_a_node_full() {
 #[tokio::test]
 async fn a_server_that_keeps_its_last_slots_for_others_is_full() {
     let server = Postgres::start_new(Settings::default().max_connections(6)).await;
-    let config = crate::support::cluster::config_for([server.addr()]);
+    let config = crate::support::cluster::config_for([server.addr()]) + "sessions: {queue_timeout: 200ms}\n";
     let balancer = Balancer::start(&config.replace("interval: 200ms", "interval: 1h")).await;
     balancer.wait_ready().await;
     let mut open = Vec::new();
@@ -296,8 +307,9 @@ async fn a_server_that_keeps_its_last_slots_for_others_is_full() {
         }
         assert!(open.len() <= 3);
     };
-    // Said after authentication, so it is the client's answer; but the next one is spared it.
-    assert_eq!(refused.code().unwrap().code(), "53300");
+    // The client has waited for a place, since there is no other node; it did not see the refusal.
+    assert_eq!(refused.code().unwrap().code(), "57P03");
+    assert!(refused.as_db_error().unwrap().message().contains("for a free place"));
     wait_until("the node to be full", async || {
         whole(balancer.metric("pgsplit_node_state_changes_total{to=\"full\"}").await) > 0
     })
