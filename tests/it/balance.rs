@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::support::balancer::Balancer;
 use crate::support::client::{connect, value, which_node};
-use crate::support::cluster::{Cluster, gates, quick_checks, shared};
+use crate::support::cluster::{Cluster, gates, patient, quick_checks, shared};
 use crate::support::gate::{Gate, Mode};
 use crate::support::postgres::Postgres;
 use crate::support::wait::wait_until;
@@ -26,7 +26,7 @@ fn one(balance: &str) -> String {
 fn weighted(addrs: impl IntoIterator<Item = SocketAddr>, weights: &[u16]) -> String {
     let nodes = addrs.into_iter().zip(weights).enumerate();
     let line = |(i, (addr, weight))| format!("  - {{name: n{i}, addr: \"{addr}\", weight: {weight}}}\n");
-    "nodes:\n".to_owned() + &nodes.map(line).collect::<String>() + &quick_checks()
+    patient(&("nodes:\n".to_owned() + &nodes.map(line).collect::<String>() + &quick_checks()), "")
 }
 
 /// A ready balancer over the shared cluster.

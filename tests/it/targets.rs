@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use crate::support::balancer::Balancer;
 use crate::support::client::{connect, which_node};
-use crate::support::cluster::{Cluster, config_for, gates, quick_checks, shared};
+use crate::support::cluster::{Cluster, config_for, gates, patient, quick_checks, shared};
 use crate::support::gate::{Gate, Mode};
 use crate::support::postgres::{Postgres, Settings};
 use crate::support::wait::wait_until;
@@ -22,7 +22,6 @@ listeners:
   - {name: prefer, bind: \"BALANCER:7003\", target: prefer-standby, balance: roundrobin}
   - {name: write, bind: \"BALANCER:7004\", target: read-write}
   - {name: read, bind: \"BALANCER:7005\", target_session_attrs: read-only, balance: roundrobin}
-sessions: {queue_timeout: 0}
 ";
 const ANY: u16 = 7000;
 const PRIMARY: u16 = 7001;
@@ -30,6 +29,10 @@ const STANDBY: u16 = 7002;
 const PREFER: u16 = 7003;
 const WRITE: u16 = 7004;
 const READ: u16 = 7005;
+
+fn with_six(nodes: &str) -> String {
+    patient(nodes, ", queue_timeout: 0") + SIX
+}
 
 /// Where six new sessions in a row end up.
 async fn landings(cluster: &Cluster, addr: SocketAddr) -> BTreeSet<String> {
@@ -55,7 +58,7 @@ fn names<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
 /// A balancer over gates in front of the shared cluster, with a listener for each target.
 async fn six(cluster: &Cluster) -> (Vec<Gate>, Balancer) {
     let gates = gates(cluster).await;
-    let balancer = Balancer::start(&(config_for(gates.iter().map(Gate::addr)) + SIX)).await;
+    let balancer = Balancer::start(&with_six(&config_for(gates.iter().map(Gate::addr)))).await;
     balancer.wait_ready().await;
     (gates, balancer)
 }
@@ -80,7 +83,7 @@ async fn each_target_leads_where_libpq_would_go() {
 async fn a_primary_that_is_read_only_by_default_takes_reads_and_no_writes() {
     let settings = Settings::default().option("default_transaction_read_only", "on");
     let server = Postgres::start_new(settings).await;
-    let balancer = Balancer::start(&(config_for([server.addr()]) + SIX)).await;
+    let balancer = Balancer::start(&with_six(&config_for([server.addr()]))).await;
     balancer.wait_role("n0", "primary").await;
     for port in [ANY, PRIMARY, PREFER, READ] {
         connect(balancer.at(port)).await.unwrap_or_else(|error| panic!("port {port}: {error}"));
@@ -138,7 +141,7 @@ async fn a_backup_serves_only_when_no_other_standby_does() {
         "nodes:\n  - {{name: n0, addr: \"{n0}\"}}\n  - {{name: n1, addr: \"{n1}\", backup: true}}\n  \
          - {{name: n2, addr: \"{n2}\"}}\n"
     );
-    let balancer = Balancer::start(&(nodes + &quick_checks() + SIX)).await;
+    let balancer = Balancer::start(&with_six(&(nodes + &quick_checks()))).await;
     balancer.wait_ready().await;
     assert_eq!(landings(cluster, balancer.at(PREFER)).await, names(["n2"]));
     assert_eq!(landings(cluster, balancer.at(ANY)).await, names(["n0", "n2"]));
@@ -158,7 +161,7 @@ async fn a_node_of_weight_0_is_up_and_gets_no_session() {
     let [n0, n1] = [0, 1].map(|i| cluster.node(i).addr());
     let nodes =
         format!("nodes:\n  - {{name: n0, addr: \"{n0}\"}}\n  - {{name: n1, addr: \"{n1}\", weight: 0}}\n");
-    let balancer = Balancer::start(&(nodes + &quick_checks() + SIX)).await;
+    let balancer = Balancer::start(&with_six(&(nodes + &quick_checks()))).await;
     balancer.wait_role("n0", "primary").await;
     balancer.wait_role("n1", "standby").await;
     assert_eq!(landings(cluster, balancer.at(ANY)).await, names(["n0"]));
@@ -178,7 +181,7 @@ async fn a_logical_replica_written_as_replica_serves_reads_and_never_writes() {
         gate.addr(),
         logical.addr()
     );
-    let balancer = Balancer::start(&(nodes + &quick_checks() + SIX)).await;
+    let balancer = Balancer::start(&with_six(&(nodes + &quick_checks()))).await;
     balancer.wait_ready().await;
     let ip = logical.addr().ip().to_string();
     for port in [PRIMARY, WRITE] {
@@ -235,7 +238,7 @@ async fn what_clients_are_told_in_their_logins_is_enough_to_know_the_roles() {
     // The checks only connect, and no role is written: nothing but clients can tell.
     let nodes = cluster.config().replace("  user: lb_check\n  password: pgsplit\n", "  type: tcp\n");
     let any = "listeners: [{name: any, bind: \"BALANCER:7000\", target: any, balance: roundrobin}]\n";
-    let balancer = Balancer::start(&(nodes + any)).await;
+    let balancer = Balancer::start(&(patient(&nodes, "") + any)).await;
     for name in ["n0", "n1", "n2"] {
         balancer.wait_health(name, "up").await;
         assert!(balancer.node(name).await["role"].is_null());

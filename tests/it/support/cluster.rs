@@ -138,6 +138,13 @@ pub fn quick_checks() -> String {
     )
 }
 
+/// The same configuration for a test in which a node must not be passed over because the machine is busy: nobody
+/// there is frozen or silent, so checks and sessions can wait long for an answer. It has no `sessions:` of its own.
+pub fn patient(config: &str, sessions: &str) -> String {
+    let config = config.replace("timeout: 500ms", "timeout: 10s");
+    format!("{config}sessions: {{answer_timeout: 10s, connect_timeout: 10s{sessions}}}\n")
+}
+
 /// Drives all futures to their end, side by side.
 async fn at_once(futures: impl Iterator<Item = impl Future<Output = ()>>) {
     let mut futures: Vec<_> = futures.map(Box::pin).collect();
