@@ -1,7 +1,7 @@
 //! The one writer of a cluster's [`Topology`].
 //!
 //! Everything that is learnt about a node, by its checks or by sessions, comes here and is applied to the node's
-//! [`Record`] in the order it comes; when it changed anything, one new snapshot is published.
+//! `Record` in the order it comes; when it changed anything, one new snapshot is published.
 
 mod record;
 
