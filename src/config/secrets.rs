@@ -34,17 +34,18 @@ pub(super) fn without_url_passwords(text: &str) -> String {
 /// Byte ranges of passwords inside connection strings anywhere in `text`, in order.
 pub(super) fn url_passwords(text: &str) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
-    for (at, mark) in text.match_indices("://") {
-        let start = at + mark.len();
-        let url = text.get(start..).unwrap_or_default();
-        // A raw `/`, `?` or `#` in a password breaks the URL but is a password still: look for the last `@`.
-        let url = url.get(
-            ..url.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`')).unwrap_or(url.len()),
-        );
-        let Some((userinfo, _)) = url.unwrap_or_default().rsplit_once('@') else { continue };
+    let is_break = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`');
+    let mut start = 0;
+    for word in text.split(is_break) {
+        let scheme = word.find("://").map_or(0, |at| at + 3);
+        // A raw `/`, `?` or `#` in a password breaks the URL but is a password still: look for the last `@`. And
+        // somebody may have left out the scheme.
+        let userinfo =
+            word.get(scheme..).unwrap_or_default().rsplit_once('@').map_or("", |(userinfo, _)| userinfo);
         if let Some(colon) = userinfo.find(':') {
-            found.push((start + colon + 1, start + userinfo.len()));
+            found.push((start + scheme + colon + 1, start + scheme + userinfo.len()));
         }
+        start += word.len() + 1;
     }
     let lower = text.to_ascii_lowercase();
     for word in ["password", "passwd", "pwd", "token"] {
@@ -95,6 +96,8 @@ mod tests {
             ("postgres://u:p/w@db1", "postgres://u:***@db1"),
             ("postgres://db1/?Password=pw&x=1", "postgres://db1/?Password=***&x=1"),
             ("host=db1 password = 'a b' user=x", "host=db1 password = ***"),
+            ("u:p@w@db1:5432=primary", "u:***@db1:5432=primary"),
+            ("nodes: ['u:pw@db1', db2]", "nodes: ['u:***@db1', db2]"),
             ("nothing to hide: a@b", "nothing to hide: a@b"),
         ];
         for (text, expected) in cases {

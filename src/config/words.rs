@@ -197,6 +197,12 @@ pub(super) fn node_addr(text: &str) -> Result<NodeAddr, String> {
     if text.contains("://") {
         return Err("a URL cannot stand here: write host:port, or start with --from-url".to_owned());
     }
+    if text.contains('@') {
+        // What stands before the sign may be a password.
+        return Err(
+            "no user or password can stand here: write host:port, or start with --from-url".to_owned()
+        );
+    }
     if text.starts_with("unix:") || text.starts_with('/') {
         return Err("Unix sockets are not in this version: write host:port".to_owned());
     }
@@ -258,6 +264,9 @@ fn split_port(text: &str) -> Result<(&str, Option<u16>), String> {
 /// An address to listen on.
 pub(super) fn bind(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
+    if text.contains('@') {
+        return Err("no URL, user or password can stand here: write 127.0.0.1:6432 or *:6432".to_owned());
+    }
     let without_brackets = text.parse::<Ipv6Addr>().is_ok();
     if without_brackets {
         return Err(format!("an IPv6 address needs brackets and a port: [{text}]:6432"));

@@ -41,7 +41,7 @@ pub fn choose(listener: &Listener, source: IpAddr, tried: &[NodeId]) -> Option<C
     let topology = Arc::clone(&listener.watched.current.borrow());
     let mut passed_over = tried.to_vec();
     loop {
-        let allowed = |node: &Node| !passed_over.contains(&node.id) && has_room(node);
+        let allowed = |node: &Node| !passed_over.contains(&node.id) && node.has_room();
         let candidates: Vec<_> = fitting(&topology, listener.config.target, allowed)
             .into_iter()
             .map(|node| Candidate {
@@ -67,7 +67,7 @@ pub fn choose(listener: &Listener, source: IpAddr, tried: &[NodeId]) -> Option<C
 #[must_use]
 pub fn is_there_another(listener: &Listener, tried: &[NodeId]) -> bool {
     let topology = listener.watched.current.borrow();
-    let allowed = |node: &Node| !tried.contains(&node.id) && has_room(node);
+    let allowed = |node: &Node| !tried.contains(&node.id) && node.has_room();
     !fitting(&topology, listener.config.target, allowed).is_empty()
 }
 
@@ -180,7 +180,7 @@ impl<'a> Hold<'a> {
         let mut roomy = Topology::clone(&topology);
         roomy.nodes.iter_mut().for_each(|node| node.full_until = None);
         let is_crowded =
-            |node: &&Node| topology.node(node.id).is_some_and(|node| node.is_full() || !has_room(node));
+            |node: &&Node| topology.node(node.id).is_some_and(|node| node.is_full() || !node.has_room());
         if !fitting(&roomy, self.listener.config.target, |_| true).iter().any(is_crowded) {
             return SessionError::NoNode { text: self.why(), hint: self.what_still_works() };
         }
@@ -217,8 +217,4 @@ impl<'a> Hold<'a> {
 
 fn in_words(topology: &Topology) -> String {
     topology.nodes.iter().map(Node::in_words).collect::<Vec<_>>().join(", ")
-}
-
-fn has_room(node: &Node) -> bool {
-    node.config.max_connections.is_none_or(|limit| node.load.sessions() < limit.get())
 }

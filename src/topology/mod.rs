@@ -179,6 +179,12 @@ impl Node {
         self.full_until.is_some_and(|until| Instant::now() < until)
     }
 
+    /// Whether it has fewer sessions than the file allows.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.config.max_connections.is_none_or(|limit| self.load.sessions() < limit.get())
+    }
+
     /// Its state in one word, for metrics and status.
     #[must_use]
     pub fn state(&self) -> NodeState {
@@ -201,6 +207,7 @@ impl Node {
             Verdict::Starting => format!("{name} not checked yet"),
             Verdict::Up if self.config.weight == 0 => format!("{name} has weight 0"),
             Verdict::Up if self.is_full() => format!("{name} {role}, full"),
+            Verdict::Up if !self.has_room() => format!("{name} {role}, all its places taken"),
             Verdict::Up if self.is_lagging => format!("{name} {role}, lagging"),
             Verdict::Up => format!("{name} {role}"),
             Verdict::Down => {
