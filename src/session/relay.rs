@@ -24,7 +24,7 @@ use crate::session::error::Ending;
 use crate::session::worker::Scratch;
 use crate::telemetry::pair::Traffic;
 
-/// How long a client may take to close after the node has closed. `PostgreSQL` never ends only its half: there
+/// How long a client may take to close after the node has closed and it has got the node's last byte. `PostgreSQL` never ends only its half: there
 /// is nobody left who could answer.
 const LINGER: Duration = Duration::from_secs(30);
 
@@ -227,6 +227,9 @@ impl Relay {
             if matches!(to_client, Step::SourceEnded) {
                 let ending = if self.talk.client_took_leave() { Ending::Client } else { Ending::Node };
                 self.first_to_end.get_or_insert(ending);
+            }
+            // Counted from when the client has taken everything, however slowly it does.
+            if matches!(to_client, Step::Ended) && self.linger.is_none() {
                 self.linger = Some(Box::pin(sleep_until(Instant::now() + LINGER)));
             }
             if stopped {
