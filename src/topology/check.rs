@@ -159,6 +159,20 @@ impl Facts {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn while_the_resolver_fails_the_addresses_that_were_good_serve() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let yaml = "nodes: [{addr: no-such-host.invalid, role: primary}]\ncheck: {type: tcp, timeout: 4s}";
+        let config = config::Config::from_yaml(yaml, "test", &|_| None).unwrap();
+        let cluster = &config.clusters[0];
+        let known = [listener.local_addr().unwrap()];
+        let report = check(&cluster.nodes[0], &known, &cluster.check).await;
+        assert!(matches!(report.outcome, Outcome::Up(_)), "{report:?}");
+        assert!(report.steps[0].found.contains("known from before"), "{report:?}");
+        let report = check(&cluster.nodes[0], &[], &cluster.check).await;
+        assert!(matches!(report.outcome, Outcome::Failed(_)), "{report:?}");
+    }
+
     #[test]
     fn versions_before_ten_are_asked_less() {
         let major = |text: &str| Facts { version: Some(text.into()), ..Facts::default() }.major_version();
