@@ -128,6 +128,8 @@ struct Refusal {
 ///
 /// `earlier` is a node that has already said no to encryption and waits for the startup packet.
 ///
+/// Not cancel safe: dropped midway, the connection to the node is closed, and the waits are in no account.
+///
 /// # Errors
 /// No node came to fit in time, or the client left.
 pub async fn connect(

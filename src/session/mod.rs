@@ -17,7 +17,8 @@
 //!
 //! - Once a client has sent its startup packet it is told why it is refused.
 //! - What the node gets is what the client sent, to the byte, and the other way round.
-//! - No node's byte reaches the client before that node is the one the session stays with.
+//! - No node's byte reaches the client before that node is the one the session stays with, but for the one that
+//!   says no to encryption and means the same from every node.
 //! - What was counted up is counted down by a guard's `Drop`.
 //! - An idle session owns no buffer.
 

@@ -104,7 +104,7 @@ impl<'a> Hold<'a> {
     }
 
     /// A node and a place on it, at once or after a wait. After a wait nodes in `tried` may be tried again, for
-    /// something has changed.
+    /// something has changed. Cancel safe: a place that was not given out is free.
     ///
     /// # Errors
     /// No node came to fit in time, too many wait already, the client left, or pgsplit is stopping.
