@@ -52,6 +52,8 @@ pub(super) fn check(file: &File, env: Env<'_>, f: &mut Findings<'_>) -> Config {
     Config {
         clusters,
         listeners: listeners.into_iter().map(Arc::new).collect(),
+        fronts: Vec::new(),
+        dns: super::http::Dns { refresh: Duration::from_secs(5) },
         admin,
         log: check_log(file, env, f),
         runtime: Runtime {
@@ -242,6 +244,7 @@ fn check_log(file: &File, env: Env<'_>, f: &mut Findings<'_>) -> Log {
         format: from_env("PGSPLIT_LOG_FORMAT", &words::LOG_FORMAT, env, f)
             .unwrap_or_else(|| or(file.log_format.as_ref(), LogFormat::Auto)),
         sessions: or(file.log_sessions.as_ref(), LogSessions::End),
+        requests: super::http::LogRequests::OneOf(NonZeroU32::MIN),
     }
 }
 

@@ -20,6 +20,7 @@ mod credentials;
 mod env;
 mod file;
 mod finding;
+pub mod http;
 mod load;
 mod pgpass;
 pub mod report;
@@ -53,6 +54,10 @@ pub struct Config {
     pub clusters: Vec<Arc<Cluster>>,
     /// Where clients connect; at least one.
     pub listeners: Vec<Arc<Listener>>,
+    /// Where HTTP clients connect; none unless the file says so.
+    pub fronts: Vec<Arc<http::Front>>,
+    /// How names of upstreams are looked up.
+    pub dns: http::Dns,
     /// Where metrics and status are served; `None`: nowhere.
     pub admin: Option<SocketAddr>,
     /// What is logged, and how.
@@ -279,6 +284,8 @@ pub struct Log {
     pub format: LogFormat,
     /// Which sessions get a line.
     pub sessions: LogSessions,
+    /// Which requests to the HTTP fronts get a line.
+    pub requests: http::LogRequests,
 }
 
 /// How a log line looks.
