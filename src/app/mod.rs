@@ -227,7 +227,13 @@ fn shape(config: &Config, workers: usize) -> Shape {
         limit: u64::from(listener.max_connections.get()),
     });
     let version = env!("CARGO_PKG_VERSION");
-    Shape { version, clusters: clusters.collect(), listeners: listeners.collect(), workers }
+    Shape {
+        version,
+        clusters: clusters.collect(),
+        listeners: listeners.collect(),
+        fronts: Vec::new(),
+        workers,
+    }
 }
 
 async fn upkeep(metrics: Arc<Metrics>) {
