@@ -262,6 +262,8 @@ fn read_groups(front: &Table<'_>, at: Pos, f: &mut Findings<'_>) -> Vec<FileGrou
         let message = "stands both here and under `groups`: here it is the only group, `default`";
         f.fault(&front.path_of("upstreams"), at, message)
             .help(format!("move it to {}.default", front.path_of("groups")));
+        // For the faults in it.
+        let _ = front.list("upstreams", f).map(|list| read_upstreams(&list, f));
     }
     let path = front.path_of("groups");
     let Kind::Map(entries) = &groups.kind else {

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use bytesize::ByteSize;
+
 use super::Listener;
 use super::check_http::is_allowed;
 use super::file_http::{FileCache, FileFront, FileGroup, FileHttpCheck, FileRetries, FileRoute};
@@ -72,7 +74,8 @@ pub(super) fn retried_methods(retries: &FileRetries, allowed: &Methods, f: &mut 
 /// One answer must fit.
 pub(super) fn entry_size(cache: &FileCache, size: u64, f: &mut Findings<'_>) {
     if let Some(entry) = cache.max_entry.as_ref().filter(|entry| entry.value > size) {
-        let message = format!("{} bytes are more than the whole cache holds: {size}", entry.value);
+        let (entry_size, size) = (ByteSize(entry.value), ByteSize(size));
+        let message = format!("{entry_size} is more than the whole cache holds ({size})");
         f.fault(&entry.path, entry.at, &message);
     }
 }

@@ -296,10 +296,12 @@ fn environment_overrides() {
         };
         Some(value.to_owned())
     };
-    let config = Config::from_yaml("nodes: [db1]\nlog: {level: warn}", "c", &env).unwrap();
+    let config = Config::from_yaml("nodes: [db1]\nlog: {level: warn}\nhttp: {upstreams: [a]}", "c", &env);
+    let config = config.unwrap();
     let binds: Vec<String> = config.listeners.iter().map(|l| l.bind.to_string()).collect();
     assert_eq!(binds, ["0.0.0.0:6432", "0.0.0.0:6433"]);
     assert_eq!(config.admin.unwrap().to_string(), "0.0.0.0:8404");
+    assert_eq!(config.fronts[0].bind.to_string(), "0.0.0.0:8080");
     assert_eq!(config.log.level, "debug");
     assert_eq!(config.clusters[0].check.user, "lb");
     assert_eq!(config.clusters[0].check.password.as_ref().map(Secret::expose), Some(CANARY));

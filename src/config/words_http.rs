@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 
 use super::NodeAddr;
 use super::http::{Forwarded, LogRequests, Network};
+use super::table::listed;
 use super::words::{Word, host_port, is_off, name, number, one_of};
 use crate::base::units::parse_size;
 
@@ -215,7 +216,9 @@ fn idempotent_method(text: &str) -> Result<String, String> {
     if IDEMPOTENT.contains(&method.as_str()) {
         return Ok(method);
     }
-    Err(format!("`{method}` is not idempotent: only GET, HEAD, OPTIONS, PUT and DELETE may be sent twice"))
+    let why =
+        if matches!(text, "POST" | "PATCH") { "is not idempotent" } else { "is not known to be idempotent" };
+    Err(format!("`{method}` {why}: only {} may be sent twice", listed(&IDEMPOTENT, "and")))
 }
 
 fn budget(text: &str) -> Result<Option<u32>, String> {
