@@ -31,11 +31,11 @@ pub(super) struct Ground<'a> {
     pub threads: usize,
 }
 
+/// Running fronts, in the order of the configuration, and their threads.
+pub(super) type Started = (Arc<[Arc<Front>]>, Vec<JoinHandle<()>>);
+
 /// Starts every front of the configuration on these sockets, which are in its order.
-pub(super) fn start(
-    ground: &Ground<'_>,
-    sockets: Vec<Listening>,
-) -> Result<(Arc<[Arc<Front>]>, Vec<JoinHandle<()>>), StartError> {
+pub(super) fn start(ground: &Ground<'_>, sockets: Vec<Listening>) -> Result<Started, StartError> {
     let config = &ground.shared.config;
     let built = config.fronts.iter().zip(&sockets).enumerate();
     let fronts: Vec<_> =

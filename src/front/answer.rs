@@ -30,7 +30,7 @@ enum Content {
 /// An answer that comes from an upstream.
 pub struct Passing {
     incoming: Incoming,
-    /// The connection it comes by; `None` once it has been given back, or when it is driven elsewhere.
+    /// The connection it comes by; `None` once it has been given back.
     link: Option<Link>,
     worker: usize,
     chosen: Chosen,
@@ -54,13 +54,13 @@ impl Passing {
     #[must_use]
     pub fn new(
         incoming: Incoming,
-        link: Option<Link>,
+        link: Link,
         worker: usize,
         chosen: Chosen,
         turn: Option<Turn>,
         timeout: Duration,
     ) -> Self {
-        Self { incoming, link, worker, chosen, patience: Patience::new(timeout), _turn: turn }
+        Self { incoming, link: Some(link), worker, chosen, patience: Patience::new(timeout), _turn: turn }
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {

@@ -39,7 +39,7 @@ pub struct Sent<'a> {
     pub worker: usize,
     /// Until when an upstream may be waited for.
     pub deadline: Instant,
-    /// Whether the connection may go on as another protocol.
+    /// Whether the connection may go on as another protocol: then it is a new one.
     pub is_upgrade: bool,
 }
 
@@ -47,8 +47,8 @@ pub struct Sent<'a> {
 pub struct Answered {
     /// The answer.
     pub response: Response<Incoming>,
-    /// The connection it comes by; `None` when it is driven elsewhere.
-    pub link: Option<Link>,
+    /// The connection it comes by.
+    pub link: Link,
     /// Who answers.
     pub chosen: Chosen,
 }
@@ -171,7 +171,7 @@ async fn attempt(
     upload: Upload,
     may_repeat: bool,
     account: &mut Account,
-) -> Result<(Response<Incoming>, Option<Link>), (Miss, Option<Upload>)> {
+) -> Result<(Response<Incoming>, Link), (Miss, Option<Upload>)> {
     let instance = &chosen.instance;
     let mut upload = upload;
     let mut kept = if sent.is_upgrade { None } else { instance.take_link(sent.worker) };
@@ -186,17 +186,9 @@ async fn attempt(
         };
         instance.requests.fetch_add(1, Ordering::Relaxed);
         let request = request(sent.head, upload);
-        if sent.is_upgrade {
-            let answer = timeout(group.config.response_timeout, link.send_and_let_go(request)).await;
-            return match answer {
-                Ok(Ok(response)) => Ok((response, None)),
-                Ok(Err(error)) => Err((Miss::Reset(error.to_string()), None)),
-                Err(_) => Err((Miss::Timeout, None)),
-            };
-        }
         let answer = in_time(link.send(request), group, instance, tried, may_repeat).await;
         let mut error = match answer {
-            Ok(Ok(response)) => return Ok((response, Some(link))),
+            Ok(Ok(response)) => return Ok((response, link)),
             Ok(Err(error)) => error,
             Err(miss) => return Err((miss, None)),
         };
@@ -266,7 +258,7 @@ fn request(head: &Parts, upload: Upload) -> Request<Upload> {
     request
 }
 
-fn discard(response: Response<Incoming>, link: Option<Link>, worker: usize, chosen: Chosen) {
+fn discard(response: Response<Incoming>, link: Link, worker: usize, chosen: Chosen) {
     use crate::front::answer::Passing;
     Passing::new(response.into_body(), link, worker, chosen, None, SILENCE).discard();
 }

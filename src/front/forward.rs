@@ -140,7 +140,10 @@ fn strip(headers: &mut HeaderMap, seen: Seen) {
             .get_all(CONNECTION)
             .iter()
             .flat_map(|value| value.as_bytes().split(|b| *b == b','))
-            .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+            .map(<[u8]>::trim_ascii)
+            // What nearly every one says, and names no header that stays otherwise.
+            .filter(|token| *token != b"keep-alive" && *token != b"close")
+            .filter_map(|token| HeaderName::from_bytes(token).ok())
             .collect();
         for name in named {
             // Nobody can have what frames the message, or says whom it is for, taken away.

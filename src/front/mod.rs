@@ -79,8 +79,7 @@ pub async fn serve(
         Ok(Outcome::Upgraded(response, client, answered)) => {
             account.set_status(StatusCode::SWITCHING_PROTOCOLS.as_u16());
             // The account goes on with the connection: the answer that begins it needs one that says nothing.
-            let Answered { response: mut upstream, chosen, .. } = answered;
-            let life = upgrade::tunnel(client, &mut upstream, chosen, account);
+            let life = upgrade::tunnel(client, answered, account);
             caller.tunnels.spawn(front.kill.clone().run_until_cancelled_owned(life));
             response.map(|()| Answer::nothing())
         }

@@ -1,24 +1,29 @@
 //! A connection that goes on as another protocol, such as a WebSocket: bytes both ways until either side ends.
 
-use hyper::Response;
-use hyper::body::Incoming;
+use std::pin::Pin;
+
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 
 use crate::front::account::Account;
-use crate::front::group::Chosen;
+use crate::front::exchange::Answered;
 
 /// Passes bytes on between client and upstream, once the client has been told that it may begin.
 pub fn tunnel(
     client: OnUpgrade,
-    response: &mut Response<Incoming>,
-    chosen: Chosen,
+    mut answered: Answered,
     mut account: Box<Account>,
 ) -> impl Future<Output = ()> + Send + use<> {
-    let upstream = hyper::upgrade::on(response);
+    let mut upstream = hyper::upgrade::on(&mut answered.response);
     async move {
+        let Answered { mut link, chosen, .. } = answered;
         let _place = chosen;
+        // The connection has to be driven once more to be let go.
+        let upstream = std::future::poll_fn(|cx| {
+            link.drive(cx);
+            Pin::new(&mut upstream).poll(cx)
+        });
         let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
         let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
         // An error is one side breaking off, and its own affair.
