@@ -1,0 +1,3 @@
+//! The HTTP front: balances requests over the instances of read-only services.
+
+pub mod cache;
