@@ -11,6 +11,7 @@ use crate::config::http::{self, Methods};
 use crate::front::accept::FrontDoor;
 use crate::front::admit::Turns;
 use crate::front::budget::Budget;
+use crate::front::cache::ResponseCache;
 use crate::front::connection::{Desk, converse};
 use crate::front::database::Database;
 use crate::front::group::Group;
@@ -87,6 +88,7 @@ fn build(ground: &Ground<'_>, index: usize, config: &Arc<http::Front>, socket: &
         groups,
         turns: Turns::new(&config.limits),
         budget: Budget::new(config.retries.budget, config.limits.max_in_flight.get()),
+        cache: config.cache.as_ref().map(|settings| Arc::new(ResponseCache::new(settings))),
         database,
         metrics,
         descriptors: shared.descriptors.clone(),

@@ -55,7 +55,7 @@ pub struct Caller {
     order: AtomicU8,
     waker: OnceLock<Waker>,
     /// What its requests have begun and that outlives them.
-    pub tunnels: TaskTracker,
+    pub tasks: TaskTracker,
 }
 
 /// What a connection is told to do.
@@ -77,7 +77,7 @@ impl Caller {
             resets: AtomicU32::new(0),
             order: AtomicU8::new(0),
             waker: OnceLock::new(),
-            tunnels: TaskTracker::new(),
+            tasks: TaskTracker::new(),
         }
     }
 
@@ -234,8 +234,8 @@ pub async fn converse(desk: Arc<Desk>, accepted: Accepted) {
     } else {
         speak_http1(&front, desk.index, &caller, stream).await;
     }
-    caller.tunnels.close();
-    caller.tunnels.wait().await;
+    caller.tasks.close();
+    caller.tasks.wait().await;
     if caller.is_flooding() {
         front.metrics.reject(HttpRejection::Resets);
         debug!(front = front.config.name, client = %caller.client.addr, "http_reset_flood");

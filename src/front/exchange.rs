@@ -15,6 +15,7 @@ use hyper::{Request, Response};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::front::account::Account;
+use crate::front::answer::Passing;
 use crate::front::group::{Chosen, Group};
 use crate::front::refusal::Refusal;
 use crate::front::shared::Front;
@@ -51,6 +52,13 @@ pub struct Answered {
     pub link: Link,
     /// Who answers.
     pub chosen: Chosen,
+}
+
+impl Answered {
+    /// Throws the answer away, and keeps its connection if the rest of it is already here.
+    pub fn discard(self, worker: usize) {
+        Passing::new(self.response.into_body(), self.link, worker, self.chosen, None, SILENCE).discard();
+    }
 }
 
 /// Why an upstream gave no answer.
@@ -107,7 +115,7 @@ pub async fn exchange(
                 if another && group.has_another(&tried) && front.budget.spend() {
                     repeats += 1;
                     account.add_retry(HttpRetry::Status);
-                    discard(response, link, sent.worker, chosen);
+                    Answered { response, link, chosen }.discard(sent.worker);
                     continue;
                 }
                 return Ok(Answered { response, link, chosen });
@@ -256,11 +264,6 @@ fn request(head: &Parts, upload: Upload) -> Request<Upload> {
     request.uri_mut().clone_from(&head.uri);
     request.headers_mut().clone_from(&head.headers);
     request
-}
-
-fn discard(response: Response<Incoming>, link: Link, worker: usize, chosen: Chosen) {
-    use crate::front::answer::Passing;
-    Passing::new(response.into_body(), link, worker, chosen, None, SILENCE).discard();
 }
 
 /// Tells the keeper what was met.
