@@ -20,3 +20,4 @@ mod relay;
 mod replay;
 mod support_works;
 mod targets;
+mod web_support_works;
