@@ -1,7 +1,8 @@
 //! An ordinary HTTP client, and configurations of a front.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,15 +11,16 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Mutex;
 
 use super::balancer::{Balancer, find};
 use super::client::background;
 use super::upstream::{AnswerBody, full, joined};
 use super::wait::wait_until;
 
-/// No answer of a test takes longer.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// No answer of a test takes longer: more than the longest of our own time limits.
+const PATIENCE: Duration = Duration::from_secs(45);
 /// What requests of [`get`] name as their host.
 pub const HOST: &str = "front.test";
 
@@ -58,7 +60,7 @@ impl Got {
 #[derive(Clone, Debug)]
 pub enum Speaks {
     /// HTTP/1.1 is spoken on it.
-    One(std::sync::Arc<tokio::sync::Mutex<http1::SendRequest<AnswerBody>>>),
+    One(Arc<Mutex<http1::SendRequest<AnswerBody>>>),
     /// HTTP/2 is spoken on it, by any number at a time.
     Two(http2::SendRequest<AnswerBody>),
 }
@@ -71,14 +73,28 @@ impl Web {
     /// Connects.
     pub async fn connect(addr: SocketAddr) -> Result<Self, String> {
         let connecting = background().spawn(async move {
-            let stream = TcpStream::connect(addr).await.map_err(|error| error.to_string())?;
-            let _ = stream.set_nodelay(true);
-            let (sender, connection) =
-                http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-            background().spawn(connection);
-            Ok(Self(Speaks::One(std::sync::Arc::new(tokio::sync::Mutex::new(sender)))))
+            Self::of(TcpStream::connect(addr).await.map_err(|error| error.to_string())?).await
         });
         connecting.await.expect("connecting does not panic")
+    }
+
+    /// Connects from another address of this machine.
+    pub async fn connect_from(from: Ipv4Addr, addr: SocketAddr) -> Result<Self, String> {
+        let connecting = background().spawn(async move {
+            let socket = TcpSocket::new_v4().map_err(|error| error.to_string())?;
+            socket.bind((from, 0).into()).map_err(|error| error.to_string())?;
+            let stream = socket.connect(addr).await.map_err(|error| error.to_string())?;
+            Self::of(stream).await
+        });
+        connecting.await.expect("connecting does not panic")
+    }
+
+    async fn of(stream: TcpStream) -> Result<Self, String> {
+        let _ = stream.set_nodelay(true);
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+        background().spawn(connection);
+        Ok(Self(Speaks::One(Arc::new(Mutex::new(sender)))))
     }
 
     /// Connects and speaks HTTP/2 from the first byte.
