@@ -105,8 +105,7 @@ async fn garbage_is_no_good_answer_to_a_check() {
 }
 
 /// Checks that are good and slow to come: only what happens to requests can tell.
-const BLIND: &str =
-    "balance: roundrobin\ncheck: {path: /health, interval: 60s, fast_interval: 60s}\npassive: true\n";
+const BLIND: &str = "balance: roundrobin\ncheck: {path: /health, interval: 60s, fast_interval: 60s, rise: 1}\npassive: true\n";
 
 #[tokio::test]
 async fn who_fails_requests_is_put_aside_though_its_checks_are_good() {
