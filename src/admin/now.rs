@@ -12,7 +12,11 @@ use crate::topology::{Node, Topology};
 #[must_use]
 pub fn now(shared: &Shared) -> Now {
     let clusters = shared.clusters.iter().map(|watched| cluster_now(&watched.current.borrow()));
-    Now { clusters: clusters.collect(), listeners: shared.listeners.iter().map(listener_now).collect() }
+    Now {
+        clusters: clusters.collect(),
+        listeners: shared.listeners.iter().map(listener_now).collect(),
+        fronts: Vec::new(),
+    }
 }
 
 fn cluster_now(topology: &Topology) -> ClusterNow {

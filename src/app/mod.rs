@@ -19,12 +19,17 @@ use crate::admin::Admin;
 use crate::balance::judge::Verdict;
 use crate::balance::pick::Picker;
 use crate::config::{self, Config};
+use crate::net::accept::accept;
 use crate::net::descriptors::Descriptors;
 use crate::net::listen::Listening;
 use crate::net::options::Options;
+use crate::net::worker;
+use crate::session;
+use crate::session::accept::ListenerDoor;
 use crate::session::cancel::{CancelTable, SourceLimit};
+use crate::session::desk::Desk;
 use crate::session::shared::{Listener, Shared};
-use crate::session::{accept, worker};
+
 use crate::telemetry::metrics::{Metrics, UPKEEP_INTERVAL};
 use crate::telemetry::shape::{ClusterShape, ListenerShape, Shape};
 use crate::topology::keeper::{self, Watched};
@@ -117,12 +122,17 @@ impl App {
         let mut handles = Vec::new();
         let mut workers = Vec::new();
         for index in 0..threads {
-            let (handle, thread) = worker::start(index, Arc::clone(&shared)).map_err(StartError::Worker)?;
+            let (shared, desk) = (Arc::clone(&shared), Arc::new(Desk::new(index)));
+            let serve = move |accepted| session::serve(Arc::clone(&shared), Arc::clone(&desk), accepted);
+            let started = worker::start(format!("worker-{index}"), serve);
+            let (handle, thread) = started.map_err(StartError::Worker)?;
             handles.push(handle);
             workers.push(thread);
         }
         for (index, socket) in sockets.into_iter().enumerate() {
-            tasks.spawn(accept::accept(Arc::clone(&shared), index, socket, handles.clone()));
+            let door = ListenerDoor { shared: Arc::clone(&shared), listener: index };
+            let (descriptors, stop) = (shared.descriptors.clone(), shared.stop.clone());
+            tasks.spawn(accept(door, socket, descriptors, handles.clone(), stop));
         }
         if let Some(socket) = admin_socket {
             let admin = Admin::new(Arc::clone(&shared), origin);
@@ -217,7 +227,13 @@ fn shape(config: &Config, workers: usize) -> Shape {
         limit: u64::from(listener.max_connections.get()),
     });
     let version = env!("CARGO_PKG_VERSION");
-    Shape { version, clusters: clusters.collect(), listeners: listeners.collect(), workers }
+    Shape {
+        version,
+        clusters: clusters.collect(),
+        listeners: listeners.collect(),
+        fronts: Vec::new(),
+        workers,
+    }
 }
 
 async fn upkeep(metrics: Arc<Metrics>) {

@@ -32,6 +32,13 @@ impl Picker {
         Self { balance, credit: vec![0; n], random: fastrand::Rng::with_seed(seed) }
     }
 
+    /// Takes indexes below `n` from now on, if it did not before.
+    pub fn make_room(&mut self, n: usize) {
+        if self.credit.len() < n {
+            self.credit.resize(n, 0);
+        }
+    }
+
     /// One of `candidates`; `None` only when there are none. `source` is the client's address.
     pub fn pick(&mut self, candidates: &[Candidate], source: IpAddr) -> Option<Candidate> {
         match self.balance {

@@ -20,12 +20,7 @@ pub(super) fn check(path: Option<&Path>, connect: bool) -> ExitCode {
     for warning in &config.warnings {
         out::complain(&format!("warning: {warning}\n"));
     }
-    let nodes: usize = config.clusters.iter().map(|cluster| cluster.nodes.len()).sum();
-    out::print(&format!(
-        "{origin}: ok ({} and {})\n",
-        count(nodes, "node"),
-        count(config.listeners.len(), "listener")
-    ));
+    out::print(&format!("{origin}: ok ({})\n", counts(&config)));
     if !connect {
         return ExitCode::SUCCESS;
     }
@@ -57,6 +52,16 @@ async fn look_at_all(config: &Config) -> (String, bool) {
         let _ = writeln!(text, "  {:<16} {:<22} {words}", node.name, node.addr.to_string());
     }
     (text, all_up)
+}
+
+/// `3 nodes and 2 listeners`; fronts only where there are some.
+fn counts(config: &Config) -> String {
+    let nodes = count(config.clusters.iter().map(|cluster| cluster.nodes.len()).sum(), "node");
+    let listeners = count(config.listeners.len(), "listener");
+    match config.fronts.len() {
+        0 => format!("{nodes} and {listeners}"),
+        fronts => format!("{nodes}, {listeners} and {}", count(fronts, "HTTP front")),
+    }
 }
 
 fn count(n: usize, what: &str) -> String {

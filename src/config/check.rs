@@ -5,9 +5,11 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::check_http::check_fronts;
 use super::env::{Env, non_empty};
 use super::file::{File, FileCheck, FileCluster, FileKeepalive, FileListener, FileSessions};
 use super::finding::Findings;
+use super::http::{Dns, LogRequests};
 use super::source::Pos;
 use super::table::Given;
 use super::words::{self, Word};
@@ -43,7 +45,8 @@ pub(super) fn check(file: &File, env: Env<'_>, f: &mut Findings<'_>) -> Config {
     let host = default_host(env, f);
     let listeners = check_listeners(file, &clusters, host, f);
     let admin = check_admin(file, host, env, f);
-    rules::binds(file, &listeners, admin, f);
+    let fronts = check_fronts(file, &listeners, host, f);
+    rules::binds(file, &listeners, admin, host, f);
     // With a node or a check missing, what follows would only repeat that.
     if is_sound {
         rules::roles(file, &clusters, &listeners, f);
@@ -52,8 +55,8 @@ pub(super) fn check(file: &File, env: Env<'_>, f: &mut Findings<'_>) -> Config {
     Config {
         clusters,
         listeners: listeners.into_iter().map(Arc::new).collect(),
-        fronts: Vec::new(),
-        dns: super::http::Dns { refresh: Duration::from_secs(5) },
+        fronts: fronts.into_iter().map(Arc::new).collect(),
+        dns: Dns { refresh: or(file.dns_refresh.as_ref(), Duration::from_secs(5)) },
         admin,
         log: check_log(file, env, f),
         runtime: Runtime {
@@ -244,7 +247,7 @@ fn check_log(file: &File, env: Env<'_>, f: &mut Findings<'_>) -> Log {
         format: from_env("PGSPLIT_LOG_FORMAT", &words::LOG_FORMAT, env, f)
             .unwrap_or_else(|| or(file.log_format.as_ref(), LogFormat::Auto)),
         sessions: or(file.log_sessions.as_ref(), LogSessions::End),
-        requests: super::http::LogRequests::OneOf(NonZeroU32::MIN),
+        requests: or(file.log_requests.as_ref(), LogRequests::OneOf(NonZeroU32::MIN)),
     }
 }
 
@@ -264,7 +267,7 @@ fn from_env<T>(name: &str, word: &Word<T>, env: Env<'_>, f: &mut Findings<'_>) -
     }
 }
 
-fn or<T: Clone>(written: Option<&Given<T>>, default: T) -> T {
+pub(super) fn or<T: Clone>(written: Option<&Given<T>>, default: T) -> T {
     written.map_or(default, |written| written.value.clone())
 }
 
@@ -277,11 +280,11 @@ fn text_or(written: Option<&Given<String>>, default: &str) -> String {
 }
 
 /// Zero never gets here: the words for these keys refuse it.
-fn at_least_one(written: Option<&Given<u32>>, default: u32) -> NonZeroU32 {
+pub(super) fn at_least_one(written: Option<&Given<u32>>, default: u32) -> NonZeroU32 {
     NonZeroU32::new(or(written, default)).unwrap_or(NonZeroU32::MIN)
 }
 
-fn words_or(words: &[&str]) -> String {
+pub(super) fn words_or(words: &[&str]) -> String {
     let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
     super::table::listed(&quoted.iter().map(String::as_str).collect::<Vec<_>>(), "and")
 }

@@ -1,22 +1,24 @@
 //! The file as written: every key pgsplit knows, none of them required here, each with its place.
 //!
 //! A key is in exactly one list below, and read in the function beside the list. `check.rs` fills in what was
-//! left out.
+//! left out. What is about HTTP is in `file_http.rs`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::file_http::{FileFront, read_dns, read_fronts};
 use super::finding::Findings;
+use super::http::LogRequests;
 use super::source::Pos;
 use super::table::{Given, Table, read};
 use super::tree::{Key, Kind, Value};
 use super::words::{self, Word};
-use super::{Balance, CheckKind, LogFormat, LogSessions, MaxLag, NodeAddr, Tls};
+use super::{Balance, CheckKind, LogFormat, LogSessions, MaxLag, NodeAddr, Tls, words_http};
 use crate::base::role::{Role, Target};
 use crate::base::secret::Secret;
 
 pub(super) const TOP: &[&str] =
-    &["nodes", "listeners", "clusters", "check", "sessions", "admin", "log", "runtime"];
+    &["nodes", "listeners", "clusters", "check", "sessions", "http", "dns", "admin", "log", "runtime"];
 pub(super) const CLUSTER: &[&str] = &["nodes", "check", "sessions"];
 pub(super) const NODE: &[&str] = &["addr", "name", "role", "weight", "backup", "max_connections"];
 pub(super) const LISTENER: &[&str] =
@@ -51,7 +53,7 @@ pub(super) const SESSIONS: &[&str] = &[
 ];
 pub(super) const KEEPALIVE: &[&str] = &["idle", "interval", "count"];
 pub(super) const ADMIN: &[&str] = &["bind"];
-pub(super) const LOG: &[&str] = &["level", "format", "sessions"];
+pub(super) const LOG: &[&str] = &["level", "format", "sessions", "requests"];
 pub(super) const RUNTIME: &[&str] = &["threads", "drain_timeout"];
 
 /// Everything that was written.
@@ -60,11 +62,14 @@ pub(super) struct File {
     pub clusters: Vec<FileCluster>,
     /// `None`: the two default ones.
     pub listeners: Option<Given<Vec<FileListener>>>,
+    pub fronts: Vec<FileFront>,
+    pub dns_refresh: Option<Given<Duration>>,
     /// Outer `None`: left out; inner: switched off.
     pub admin: Option<Given<Option<SocketAddr>>>,
     pub log_level: Option<Given<String>>,
     pub log_format: Option<Given<LogFormat>>,
     pub log_sessions: Option<Given<LogSessions>>,
+    pub log_requests: Option<Given<LogRequests>>,
     pub threads: Option<Given<u32>>,
     pub drain_timeout: Option<Given<Duration>>,
 }
@@ -160,10 +165,13 @@ pub(super) fn read_file(root: &Value, f: &mut Findings<'_>) -> File {
     File {
         clusters,
         listeners,
+        fronts: read_fronts(&top, f),
+        dns_refresh: read_dns(&top, f),
         admin: read_admin(&top, f),
         log_level: get(log.as_ref(), "level", &words::LOG_LEVEL, f),
         log_format: get(log.as_ref(), "format", &words::LOG_FORMAT, f),
         log_sessions: get(log.as_ref(), "sessions", &words::LOG_SESSIONS, f),
+        log_requests: get(log.as_ref(), "requests", &words_http::LOG_REQUESTS, f),
         threads: get(runtime.as_ref(), "threads", &words::THREADS, f),
         drain_timeout: get(runtime.as_ref(), "drain_timeout", &words::TIME, f),
     }
@@ -347,7 +355,12 @@ fn read_admin(top: &Table<'_>, f: &mut Findings<'_>) -> Option<Given<Option<Sock
 }
 
 /// The mapping under `key`, when there is one.
-fn section<'v>(table: &Table<'v>, key: &str, keys: &[&str], f: &mut Findings<'_>) -> Option<Table<'v>> {
+pub(super) fn section<'v>(
+    table: &Table<'v>,
+    key: &str,
+    keys: &[&str],
+    f: &mut Findings<'_>,
+) -> Option<Table<'v>> {
     Table::open(table.value(key)?, &table.path_of(key), keys, f)
 }
 
@@ -355,7 +368,7 @@ fn get<T>(table: Option<&Table<'_>>, key: &str, word: &Word<T>, f: &mut Findings
     table?.get(key, word, f)
 }
 
-fn entries<T>(
+pub(super) fn entries<T>(
     list: &Given<&[Value]>,
     f: &mut Findings<'_>,
     read: impl Fn(&Value, &str, &mut Findings<'_>) -> Option<T>,

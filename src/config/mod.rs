@@ -8,6 +8,7 @@
 //! 4. `check` and `rules`: defaults, and what goes together; `credentials` and `pgpass` find the password
 //! 5. [`report`]: everything that was found, shown at its line
 //!
+//! What is about HTTP alone stands in files of its own, as in `check_http`.
 //! [`url`] reads connection strings. Nothing outside this module knows YAML.
 //!
 //! # Invariants
@@ -16,21 +17,25 @@
 //! - No text made here, error or `Debug`, shows a password.
 
 mod check;
+mod check_http;
 mod credentials;
 mod env;
 mod file;
+mod file_http;
 mod finding;
 pub mod http;
 mod load;
 mod pgpass;
 pub mod report;
 mod rules;
+mod rules_http;
 mod secrets;
 mod source;
 mod table;
 mod tree;
 pub mod url;
 mod words;
+mod words_http;
 
 #[cfg(test)]
 mod tests;

@@ -2,14 +2,15 @@
 //! go together.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::check_http::bind_of;
 use super::file::{File, FileCluster, FileListener, FileNode};
 use super::finding::Findings;
 use super::source::Pos;
-use super::{Check, CheckKind, Cluster, Listener, Node};
+use super::{Check, CheckKind, Cluster, Listener, Node, NodeAddr};
 use crate::base::role::{Role, Target};
 
 /// One cluster's list of nodes.
@@ -90,7 +91,13 @@ pub(super) fn listener_names(listeners: &[FileListener], f: &mut Findings<'_>) {
 }
 
 /// No two sockets on one address. Port 0 is chosen by the system, and so never the same.
-pub(super) fn binds(file: &File, listeners: &[Listener], admin: Option<SocketAddr>, f: &mut Findings<'_>) {
+pub(super) fn binds(
+    file: &File,
+    listeners: &[Listener],
+    admin: Option<SocketAddr>,
+    host: IpAddr,
+    f: &mut Findings<'_>,
+) {
     let mut all: Vec<(SocketAddr, String, Pos)> = Vec::new();
     match &file.listeners {
         Some(written) => {
@@ -99,6 +106,8 @@ pub(super) fn binds(file: &File, listeners: &[Listener], admin: Option<SocketAdd
         }
         None => all.extend(listeners.iter().map(|l| (l.bind, format!("listener {}", l.name), Pos::NOWHERE))),
     }
+    let fronts = file.fronts.iter().filter_map(|front| bind_of(front, host));
+    all.extend(fronts.map(|bind| (bind.value, bind.path, bind.at)));
     if let Some(admin) = admin {
         let at = file.admin.as_ref().map_or(Pos::NOWHERE, |admin| admin.at);
         all.push((admin, "admin.bind".to_owned(), at));
@@ -169,18 +178,19 @@ fn can_serve(node: &Node, target: Target, kind: CheckKind) -> bool {
 pub(super) fn loops(file: &File, listeners: &[Listener], f: &mut Findings<'_>) {
     let nodes = file.clusters.iter().flat_map(|cluster| &cluster.nodes);
     for (node, addr) in nodes.filter_map(|node: &FileNode| Some((node, node.addr.as_ref()?))) {
-        let host = if addr.value.host == "localhost" { "127.0.0.1" } else { &addr.value.host };
-        let Ok(ip) = host.parse::<std::net::IpAddr>() else { continue };
-        let is_own = |listener: &&Listener| {
-            let bind = listener.bind;
-            bind.port() == addr.value.port
-                && (bind.ip() == ip || (bind.ip().is_unspecified() && ip.is_loopback()))
-        };
+        let is_own = |listener: &&Listener| leads_to(&addr.value, listener.bind);
         if let Some(listener) = listeners.iter().find(is_own) {
             let message = format!("{} is pgsplit's own listener `{}`", addr.value, listener.name);
             f.fault(&node.path, addr.at, &message);
         }
     }
+}
+
+/// Whether who connects to `addr` reaches `bind`, as far as one can tell without asking for names.
+pub(super) fn leads_to(addr: &NodeAddr, bind: SocketAddr) -> bool {
+    let host = if addr.host.eq_ignore_ascii_case("localhost") { "127.0.0.1" } else { &addr.host };
+    let is_same = |ip: IpAddr| bind.ip() == ip || (bind.ip().is_unspecified() && ip.is_loopback());
+    bind.port() == addr.port && host.parse().is_ok_and(is_same)
 }
 
 /// Times of checks that work, but not as one would expect.
@@ -191,12 +201,22 @@ pub(super) fn check_times(cluster: &FileCluster, check: &Check, f: &mut Findings
     let written = cluster.check.timeout.as_ref().or(cluster.check.interval.as_ref());
     let at = written.map_or(Pos::NOWHERE, |written| written.at);
     let path = format!("{}check.timeout", cluster.prefix);
-    let message =
-        format!("{} is longer than check.interval ({})", shown(check.timeout), shown(check.interval));
-    let found_after = shown(check.timeout.saturating_mul(check.fall.get()));
-    let better = shown(Duration::from_millis(u64::try_from(check.interval.as_millis()).unwrap_or(0) * 4 / 5));
-    f.warning(&path, at, &message).help(format!(
-        "a node that hangs is found down after fall x timeout = {found_after}; use {better} or less"
+    slow_check(&path, at, "a node", (check.interval, check.timeout, check.fall.get()), f);
+}
+
+/// Warns that a check of `what` may take longer than `interval`.
+pub(super) fn slow_check(
+    path: &str,
+    at: Pos,
+    what: &str,
+    (interval, timeout, fall): (Duration, Duration, u32),
+    f: &mut Findings<'_>,
+) {
+    let message = format!("{} is longer than check.interval ({})", shown(timeout), shown(interval));
+    let found_after = shown(timeout.saturating_mul(fall));
+    let better = shown(Duration::from_millis(u64::try_from(interval.as_millis()).unwrap_or(0) * 4 / 5));
+    f.warning(path, at, &message).help(format!(
+        "{what} that hangs is found down after fall x timeout = {found_after}; use {better} or less"
     ));
 }
 

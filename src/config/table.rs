@@ -16,13 +16,12 @@ pub(super) struct Given<T> {
 /// Keys that are planned; somebody who wrote one spelt it correctly and should not search for a typo.
 const LATER: &[&str] = &[
     "accept_proxy",
+    "all_addresses",
     "allow",
     "buffer",
     "cert_file",
     "client_ca_file",
     "connection_rate",
-    "dns",
-    "http",
     "key_file",
     "max_connections_per_ip",
     "max_lifetime",
@@ -39,6 +38,7 @@ const LATER: &[&str] = &[
     "splice",
     "sslrootcert",
     "state_file",
+    "tls",
     "token",
     "token_file",
     "watch_config",
@@ -67,6 +67,51 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("algorithm", "balance"),
     ("pool", "cluster"),
     ("workers", "threads"),
+    // nginx, HAProxy and Traefik in front of HTTP services.
+    ("servers", "upstreams"),
+    ("server", "upstreams"),
+    ("services", "groups"),
+    ("backends", "groups"),
+    ("loadBalancer", "upstreams"),
+    ("lb_policy", "balance"),
+    ("listen", "bind"),
+    ("address", "bind"),
+    ("entryPoints", "bind"),
+    ("entrypoints", "bind"),
+    ("healthcheck", "check"),
+    ("healthCheck", "check"),
+    ("health_check", "check"),
+    ("health_uri", "path"),
+    ("httpchk", "path"),
+    ("location", "path"),
+    ("prefix", "path"),
+    ("uri", "path"),
+    ("url", "path"),
+    ("server_name", "host"),
+    ("hostname", "host"),
+    ("service", "group"),
+    ("backend", "group"),
+    ("upstream", "group"),
+    ("proxy_pass", "group"),
+    ("routers", "routes"),
+    ("locations", "routes"),
+    ("rules", "routes"),
+    ("client_max_body_size", "max_body"),
+    ("maxRequestBodyBytes", "max_body"),
+    ("large_client_header_buffers", "max_header"),
+    ("client_header_timeout", "header_timeout"),
+    ("client_body_timeout", "body_timeout"),
+    ("proxy_connect_timeout", "connect_timeout"),
+    ("proxy_read_timeout", "response_timeout"),
+    ("keepalive_timeout", "idle_timeout"),
+    ("proxy_next_upstream", "retries"),
+    ("attempts", "max"),
+    ("set_real_ip_from", "trusted"),
+    ("trusted_proxies", "trusted"),
+    ("trustedIPs", "trusted"),
+    ("forwardedHeaders", "forwarded"),
+    ("proxy_cache", "cache"),
+    ("access_log", "requests"),
 ];
 
 /// A mapping whose keys are known to be good.
@@ -192,19 +237,22 @@ fn unknown(name: &str, keys: &[&str]) -> String {
     if let Some((_, ours)) = ELSEWHERE.iter().find(|(other, ours)| *other == name && keys.contains(ours)) {
         return format!("unknown key `{name}`; it is called `{ours}` here");
     }
-    if name == "idle_timeout" {
+    if name == "idle_timeout" && !keys.contains(&"upstreams") {
         return "`idle_timeout` is not in this version: no session is closed for being idle".to_owned();
     }
     if LATER.contains(&name) {
         return format!("`{name}` is not in this version");
     }
-    let closest = keys.iter().map(|key| (strsim::osa_distance(name, key), *key)).min();
-    match closest {
-        Some((distance, key)) if distance <= 1 + key.len() / 4 => {
-            format!("unknown key `{name}`; did you mean `{key}`?")
-        }
-        _ => format!("unknown key `{name}`; known here: {}", keys.join(", ")),
+    match closest(name, keys) {
+        Some(key) => format!("unknown key `{name}`; did you mean `{key}`?"),
+        None => format!("unknown key `{name}`; known here: {}", keys.join(", ")),
     }
+}
+
+/// The one of `words` that `name` may be a misspelling of.
+pub(super) fn closest<'w>(name: &str, words: &[&'w str]) -> Option<&'w str> {
+    let (distance, word) = words.iter().map(|word| (strsim::osa_distance(name, word), *word)).min()?;
+    (distance <= 1 + word.len() / 4).then_some(word)
 }
 
 fn shape(kind: &Kind) -> &'static str {

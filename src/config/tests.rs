@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::http::Front;
 use super::report::Report;
-use super::{Config, ConfigError, MaxLag, file};
+use super::{Config, ConfigError, MaxLag, file, file_http};
 use crate::base::secret::Secret;
 
 /// A password that must be in nothing that is printed.
@@ -80,11 +81,69 @@ fn summary(config: &Config) -> String {
             c.max_lag
         );
     }
+    for front in &config.fronts {
+        summary_of_front(front, config, &mut out);
+    }
+    if !config.fronts.is_empty() {
+        let _ = writeln!(out, "dns every {:?}, log {:?}", config.dns.refresh, config.log.requests);
+    }
     let _ = writeln!(out, "admin {:?}", config.admin);
     for warning in &config.warnings {
         let _ = writeln!(out, "warning {warning}");
     }
     out
+}
+
+fn summary_of_front(front: &Front, config: &Config, out: &mut String) {
+    let (name, l, r) = (&front.name, &front.limits, &front.retries);
+    let listener = front.listener.map(|index| config.listeners[index].name.as_str());
+    let _ = writeln!(out, "front {name} {} http2 {} listener {listener:?}", front.bind, front.http2);
+    for g in &front.groups {
+        let (balance, connect, response) = (g.balance.as_str(), g.connect_timeout, g.response_timeout);
+        let _ = writeln!(
+            out,
+            "{name}: group {} {balance} passive {} connect {connect:?} response {response:?}",
+            g.name, g.passive
+        );
+        for u in &g.upstreams {
+            let max = u.max_connections;
+            let _ =
+                writeln!(out, "  upstream {} weight {} backup {} max {max:?}", u.addr, u.weight, u.backup);
+        }
+        match &g.check {
+            None => out.push_str("  check off\n"),
+            Some(c) => {
+                let (every, fast, most) = (c.interval, c.fast_interval, c.timeout);
+                let _ = writeln!(
+                    out,
+                    "  check {} of {:?} every {every:?}/{fast:?} within {most:?} {}/{} expect {:?}",
+                    c.path, c.host, c.rise, c.fall, c.expect
+                );
+            }
+        }
+    }
+    for route in &front.routes {
+        let (host, path) = (route.host.as_deref().unwrap_or("*"), route.path.as_deref().unwrap_or("/"));
+        let _ = writeln!(out, "{name}: route {host} {path} -> {}", front.groups[route.group].name);
+    }
+    let _ = writeln!(out, "{name}: methods {:?}", front.methods);
+    let _ = writeln!(
+        out,
+        "{name}: limits {} connections, {} in flight, {} in queue for {:?}, head {} in {:?}, body {:?} in {:?}, idle {:?}",
+        l.max_connections,
+        l.max_in_flight,
+        l.queue_size,
+        l.queue_timeout,
+        l.max_header,
+        l.header_timeout,
+        l.max_body,
+        l.body_timeout,
+        l.idle_timeout
+    );
+    let _ = writeln!(out, "{name}: retries {} {:?} {:?} budget {:?}", r.max, r.methods, r.statuses, r.budget);
+    let trusted: Vec<String> = front.trusted.iter().map(|net| format!("{}/{}", net.addr, net.bits)).collect();
+    let _ = writeln!(out, "{name}: forwarded {:?} trusted {trusted:?} via {}", front.forwarded, front.via);
+    let _ = writeln!(out, "{name}: {:?}", front.cache);
 }
 
 fn outcome(input: &str) -> String {
@@ -152,6 +211,13 @@ fn a_secret_is_in_no_error_and_no_debug() {
         "nodes: [{addr: 'postgres://u:hunter2@db1/app'}]",
         "nodes: [{addr: \"host=db1 password=hunter2\"}]",
         "nodes: postgres://u:hunter2@db1/app",
+        "http: {upstreams: ['http://u:hunter2@users1']}",
+        "http: {upstreams: [{addr: 'u:hunter2@users1:80'}]}",
+        "http: {upstreams: 'https://u:hunter2@users1'}",
+        "http: {groups: {a: 'http://u:hunter2@users1'}}",
+        "http: {check: {host: 'u:hunter2@users1'}}",
+        "http: {bind: \"${SECRET}\", methods: [\"${SECRET}\"], trusted: [\"${SECRET}\"], retries: \"${SECRET}\"}",
+        "http: {routes: [{host: \"${SECRET}\", path: \"${SECRET}\"}], cache: \"${SECRET}\"}",
         "postgres://u:hunter2@db1/app: x",
         "check: {interval: \"${SECRET}\"}",
         "check: {rise: \"${SECRET_NUMBER}\"}\nnodes: [\"${SECRET}:${SECRET}\"]",
@@ -230,10 +296,12 @@ fn environment_overrides() {
         };
         Some(value.to_owned())
     };
-    let config = Config::from_yaml("nodes: [db1]\nlog: {level: warn}", "c", &env).unwrap();
+    let config = Config::from_yaml("nodes: [db1]\nlog: {level: warn}\nhttp: {upstreams: [a]}", "c", &env);
+    let config = config.unwrap();
     let binds: Vec<String> = config.listeners.iter().map(|l| l.bind.to_string()).collect();
     assert_eq!(binds, ["0.0.0.0:6432", "0.0.0.0:6433"]);
     assert_eq!(config.admin.unwrap().to_string(), "0.0.0.0:8404");
+    assert_eq!(config.fronts[0].bind.to_string(), "0.0.0.0:8080");
     assert_eq!(config.log.level, "debug");
     assert_eq!(config.clusters[0].check.user, "lb");
     assert_eq!(config.clusters[0].check.password.as_ref().map(Secret::expose), Some(CANARY));
@@ -353,6 +421,12 @@ fn times_at_the_extremes() {
         for key in file::NODE {
             let _ = parse(&format!("nodes: [{{{key}: {value}}}]"));
         }
+        for key in file_http::HTTP {
+            let _ = parse(&format!("nodes: [db1]\nhttp: {{{key}: {value}}}"));
+        }
+        for key in file_http::HTTP_CHECK {
+            let _ = parse(&format!("nodes: [db1]\nhttp: {{upstreams: [a], check: {{{key}: {value}}}}}"));
+        }
     }
 }
 
@@ -380,6 +454,14 @@ fn all_keys() -> Vec<&'static str> {
         file::ADMIN,
         file::LOG,
         file::RUNTIME,
+        file_http::HTTP,
+        file_http::GROUP,
+        file_http::UPSTREAM,
+        file_http::HTTP_CHECK,
+        file_http::ROUTE,
+        file_http::HTTP_RETRIES,
+        file_http::CACHE,
+        file_http::DNS,
     ];
     lists.concat()
 }
@@ -418,7 +500,9 @@ fn the_sample_shows_the_defaults() {
         .collect();
     let full = Config::from_yaml(&uncommented.join("\n"), "config.yaml", &|_| None)
         .unwrap_or_else(|error| panic!("{error:?}"));
-    let plain = Config::from_yaml(&text, "config.yaml", &|_| None).unwrap();
+    // But for the front, which is only there when it is written.
+    let front = "\nhttp: {upstreams: [127.0.0.1:8081]}\n";
+    let plain = Config::from_yaml(&(text + front), "config.yaml", &|_| None).unwrap();
     assert_eq!(format!("{full:?}"), format!("{plain:?}"));
 }
 
@@ -434,7 +518,7 @@ proptest! {
     }
 
     #[test]
-    fn no_broken_sample_panics(from in 0usize..6000, length in 0usize..200, put in "[\\PC\n]{0,3}") {
+    fn no_broken_sample_panics(from in 0usize..9000, length in 0usize..200, put in "[\\PC\n]{0,3}") {
         let mut text = fs::read_to_string(root().join("config.yaml")).unwrap();
         let from = text.floor_char_boundary(from);
         let to = text.floor_char_boundary(from + length);

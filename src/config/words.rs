@@ -122,7 +122,7 @@ fn yes_no(text: &str) -> Result<bool, String> {
     Err(format!("`{text}` is neither true nor false"))
 }
 
-fn number(text: &str, min: u32, max: u32) -> Result<u32, String> {
+pub(super) fn number(text: &str, min: u32, max: u32) -> Result<u32, String> {
     let digits = text.trim();
     let is_number =
         !digits.is_empty() && digits.trim_start_matches(['-', '+']).bytes().all(|b| b.is_ascii_digit());
@@ -177,7 +177,7 @@ fn lag(text: &str) -> Result<Option<MaxLag>, String> {
     }
 }
 
-fn name(text: &str) -> Result<String, String> {
+pub(super) fn name(text: &str) -> Result<String, String> {
     let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | ':');
     if text.is_empty() {
         return Err("must not be empty".to_owned());
@@ -203,17 +203,22 @@ pub(super) fn node_addr(text: &str) -> Result<NodeAddr, String> {
             "no user or password can stand here: write host:port, or start with --from-url".to_owned()
         );
     }
+    host_port(text, "db1", DEFAULT_PORT)
+}
+
+/// A host, and a port unless it is `default`.
+pub(super) fn host_port(text: &str, example: &str, default: u16) -> Result<NodeAddr, String> {
     if text.starts_with("unix:") || text.starts_with('/') {
         return Err("Unix sockets are not in this version: write host:port".to_owned());
     }
     if text.matches(':').count() > 1 && !text.starts_with('[') {
         if text.parse::<Ipv6Addr>().is_ok() {
-            return Err(format!("an IPv6 address needs brackets: [{text}]:{DEFAULT_PORT}"));
+            return Err(format!("an IPv6 address needs brackets: [{text}]:{default}"));
         }
-        return Err(format!("`{text}` is not an address such as db1:{DEFAULT_PORT}"));
+        return Err(format!("`{text}` is not an address such as {example}:{default}"));
     }
     let (host, port) = split_port(text)?;
-    let port = port.unwrap_or(DEFAULT_PORT);
+    let port = port.unwrap_or(default);
     if port == 0 {
         return Err("port 0 cannot be connected to".to_owned());
     }
@@ -362,7 +367,7 @@ fn log_level(text: &str) -> Result<String, String> {
     ))
 }
 
-fn one_of<T: Copy>(text: &str, what: &str, words: &[(&str, T)]) -> Result<T, String> {
+pub(super) fn one_of<T: Copy>(text: &str, what: &str, words: &[(&str, T)]) -> Result<T, String> {
     words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
         let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         format!("`{text}` is not {what}; use {}", listed(&words, "or"))

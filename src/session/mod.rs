@@ -1,6 +1,6 @@
 //! The data side: the life of one client connection, from accept to its closing line.
 //!
-//! [`accept`] hands a connection to a [`worker`], which runs [`serve`]. The steps, in the order of a life:
+//! A [`worker`](crate::net::worker) is handed a connection and runs [`serve`]. The steps, in the order of a life:
 //!
 //! 1. [`negotiate`]: which first packet is it? encryption, login, cancel
 //! 2. [`admit`]: is there room on the listener?
@@ -27,15 +27,14 @@ pub mod account;
 pub mod admit;
 pub mod cancel;
 pub mod connect;
+pub mod desk;
 pub mod error;
 pub mod login;
 pub mod negotiate;
 pub mod place;
 pub mod relay;
 pub mod shared;
-pub mod worker;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -43,36 +42,21 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::config::Tls;
-use crate::net::descriptors::Held;
+use crate::net::worker::Accepted;
 use crate::pg::cancel_key::CancelKey;
 use crate::pg::first_packet::FirstPacket;
 use account::Account;
 use admit::Permit;
 use connect::{Opening, Reached};
+use desk::Desk;
 use error::{Ending, SessionError};
 use negotiate::Client;
 use relay::Relay;
 use shared::{Listener, Shared};
-use worker::Desk;
-
-/// A connection as the accept loop hands it over.
-#[derive(Debug)]
-pub struct Accepted {
-    /// The socket, registered with no runtime yet.
-    pub stream: std::net::TcpStream,
-    /// Who connected.
-    pub peer: SocketAddr,
-    /// Place of the listener in the configuration.
-    pub listener: usize,
-    /// When.
-    pub at: Instant,
-    /// Its share of the process's descriptors.
-    pub descriptor: Held,
-}
 
 /// Serves one connection to its end. Infallible: every ending is an entry in the account.
 pub async fn serve(shared: Arc<Shared>, desk: Arc<Desk>, accepted: Accepted) {
-    let Some(listener) = shared.listeners.get(accepted.listener) else { return };
+    let Some(listener) = shared.listeners.get(accepted.door) else { return };
     let mut account = Account::open(&shared, listener, &accepted);
     let _descriptor = accepted.descriptor;
     let ending = live(&shared, listener, &desk, accepted.stream, &mut account).await;

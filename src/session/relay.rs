@@ -20,8 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::session::desk::Scratch;
 use crate::session::error::Ending;
-use crate::session::worker::Scratch;
 use crate::telemetry::pair::Traffic;
 
 /// How long a client may take to close after the node has closed and it has got the node's last byte. `PostgreSQL` never ends only its half: there

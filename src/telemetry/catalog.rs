@@ -62,6 +62,8 @@ const WAIT: &[f64] = &[0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 const LOGIN: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 /// Is the node on this machine, in this data centre, elsewhere; was a SYN lost (1 s, 3 s)?
 const CONNECT: &[f64] = &[0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 3.0];
+/// Was it a cache (1 ms), a query (10 ms), a page of them (100 ms), or a queue?
+const REQUEST: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 /// How far is a check from its timeout?
 const CHECK: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0];
 
@@ -318,6 +320,111 @@ pub const LISTENER_READY: Described = gauge(
     &["listener"],
     "1 when a node fits the listener now. 0 means that its clients wait or are refused: alert.",
 );
+/// Accepted connections of HTTP clients.
+pub const HTTP_ACCEPTED: Described = counter(
+    "pgsplit_http_connections_accepted_total",
+    &["front"],
+    "Connections accepted. A rate near that of the requests: clients do not keep connections alive.",
+);
+/// Failed accepts of fronts.
+pub const HTTP_ACCEPT_ERRORS: Described = counter(
+    "pgsplit_http_accept_errors_total",
+    &["front"],
+    "Failed accept calls. Anything but 0 usually means that file descriptors ran out; see process_max_fds.",
+);
+/// HTTP clients now.
+pub const HTTP_CONNECTIONS: Described = gauge(
+    "pgsplit_http_connections_active",
+    &["front"],
+    "Clients connected now. Compare with the front's max_connections.",
+);
+/// Requests.
+pub const HTTP_REQUESTS: Described = counter(
+    "pgsplit_http_requests_total",
+    &["front", "group", "upstream", "method", "code"],
+    "Requests by who answered them and how. upstream none: pgsplit itself; code none: the client left first.",
+);
+/// Time to answer.
+pub const HTTP_DURATION: Described = histogram(
+    "pgsplit_http_request_duration_seconds",
+    &["front", "group", "upstream"],
+    REQUEST,
+    "From a request's head to the last byte of its answer. Compare upstreams; a slow one may need a lower weight.",
+);
+/// Refused requests.
+pub const HTTP_REJECTED: Described = counter(
+    "pgsplit_http_rejected_total",
+    &["front", "reason"],
+    "Requests that pgsplit refused itself. Alert on no_upstream, queue_full, queue_timeout, database and timeout.",
+);
+/// Retried requests.
+pub const HTTP_RETRIES: Described = counter(
+    "pgsplit_http_retries_total",
+    &["front", "reason"],
+    "Requests given to another upstream before the client could notice. Each was an error that nobody saw.",
+);
+/// Upstreams put aside.
+pub const HTTP_EJECTIONS: Described = counter(
+    "pgsplit_http_ejections_total",
+    &["front", "group", "upstream"],
+    "Times an upstream was put aside because requests to it failed. Many, with good checks: the check sees too little.",
+);
+/// Requests on their way.
+pub const HTTP_IN_FLIGHT: Described = gauge(
+    "pgsplit_http_requests_active",
+    &["front"],
+    "Requests passed on now. Compare with the front's max_in_flight.",
+);
+/// Waiting requests.
+pub const HTTP_WAITING: Described = gauge(
+    "pgsplit_http_requests_waiting",
+    &["front"],
+    "Requests that wait for their turn, for an upstream or for the database. Anything but 0 for long: alert.",
+);
+/// Time in the queue.
+pub const HTTP_QUEUE_WAIT: Described = histogram(
+    "pgsplit_http_queue_wait_seconds",
+    &["front"],
+    WAIT,
+    "How long requests waited that had to, whether their turn came or not.",
+);
+/// Cache results.
+pub const HTTP_CACHE: Described = counter(
+    "pgsplit_http_cache_total",
+    &["front", "result"],
+    "What the cache had for requests. stale while nothing is wrong: raise how long answers stay fresh.",
+);
+/// Size of the cache.
+pub const HTTP_CACHE_BYTES: Described = gauge(
+    "pgsplit_http_cache_bytes",
+    &["front"],
+    "Memory that stored answers take; absent without a cache. At its limit with few hits: give it more.",
+);
+/// Health of upstreams.
+pub const HTTP_UPSTREAM_UP: Described = gauge(
+    "pgsplit_http_upstream_up",
+    &["front", "group", "upstream", "addr"],
+    "1 when the upstream gets requests; a series for each address its name leads to now. Alert when 0 for a minute.",
+);
+/// Requests of upstreams.
+pub const HTTP_UPSTREAM_ACTIVE: Described = gauge(
+    "pgsplit_http_upstream_requests_active",
+    &["front", "group", "upstream", "addr"],
+    "Requests on the upstream now, WebSockets included. Compare with its max_connections.",
+);
+/// Requests of upstreams so far.
+pub const HTTP_UPSTREAM_REQUESTS: Described = counter(
+    "pgsplit_http_upstream_requests_total",
+    &["front", "group", "upstream", "addr"],
+    "Requests sent to the upstream's address, retried ones included. Shows how evenly they are spread.",
+);
+/// Whether a front can serve.
+pub const HTTP_READY: Described = gauge(
+    "pgsplit_http_ready",
+    &["front"],
+    "1 when each group has an upstream and the listener it depends on has a node. Alert when 0.",
+);
+
 /// Lost log lines.
 pub const LOG_DROPS: Described = counter(
     "pgsplit_log_lines_dropped_total",
@@ -370,6 +477,23 @@ pub const ALL: &[Described] = &[
     REPLICAS_UP,
     READS_ON_PRIMARY,
     LISTENER_READY,
+    HTTP_ACCEPTED,
+    HTTP_ACCEPT_ERRORS,
+    HTTP_CONNECTIONS,
+    HTTP_REQUESTS,
+    HTTP_DURATION,
+    HTTP_REJECTED,
+    HTTP_RETRIES,
+    HTTP_EJECTIONS,
+    HTTP_IN_FLIGHT,
+    HTTP_WAITING,
+    HTTP_QUEUE_WAIT,
+    HTTP_CACHE,
+    HTTP_CACHE_BYTES,
+    HTTP_UPSTREAM_UP,
+    HTTP_UPSTREAM_ACTIVE,
+    HTTP_UPSTREAM_REQUESTS,
+    HTTP_READY,
     LOG_DROPS,
 ];
 

@@ -1,5 +1,9 @@
 //! The closed label sets: every value a label can take, so that every series exists from the first scrape on.
 
+mod http;
+
+pub use http::{Cached, CodeClass, HttpMethod, HttpRejection, HttpRetry};
+
 use std::io;
 
 /// Why a connection never reached a node.

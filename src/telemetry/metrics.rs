@@ -19,15 +19,16 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::catalog;
 use super::count::{Count, Counts, as_f64};
+use super::front::FrontMetrics;
 use super::labels::CancelResult;
 use super::listener::ListenerMetrics;
 use super::node::NodeMetrics;
-use super::now::Now;
+use super::now::{FrontNow, Now, UpstreamNow};
 use super::pair::PairMetrics;
 use super::process;
 use super::registry::Registry;
 use super::render::Families;
-use super::shape::{ListenerShape, Shape};
+use super::shape::{FrontShape, ListenerShape, Shape};
 use crate::base::id::NodeId;
 
 /// How often [`Metrics::run_upkeep`] wants to be called when nobody scrapes.
@@ -37,6 +38,7 @@ pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 pub struct Metrics {
     clusters: Vec<Cluster>,
     listeners: Vec<Listener>,
+    fronts: Vec<(String, Arc<FrontMetrics>)>,
     cancels: Counts<{ CancelResult::ALL.len() }>,
     panics: Count,
     opening: Gauge,
@@ -69,6 +71,7 @@ struct Nowhere {
     listener: ListenerMetrics,
     node: NodeMetrics,
     pair: Arc<PairMetrics>,
+    front: Arc<FrontMetrics>,
 }
 
 impl Metrics {
@@ -101,6 +104,11 @@ impl Metrics {
         Self {
             clusters: clusters.collect(),
             listeners: listeners.collect(),
+            fronts: shape
+                .fronts
+                .iter()
+                .map(|front| (front.name.clone(), Arc::new(FrontMetrics::new(&registry, front))))
+                .collect(),
             cancels: Counts::new(
                 CancelResult::ALL.map(|result| registry.counter(&catalog::CANCELS, &[result.as_str()])),
             ),
@@ -131,6 +139,12 @@ impl Metrics {
     pub fn pair(&self, listener: usize, node: NodeId) -> &Arc<PairMetrics> {
         let listener = self.listeners.get(listener);
         listener.and_then(|listener| listener.pairs.get(node.0)).unwrap_or(&self.nowhere.pair)
+    }
+
+    /// The figures of the HTTP front at this place of the shape.
+    #[must_use]
+    pub fn front(&self, front: usize) -> &Arc<FrontMetrics> {
+        self.fronts.get(front).map_or(&self.nowhere.front, |(_, metrics)| metrics)
     }
 
     /// A connection was a cancel request, and this became of it.
@@ -182,6 +196,7 @@ impl Metrics {
         for node in self.clusters.iter().flat_map(|cluster| &cluster.nodes) {
             node.metrics.publish();
         }
+        self.fronts.iter().for_each(|(_, front)| front.publish());
         self.cancels.publish();
         self.panics.publish();
         self.opening.set(as_f64(self.opening()));
@@ -232,7 +247,29 @@ impl Metrics {
                 (vec![listener.name.as_str()], now.reads_on_primary.map(|yes| f64::from(u8::from(yes))))
             }),
         );
+        self.http_families(now, &mut families);
         families
+    }
+
+    fn http_families(&self, now: &Now, families: &mut Families) {
+        let fronts = || self.fronts.iter().map(|(name, _)| name.as_str()).zip(&now.fronts);
+        let bytes = fronts().map(|(name, now)| (vec![name], now.cache_bytes.map(as_f64)));
+        families.add(&catalog::HTTP_CACHE_BYTES, bytes);
+        let ready = |front: &FrontNow| Some(f64::from(u8::from(front.ready)));
+        families.add(&catalog::HTTP_READY, fronts().map(|(name, now)| (vec![name], ready(now))));
+        let figures: [(_, fn(&UpstreamNow) -> f64); 3] = [
+            (&catalog::HTTP_UPSTREAM_UP, |upstream| f64::from(u8::from(upstream.up))),
+            (&catalog::HTTP_UPSTREAM_ACTIVE, |upstream| f64::from(upstream.active)),
+            (&catalog::HTTP_UPSTREAM_REQUESTS, |upstream| as_f64(upstream.requests)),
+        ];
+        for (what, figure) in figures {
+            let upstreams = fronts().flat_map(|(name, now)| now.upstreams.iter().map(move |u| (name, u)));
+            let labels = |(name, u)| {
+                let u: &UpstreamNow = u;
+                (vec![name, u.group.as_str(), u.upstream.as_str(), u.addr.as_str()], Some(figure(u)))
+            };
+            families.add(what, upstreams.map(labels));
+        }
     }
 }
 
@@ -248,10 +285,12 @@ impl Nowhere {
     fn new() -> Self {
         let registry = Registry::nowhere();
         let listener = ListenerShape { name: String::new(), cluster: 0, limit: 0 };
+        let front = FrontShape { name: String::new(), groups: Vec::new(), methods: Vec::new() };
         Self {
             listener: ListenerMetrics::new(&registry, &listener),
             node: NodeMetrics::new(&registry, ""),
             pair: Arc::new(PairMetrics::new(&registry, "", "", 0)),
+            front: Arc::new(FrontMetrics::new(&registry, &front)),
         }
     }
 }

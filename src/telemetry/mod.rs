@@ -17,6 +17,7 @@ pub mod catalog;
 pub mod count;
 mod registry;
 
+pub mod front;
 pub mod listener;
 pub mod node;
 pub mod now;

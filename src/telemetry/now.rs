@@ -12,6 +12,36 @@ pub struct Now {
     pub clusters: Vec<ClusterNow>,
     /// Listeners.
     pub listeners: Vec<ListenerNow>,
+    /// HTTP fronts.
+    pub fronts: Vec<FrontNow>,
+}
+
+/// State of an HTTP front.
+#[derive(Clone, Debug, Default)]
+pub struct FrontNow {
+    /// Whether it can serve.
+    pub ready: bool,
+    /// Memory that stored answers take, when there is a cache.
+    pub cache_bytes: Option<u64>,
+    /// Every address its upstreams have now.
+    pub upstreams: Vec<UpstreamNow>,
+}
+
+/// State of one address of an upstream.
+#[derive(Clone, Debug)]
+pub struct UpstreamNow {
+    /// Label of its group.
+    pub group: String,
+    /// Label of the upstream.
+    pub upstream: String,
+    /// The address.
+    pub addr: String,
+    /// Whether it gets requests.
+    pub up: bool,
+    /// Requests on it now.
+    pub active: u32,
+    /// Requests sent to it so far.
+    pub requests: u64,
 }
 
 /// State of a cluster.

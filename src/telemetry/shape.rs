@@ -1,5 +1,7 @@
 //! What there is to count: the names that become labels.
 
+use super::labels::HttpMethod;
+
 /// Everything that has figures of its own. Fixed while the process lives.
 #[derive(Clone, Debug)]
 pub struct Shape {
@@ -9,6 +11,8 @@ pub struct Shape {
     pub clusters: Vec<ClusterShape>,
     /// In the order of the configuration.
     pub listeners: Vec<ListenerShape>,
+    /// In the order of the configuration.
+    pub fronts: Vec<FrontShape>,
     /// Worker threads that move bytes.
     pub workers: usize,
 }
@@ -31,4 +35,15 @@ pub struct ListenerShape {
     pub cluster: usize,
     /// Most sessions at a time.
     pub limit: u64,
+}
+
+/// An HTTP front.
+#[derive(Clone, Debug)]
+pub struct FrontShape {
+    /// Its label.
+    pub name: String,
+    /// Labels of its groups, and of their upstreams.
+    pub groups: Vec<(String, Vec<String>)>,
+    /// Methods that have figures of their own.
+    pub methods: Vec<HttpMethod>,
 }

@@ -90,6 +90,9 @@ async fn check_shows_every_fault_with_its_place_and_no_secret() {
     let good = file("good.yaml", "nodes: [{addr: db1, role: primary}]\n");
     let (code, said) = pgsplit(&["check", &good], &[]).await;
     assert_eq!((code, said.contains("ok (1 node and 2 listeners)")), (Some(0), true), "{said}");
+    let http = file("http.yaml", "nodes: [{addr: db1, role: primary}]\nhttp: {upstreams: [users1]}\n");
+    let (code, said) = pgsplit(&["check", &http], &[]).await;
+    assert_eq!((code, said.contains("ok (1 node, 2 listeners and 1 HTTP front)")), (Some(0), true), "{said}");
     let bad = file(
         "bad.yaml",
         "nodes:\n  - {addr: db1, rol: primary}\ncheck: {user: u, password: canary-1, intervall: 2s, timeout: 3}\n",

@@ -1,0 +1,66 @@
+//! What all requests of one front have in common.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::http;
+use crate::front::admit::Turns;
+use crate::front::budget::Budget;
+use crate::front::cache::ResponseCache;
+use crate::front::database::Database;
+use crate::front::group::Group;
+use crate::net::descriptors::Descriptors;
+use crate::telemetry::front::FrontMetrics;
+
+/// One front and what is going on there; built once, in `app`.
+pub struct Front {
+    /// What the file says.
+    pub config: Arc<http::Front>,
+    /// Which requests get a log line.
+    pub log: http::LogRequests,
+    /// The address it is bound to, with the real port.
+    pub addr: SocketAddr,
+    /// In the order of the configuration.
+    pub groups: Vec<Group>,
+    /// The counters.
+    pub metrics: Arc<FrontMetrics>,
+    /// Whose turn it is.
+    pub turns: Turns,
+    /// How many retries there may be.
+    pub budget: Budget,
+    /// Stored answers.
+    pub cache: Option<Arc<ResponseCache>>,
+    /// The database its services depend on.
+    pub database: Option<Database>,
+    /// The process's file descriptors.
+    pub descriptors: Descriptors,
+    /// No new requests from now on.
+    pub stop: CancellationToken,
+    /// Everything ends now.
+    pub kill: CancellationToken,
+}
+
+impl Front {
+    /// Why it cannot serve everything now, in words; empty when it can.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<String> {
+        let name = &self.config.name;
+        let groups = self.groups.iter().filter(|group| !group.is_ready());
+        let mut troubles: Vec<String> = groups
+            .map(|group| format!("front \"{name}\" has no upstream for group \"{}\"", group.config.name))
+            .collect();
+        if let Some(database) = self.database.as_ref().filter(|database| !database.is_there()) {
+            troubles.push(format!("front \"{name}\" depends on listener \"{}\", which has no node", database.listener));
+        }
+        troubles
+    }
+}
+
+impl fmt::Debug for Front {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Front").field("name", &self.config.name).finish_non_exhaustive()
+    }
+}

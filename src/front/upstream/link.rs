@@ -1,0 +1,121 @@
+//! One connection to an upstream.
+//!
+//! The library wants each connection driven by a task of its own, which costs two wake-ups a request. Here nobody
+//! drives it but the request that uses it, on the same task: a connection that nobody uses needs no driving, and
+//! whether its upstream has closed it is asked when somebody wants it again.
+
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http1::{Builder, Connection, SendRequest};
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::front::upload::Upload;
+use crate::net::descriptors::Held;
+use crate::net::dial;
+
+/// Answers come in larger pieces than the library reads by default, which saves system calls.
+const READ_BUFFER: usize = 256 * 1024;
+
+/// One connection to an upstream, for one request at a time.
+pub struct Link {
+    sender: SendRequest<Upload>,
+    /// `None` once it has ended.
+    driver: Option<Pin<Box<Connection<TokioIo<TcpStream>, Upload>>>>,
+    /// When it was last given back.
+    pub idle_since: Instant,
+    _descriptor: Option<Held>,
+}
+
+impl Link {
+    /// A new connection, within the deadline. Cancel safe: a connection half made is closed.
+    ///
+    /// # Errors
+    /// What the system said; [`std::io::ErrorKind::TimedOut`] at the deadline.
+    pub async fn open(
+        addr: SocketAddr,
+        deadline: Instant,
+        descriptor: Option<Held>,
+    ) -> std::io::Result<Self> {
+        let (stream, _) = dial::connect(&[addr], deadline).await?;
+        stream.set_nodelay(true)?;
+        let mut builder = Builder::new();
+        builder.max_buf_size(READ_BUFFER);
+        let (sender, connection) =
+            builder.handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+        Ok(Self {
+            sender,
+            driver: Some(Box::pin(connection)),
+            idle_since: Instant::now(),
+            _descriptor: descriptor,
+        })
+    }
+
+    /// Moves what can be moved.
+    pub fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(driver) = &mut self.driver
+            && driver.as_mut().poll(cx).is_ready()
+        {
+            self.driver = None;
+        }
+    }
+
+    /// Whether another request can be sent. Only to be asked of one that is idle: it is driven meanwhile.
+    pub fn is_usable(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.drive(&mut cx);
+        self.driver.is_some() && matches!(self.sender.poll_ready(&mut cx), Poll::Ready(Ok(())))
+    }
+
+    /// Sends a request and waits for the head of the answer.
+    ///
+    /// Not cancel safe: dropped midway, the connection can only be dropped.
+    ///
+    /// # Errors
+    /// What broke the connection; with the request, when nothing of it was sent.
+    pub async fn send(
+        &mut self,
+        request: Request<Upload>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Upload>>> {
+        let mut answer = pin!(self.sender.try_send_request(request));
+        let driver = &mut self.driver;
+        std::future::poll_fn(|cx| {
+            if let Some(connection) = driver
+                && connection.as_mut().poll(cx).is_ready()
+            {
+                *driver = None;
+            }
+            answer.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    /// Lets it be driven by itself, for a connection that will speak another protocol.
+    ///
+    /// # Errors
+    /// The request's own, as in [`Link::send`].
+    pub async fn send_and_let_go(mut self, request: Request<Upload>) -> hyper::Result<Response<Incoming>> {
+        if let Some(driver) = self.driver.take() {
+            let connection = *Pin::into_inner(driver);
+            let descriptor = self._descriptor.take();
+            tokio::spawn(async move {
+                let _descriptor = descriptor;
+                // What breaks it is told to whoever waits for the answer.
+                let _ = connection.with_upgrades().await;
+            });
+        }
+        self.sender.send_request(request).await
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("ended", &self.driver.is_none()).finish_non_exhaustive()
+    }
+}

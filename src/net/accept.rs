@@ -1,0 +1,84 @@
+//! Accepts, counts, hands over; waits for nothing else.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::net::descriptors::Descriptors;
+use crate::net::listen::{Listening, is_peer_gone};
+use crate::net::worker::{Accepted, WorkerHandle};
+
+/// How long to wait when the system is out of descriptors or memory: until some connection closes there is
+/// nothing to do, and trying at once again would burn a core.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Trouble is logged this often at most.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
+
+/// Whose connections are accepted, and where they are counted.
+pub trait Door: Send + Sync {
+    /// Its name, for the log.
+    fn name(&self) -> &str;
+    /// Its place in the configuration.
+    fn index(&self) -> usize;
+    /// A connection was accepted.
+    fn accepted(&self);
+    /// One was closed at once because there is no descriptor for it.
+    fn turned_away(&self);
+    /// An accept call failed.
+    fn failed(&self);
+}
+
+/// Accepts connections of one door until `stop`.
+pub async fn accept(
+    door: impl Door,
+    listening: Listening,
+    descriptors: Descriptors,
+    workers: Vec<WorkerHandle>,
+    stop: CancellationToken,
+) {
+    let mut trouble = Trouble::default();
+    while let Some(accepted) = stop.run_until_cancelled(listening.accept()).await {
+        match accepted {
+            Ok((stream, peer)) => {
+                door.accepted();
+                let Some(descriptor) = descriptors.for_client() else {
+                    door.turned_away();
+                    trouble.say(door.name(), "no file descriptor is left for another client");
+                    continue;
+                };
+                let accepted = Accepted { stream, peer, door: door.index(), at: Instant::now(), descriptor };
+                if let Some(worker) = workers.iter().min_by_key(|worker| worker.connections()) {
+                    worker.take(accepted).await;
+                }
+            }
+            Err(error) if is_peer_gone(&error) => debug!(%error, "client_left_before_accept"),
+            Err(error) => {
+                door.failed();
+                trouble.say(door.name(), &error.to_string());
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Says that accepting is in trouble, now and then.
+#[derive(Debug, Default)]
+struct Trouble {
+    said: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Trouble {
+    fn say(&mut self, name: &str, error: &str) {
+        if self.said.is_some_and(|at| at.elapsed() < SAY_AGAIN) {
+            self.unsaid += 1;
+            return;
+        }
+        self.said = Some(Instant::now());
+        let repeated = std::mem::take(&mut self.unsaid);
+        let hint = "raise the limit of open files (LimitNOFILE=) or lower max_connections";
+        warn!(listener = name, error, repeated, hint, "accept_failed");
+    }
+}
