@@ -16,6 +16,7 @@ pub mod telemetry;
 pub mod balance;
 pub mod topology;
 
+pub mod front;
 pub mod session;
 
 pub mod admin;

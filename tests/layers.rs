@@ -12,8 +12,8 @@ const ROWS: [&[&str]; 9] = [
     &["config", "telemetry"],
     &["balance"],
     &["topology"],
-    &["session"],
-    &["admin", "front"],
+    &["session", "front"],
+    &["admin"],
     &["app"],
     &["cli"],
 ];

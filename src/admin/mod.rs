@@ -2,6 +2,7 @@
 //!
 //! Everything here only reads. A slow or hostile reader costs one of a few connections and no session.
 
+pub mod http;
 pub mod now;
 pub mod view;
 
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+use crate::front::shared::Front;
 use crate::net::listen::{Listening, is_peer_gone};
 use crate::session::place::is_there_another;
 use crate::session::shared::Shared;
@@ -44,15 +46,16 @@ type Answer = Response<Full<Bytes>>;
 #[derive(Clone, Debug)]
 pub struct Admin {
     shared: Arc<Shared>,
+    fronts: Arc<[Arc<Front>]>,
     origin: Arc<str>,
     started: SystemTime,
 }
 
 impl Admin {
-    /// A server that shows `shared`, configured from `origin`.
+    /// A server that shows `shared` and `fronts`, configured from `origin`.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, origin: &str) -> Self {
-        Self { shared, origin: origin.into(), started: SystemTime::now() }
+    pub fn new(shared: Arc<Shared>, fronts: Arc<[Arc<Front>]>, origin: &str) -> Self {
+        Self { shared, fronts, origin: origin.into(), started: SystemTime::now() }
     }
 
     /// Serves until `end`.
@@ -103,7 +106,7 @@ impl Admin {
         match path {
             "/" => text(StatusCode::OK, self.status().in_words()),
             "/metrics" => {
-                let body = self.shared.metrics.render(&now::now(&self.shared));
+                let body = self.shared.metrics.render(&now::now(&self.shared, &self.fronts));
                 typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
             }
             "/healthz" => text(StatusCode::OK, "ok\n".into()),
@@ -117,17 +120,18 @@ impl Admin {
     }
 
     fn status(&self) -> Status {
-        Status::of(&self.shared, &self.origin, self.started)
+        Status::of(&self.shared, &self.fronts, &self.origin, self.started)
     }
 
-    /// 200 when every listener has a node, or the one that is asked for.
+    /// 200 when every listener has a node and every front can serve, or the one that is asked for.
     fn readiness(&self, query: Option<&str>) -> Answer {
-        let asked = query.and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("listener=")));
+        let asked = |key: &str| query?.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
+        let (asked, asked_front) = (asked("listener"), asked("front"));
         let mut missing = String::new();
         let mut found = false;
         for listener in &self.shared.listeners {
             let name = &listener.config.name;
-            if asked.is_some_and(|asked| asked != name) {
+            if asked.is_some_and(|asked| asked != name) || (asked.is_none() && asked_front.is_some()) {
                 continue;
             }
             found = true;
@@ -135,11 +139,21 @@ impl Admin {
                 let _ = writeln!(missing, "listener \"{name}\" has no node");
             }
         }
+        for front in self.fronts.iter() {
+            let name = &front.config.name;
+            if asked_front.is_some_and(|asked| asked != name) || (asked_front.is_none() && asked.is_some()) {
+                continue;
+            }
+            found = true;
+            for trouble in front.troubles() {
+                let _ = writeln!(missing, "{trouble}");
+            }
+        }
         if self.shared.stop.is_cancelled() {
             return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
         }
         match (found, missing.is_empty()) {
-            (false, _) => text(StatusCode::NOT_FOUND, "no such listener\n".into()),
+            (false, _) => text(StatusCode::NOT_FOUND, "no such listener or front\n".into()),
             (true, true) => text(StatusCode::OK, "ready\n".into()),
             (true, false) => text(StatusCode::SERVICE_UNAVAILABLE, missing),
         }

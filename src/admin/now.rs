@@ -1,21 +1,46 @@
 //! The state of all clusters as figures, at the moment of a scrape.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::base::role::{Role, Target};
+use crate::front::shared::Front;
+use crate::front::upstream::Member;
 use crate::session::shared::{Listener, Shared};
-use crate::telemetry::now::{ClusterNow, ListenerNow, NodeNow, Now};
+use crate::telemetry::now::{ClusterNow, FrontNow, ListenerNow, NodeNow, Now, UpstreamNow};
 use crate::topology::choose::fitting;
 use crate::topology::{Node, Topology};
 
 /// The figures that are read, not counted.
 #[must_use]
-pub fn now(shared: &Shared) -> Now {
+pub fn now(shared: &Shared, fronts: &[Arc<Front>]) -> Now {
     let clusters = shared.clusters.iter().map(|watched| cluster_now(&watched.current.borrow()));
     Now {
         clusters: clusters.collect(),
         listeners: shared.listeners.iter().map(listener_now).collect(),
-        fronts: Vec::new(),
+        fronts: fronts.iter().map(|front| front_now(front)).collect(),
+    }
+}
+
+fn front_now(front: &Front) -> FrontNow {
+    let upstreams = front.groups.iter().flat_map(|group| {
+        let standing = group.standing();
+        let name = &group.config.name;
+        standing.members.iter().map(|member| upstream_now(name, member)).collect::<Vec<_>>()
+    });
+    FrontNow { ready: front.troubles().is_empty(), cache_bytes: None, upstreams: upstreams.collect() }
+}
+
+fn upstream_now(group: &str, member: &Member) -> UpstreamNow {
+    let instance = &member.instance;
+    UpstreamNow {
+        group: group.to_owned(),
+        upstream: instance.config.addr.to_string(),
+        addr: instance.addr.to_string(),
+        up: member.takes_new(),
+        active: instance.load.sessions(),
+        requests: instance.requests.load(Ordering::Relaxed),
     }
 }
 

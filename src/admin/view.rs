@@ -5,12 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Serialize;
 
+use super::http::FrontView;
 use crate::balance::judge::Verdict;
 use crate::base::role::Role;
+use crate::front::shared::Front;
 use crate::pg::sqlstate;
 use crate::session::place::is_there_another;
 use crate::session::shared::{Listener, Shared};
@@ -29,6 +32,7 @@ pub struct Status {
     nodes: Vec<NodeView>,
     /// Living primaries of each cluster.
     primaries: BTreeMap<String, usize>,
+    http: Vec<FrontView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -91,7 +95,7 @@ struct CheckView {
 impl Status {
     /// The status of a process that was configured from `origin` and started then.
     #[must_use]
-    pub fn of(shared: &Shared, origin: &str, started: SystemTime) -> Self {
+    pub fn of(shared: &Shared, fronts: &[Arc<Front>], origin: &str, started: SystemTime) -> Self {
         let mut nodes = Vec::new();
         let mut primaries = BTreeMap::new();
         for (cluster, watched) in shared.config.clusters.iter().zip(&shared.clusters) {
@@ -103,12 +107,15 @@ impl Status {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: started.elapsed().unwrap_or_default().as_secs_f64(),
-            ready: !draining && shared.listeners.iter().all(|listener| is_there_another(listener, &[])),
+            ready: !draining
+                && shared.listeners.iter().all(|listener| is_there_another(listener, &[]))
+                && fronts.iter().all(|front| front.troubles().is_empty()),
             draining,
             config: ConfigView { path: origin.to_owned(), loaded_at: time(started) },
             listeners: shared.listeners.iter().map(|listener| ListenerView::of(shared, listener)).collect(),
             nodes,
             primaries,
+            http: fronts.iter().map(|front| FrontView::of(front)).collect(),
         }
     }
 
@@ -145,6 +152,7 @@ impl Status {
                 n.name, n.addr, n.sessions
             );
         }
+        self.http.iter().for_each(|front| front.in_words(&mut out));
         out
     }
 }
@@ -220,6 +228,6 @@ impl CheckView {
     }
 }
 
-fn time(at: SystemTime) -> String {
+pub(super) fn time(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at).to_string()
 }

@@ -3,6 +3,8 @@
 //! Three tokens order the end: `stop` ends accepting, `kill` ends the sessions that are left, `end` ends checks
 //! and the admin server, which go on to the last so that a drain can be watched.
 
+mod fronts;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU32;
@@ -19,6 +21,8 @@ use crate::admin::Admin;
 use crate::balance::judge::Verdict;
 use crate::balance::pick::Picker;
 use crate::config::{self, Config};
+use crate::front::shared::Front;
+use crate::front::upstream::Standing;
 use crate::net::accept::accept;
 use crate::net::descriptors::Descriptors;
 use crate::net::listen::Listening;
@@ -29,7 +33,6 @@ use crate::session::accept::ListenerDoor;
 use crate::session::cancel::{CancelTable, SourceLimit};
 use crate::session::desk::Desk;
 use crate::session::shared::{Listener, Shared};
-
 use crate::telemetry::metrics::{Metrics, UPKEEP_INTERVAL};
 use crate::telemetry::shape::{ClusterShape, ListenerShape, Shape};
 use crate::topology::keeper::{self, Watched};
@@ -60,6 +63,8 @@ pub enum StartError {
 pub struct App {
     /// What sessions, admin and start screen look at.
     pub shared: Arc<Shared>,
+    /// The HTTP fronts, in the order of the configuration.
+    pub fronts: Arc<[Arc<Front>]>,
     workers: Vec<JoinHandle<()>>,
     tasks: TaskTracker,
     end: CancellationToken,
@@ -89,6 +94,10 @@ impl App {
         let mut sockets = Vec::new();
         for listener in &config.listeners {
             sockets.push(bind(listener.bind, || format!("listener \"{}\"", listener.name))?);
+        }
+        let mut http_sockets = Vec::new();
+        for front in &config.fronts {
+            http_sockets.push(bind(front.bind, || format!("HTTP front \"{}\"", front.name))?);
         }
         let admin_socket = config.admin.map(|addr| bind(addr, || "admin".to_owned())).transpose()?;
 
@@ -134,20 +143,32 @@ impl App {
             let (descriptors, stop) = (shared.descriptors.clone(), shared.stop.clone());
             tasks.spawn(accept(door, socket, descriptors, handles.clone(), stop));
         }
+        let ground = fronts::Ground { shared: &shared, tasks: &tasks, end: &end, threads };
+        let (fronts, http_workers) = fronts::start(&ground, http_sockets)?;
+        workers.extend(http_workers);
         if let Some(socket) = admin_socket {
-            let admin = Admin::new(Arc::clone(&shared), origin);
+            let admin = Admin::new(Arc::clone(&shared), Arc::clone(&fronts), origin);
             tasks.spawn(admin.serve(socket, end.clone()));
         }
         tasks.spawn(end.clone().run_until_cancelled_owned(upkeep(metrics)));
-        Ok(Self { shared, workers, tasks, end })
+        Ok(Self { shared, fronts, workers, tasks, end })
     }
 
-    /// Resolves when every node has been looked at once. Cancel safe.
+    /// Resolves when every node, and every upstream whose name leads somewhere, has been looked at once. Cancel safe.
     pub async fn first_checks(&self) {
         for cluster in &self.shared.clusters {
             let mut current = cluster.current.clone();
             let all_seen =
                 current.wait_for(|t| t.nodes.iter().all(|node| node.verdict != Verdict::Starting)).await;
+            drop(all_seen);
+        }
+        for group in self.fronts.iter().flat_map(|front| &front.groups) {
+            let mut current = group.current();
+            let is_seen = |standing: &Arc<Standing>| {
+                let members = &standing.members;
+                !members.is_empty() && members.iter().all(|member| member.verdict != Verdict::Starting)
+            };
+            let all_seen = current.wait_for(is_seen).await;
             drop(all_seen);
         }
     }
@@ -157,8 +178,9 @@ impl App {
     pub async fn stop(self, hurry: impl Future<Output = ()>) {
         let shared = self.shared;
         let sessions: u32 = shared.listeners.iter().map(Listener::active).sum();
+        let requests: u64 = self.fronts.iter().map(|front| front.metrics.in_flight()).sum();
         let drain = shared.config.runtime.drain_timeout;
-        info!(sessions, drain_s = drain.as_secs_f64(), "draining");
+        info!(sessions, requests, drain_s = drain.as_secs_f64(), "draining");
         shared.stop.cancel();
         let kill = shared.kill.clone();
         let mut ended = tokio::task::spawn_blocking(move || {
@@ -231,7 +253,7 @@ fn shape(config: &Config, workers: usize) -> Shape {
         version,
         clusters: clusters.collect(),
         listeners: listeners.collect(),
-        fronts: Vec::new(),
+        fronts: config.fronts.iter().map(|front| fronts::shape(front)).collect(),
         workers,
     }
 }

@@ -14,6 +14,8 @@ use crate::app::{App, StartError};
 use crate::cli::args::Source;
 use crate::cli::{BAD_CONFIG, FAILURE, NO_PERMISSION, load, out, refuse};
 use crate::config::{Config, LogFormat};
+use crate::front::group::Group;
+use crate::front::shared::Front;
 use crate::net::descriptors::Descriptors;
 use crate::telemetry::log::{self, Format, LogGuard, LogSettings};
 use crate::topology::Node;
@@ -141,6 +143,11 @@ fn start_screen(app: &App, origin: &str) -> String {
             listener.addr
         );
     }
+    for front in app.fronts.iter() {
+        let name = &front.config.name;
+        let _ =
+            writeln!(out, "  {name:<6} http://{}/   HTTP front, {} upstreams", front.addr, upstreams(front));
+    }
     if let Some(admin) = app.shared.admin {
         let _ = writeln!(out, "  {:<6} http://{admin}/   metrics on /metrics", "admin");
     }
@@ -157,6 +164,13 @@ fn start_screen(app: &App, origin: &str) -> String {
     }
     out.push_str("\nPut one of these URLs into DATABASE_URL; only host and port change. Ctrl-C stops.\n");
     out
+}
+
+/// How many of a front's upstreams are up, of how many.
+fn upstreams(front: &Front) -> String {
+    let standings: Vec<_> = front.groups.iter().map(Group::standing).collect();
+    let all = || standings.iter().flat_map(|standing| &standing.members);
+    format!("{} of {}", all().filter(|member| member.takes_new()).count(), all().count())
 }
 
 fn first_look(node: &Node) -> String {

@@ -7,9 +7,36 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::http::Limits;
+use crate::front::account::Account;
 use crate::front::refusal::Refusal;
+use crate::front::shared::Front;
 use crate::telemetry::count::Counted;
 use crate::telemetry::front::FrontMetrics;
+
+/// Lets a request go on: when it is its turn, and the database that its services depend on is there.
+///
+/// Cancel safe.
+///
+/// # Errors
+/// [`Refusal::QueueFull`], [`Refusal::QueueTimeout`], [`Refusal::Database`].
+pub async fn admit(front: &Front, account: &mut Account, deadline: Instant) -> Result<Turn, Refusal> {
+    if let Some(database) = front.database.as_ref().filter(|database| !database.is_there()) {
+        let _waiting = front.turns.wait(&front.metrics)?;
+        let begun = Instant::now();
+        let is_there = database.wait(deadline).await;
+        account.add_queue(begun.elapsed());
+        if !is_there {
+            return Err(Refusal::Database(database.listener.clone()));
+        }
+    }
+    if let Some(turn) = front.turns.try_take(&front.metrics) {
+        return Ok(turn);
+    }
+    let begun = Instant::now();
+    let turn = front.turns.take(&front.metrics, deadline).await;
+    account.add_queue(begun.elapsed());
+    turn
+}
 
 /// A front's turns, and those who wait.
 #[derive(Debug)]
@@ -51,18 +78,17 @@ impl Turns {
         }
     }
 
-    /// A turn, first come first served, by `deadline`. Cancel safe.
-    ///
-    /// # Errors
-    /// [`Refusal::QueueFull`] and [`Refusal::QueueTimeout`].
-    pub async fn take(&self, metrics: &FrontMetrics, deadline: Instant) -> Result<Turn, Refusal> {
-        let turn = |permit| Turn { _permit: permit, _counted: metrics.in_flight_guard() };
-        if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
-            return Ok(turn(permit));
-        }
+    /// A turn, if one is free.
+    fn try_take(&self, metrics: &FrontMetrics) -> Option<Turn> {
+        let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
+        Some(Turn { _permit: permit, _counted: metrics.in_flight_guard() })
+    }
+
+    /// A turn, first come first served, by `deadline`.
+    async fn take(&self, metrics: &FrontMetrics, deadline: Instant) -> Result<Turn, Refusal> {
         let _waiting = self.wait(metrics)?;
         match timeout_at(deadline, Arc::clone(&self.free).acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(turn(permit)),
+            Ok(Ok(permit)) => Ok(Turn { _permit: permit, _counted: metrics.in_flight_guard() }),
             Ok(Err(_)) | Err(_) => Err(Refusal::QueueTimeout),
         }
     }

@@ -1,7 +1,6 @@
 //! The body of an answer on its way to the client, and everything that must last as long as it does.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -17,7 +16,8 @@ use crate::front::upstream::link::Link;
 /// The body of an answer.
 pub struct Answer {
     content: Content,
-    account: Account,
+    /// `None` for one that another task accounts for.
+    account: Option<Account>,
 }
 
 enum Content {
@@ -35,7 +35,7 @@ pub struct Passing {
     worker: usize,
     chosen: Chosen,
     patience: Patience,
-    _turn: Option<Arc<Turn>>,
+    _turn: Option<Turn>,
 }
 
 /// Why an answer could not be passed on to its end.
@@ -57,7 +57,7 @@ impl Passing {
         link: Option<Link>,
         worker: usize,
         chosen: Chosen,
-        turn: Option<Arc<Turn>>,
+        turn: Option<Turn>,
         timeout: Duration,
     ) -> Self {
         Self { incoming, link, worker, chosen, patience: Patience::new(timeout), _turn: turn }
@@ -114,7 +114,13 @@ impl Answer {
     #[must_use]
     pub fn whole(bytes: Bytes, mut account: Account) -> Self {
         account.set_whole();
-        Self { content: Content::Whole(bytes), account }
+        Self { content: Content::Whole(bytes), account: Some(account) }
+    }
+
+    /// The answer that begins another protocol, which is accounted for where that is spoken.
+    #[must_use]
+    pub const fn nothing() -> Self {
+        Self { content: Content::Whole(Bytes::new()), account: None }
     }
 
     /// An answer that is still coming.
@@ -124,7 +130,7 @@ impl Answer {
             passing.give_back();
             account.set_whole();
         }
-        Self { content: Content::Passing(Box::new(passing)), account }
+        Self { content: Content::Passing(Box::new(passing)), account: Some(account) }
     }
 }
 
@@ -137,21 +143,25 @@ impl Body for Answer {
         match content {
             Content::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Content::Whole(bytes) => {
-                account.add_bytes(bytes.len());
+                if let Some(account) = account {
+                    account.add_bytes(bytes.len());
+                }
                 Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
             }
             Content::Passing(passing) => {
                 let polled = passing.poll_piece(cx);
-                if let Poll::Ready(Some(Ok(frame))) = &polled {
-                    account.add_bytes(frame.data_ref().map_or(0, Bytes::len));
-                }
-                let is_end = match &polled {
-                    Poll::Ready(None) => true,
-                    Poll::Ready(Some(Ok(_))) => passing.incoming.is_end_stream(),
-                    _ => false,
+                let (bytes, is_end) = match &polled {
+                    Poll::Ready(None) => (0, true),
+                    Poll::Ready(Some(Ok(frame))) => {
+                        (frame.data_ref().map_or(0, Bytes::len), passing.incoming.is_end_stream())
+                    }
+                    Poll::Ready(Some(Err(_))) | Poll::Pending => (0, false),
                 };
-                if is_end {
-                    account.set_whole();
+                if let Some(account) = account {
+                    account.add_bytes(bytes);
+                    if is_end {
+                        account.set_whole();
+                    }
                 }
                 polled
             }

@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use crate::front::forward::Client;
@@ -53,6 +54,8 @@ pub struct Caller {
     resets: AtomicU32,
     order: AtomicU8,
     waker: OnceLock<Waker>,
+    /// What its requests have begun and that outlives them.
+    pub tunnels: TaskTracker,
 }
 
 /// What a connection is told to do.
@@ -74,6 +77,7 @@ impl Caller {
             resets: AtomicU32::new(0),
             order: AtomicU8::new(0),
             waker: OnceLock::new(),
+            tunnels: TaskTracker::new(),
         }
     }
 
@@ -221,6 +225,8 @@ pub async fn converse(desk: Arc<Desk>, accepted: Accepted) {
     } else {
         speak_http1(&front, desk.index, &caller, stream).await;
     }
+    caller.tunnels.close();
+    caller.tunnels.wait().await;
     if caller.is_flooding() {
         front.metrics.reject(HttpRejection::Resets);
         debug!(front = front.config.name, client = %caller.client.addr, "http_reset_flood");
@@ -321,7 +327,8 @@ fn note(front: &Front, ended: hyper::Result<()>) {
 
 /// Says in as few words as possible that there is no room, and closes.
 async fn turn_away(front: &Front, mut stream: TcpStream) {
-    const WORDS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nx-pgsplit-reason: connections\r\n\
+    const WORDS: &[u8] =
+        b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nx-pgsplit-reason: connections\r\n\
         content-length: 0\r\nconnection: close\r\n\r\n";
     front.metrics.reject(HttpRejection::Connections);
     let deadline = Instant::now() + PEEK_PAUSE;

@@ -65,7 +65,7 @@ enum Miss {
     /// It was found suspect while its answer was awaited.
     Down,
     /// This machine is out of descriptors or ports.
-    Own(String),
+    Own,
 }
 
 /// Sends the request until somebody answers.
@@ -123,14 +123,14 @@ pub async fn exchange(
         let reason = miss.reason();
         let may_go_on = match &miss {
             // Nothing was sent: no upstream is the worse for another try.
-            Miss::Connect(_) | Miss::Own(_) => upload.is_some() && Instant::now() < sent.deadline,
+            Miss::Connect(_) | Miss::Own => upload.is_some() && Instant::now() < sent.deadline,
             _ if upload.is_some() || may_repeat => repeats < retries.max && front.budget.spend(),
             _ => false,
         };
         if !may_go_on {
             return Err(miss.refusal());
         }
-        if !matches!(miss, Miss::Connect(_) | Miss::Own(_)) {
+        if !matches!(miss, Miss::Connect(_) | Miss::Own) {
             repeats += 1;
         }
         account.add_retry(reason);
@@ -211,16 +211,19 @@ async fn attempt(
 }
 
 /// A new connection.
-async fn open(front: &Front, group: &Group, instance: &Instance, account: &mut Account) -> Result<Link, Miss> {
+async fn open(
+    front: &Front,
+    group: &Group,
+    instance: &Instance,
+    account: &mut Account,
+) -> Result<Link, Miss> {
     let Some(descriptor) = front.descriptors.for_node() else {
-        return Err(Miss::Own("no file descriptor is left".to_owned()));
+        return Err(Miss::Own);
     };
     let begun = Instant::now();
     let opened = Link::open(instance.addr, begun + group.config.connect_timeout, Some(descriptor)).await;
     account.add_connect(begun.elapsed());
-    opened.map_err(|error| {
-        if is_own_fault(&error) { Miss::Own(io_text(&error)) } else { Miss::Connect(io_text(&error)) }
-    })
+    opened.map_err(|error| if is_own_fault(&error) { Miss::Own } else { Miss::Connect(io_text(&error)) })
 }
 
 /// Waits for an answer's head: for as long as the group allows, and no longer than the upstream is sound, if there
@@ -274,7 +277,7 @@ fn tell(group: &Group, instance: &Arc<Instance>, miss: &Miss) {
         Miss::Connect(error) => group.failed(instance, true, error),
         Miss::Reset(error) => group.failed(instance, false, error),
         Miss::Timeout => group.failed(instance, false, "no answer in time"),
-        Miss::Down | Miss::Own(_) => {}
+        Miss::Down | Miss::Own => {}
     }
 }
 
@@ -289,7 +292,7 @@ fn blame(broken: Broken, front: &Front) -> Refusal {
 impl Miss {
     const fn reason(&self) -> HttpRetry {
         match self {
-            Self::Connect(_) | Self::Own(_) => HttpRetry::Connect,
+            Self::Connect(_) | Self::Own => HttpRetry::Connect,
             Self::Reset(_) => HttpRetry::Reset,
             Self::Timeout => HttpRetry::Timeout,
             Self::Down => HttpRetry::Down,
@@ -298,7 +301,7 @@ impl Miss {
 
     const fn refusal(&self) -> Refusal {
         match self {
-            Self::Connect(_) | Self::Own(_) => Refusal::Connect,
+            Self::Connect(_) | Self::Own => Refusal::Connect,
             Self::Reset(_) => Refusal::Reset,
             Self::Timeout | Self::Down => Refusal::Timeout,
         }

@@ -122,7 +122,8 @@ fn say_who_asks(headers: &mut HeaderMap, front: &Front, client: &Client, authori
     } else {
         format!("for={};host=\"{authority}\";proto=http", client.node)
     };
-    for (name, ours) in [(X_FORWARDED_FOR, Some(client.ip.clone())), (FORWARDED, HeaderValue::try_from(ours).ok())]
+    for (name, ours) in
+        [(X_FORWARDED_FOR, Some(client.ip.clone())), (FORWARDED, HeaderValue::try_from(ours).ok())]
     {
         let Some(ours) = ours else { continue };
         let value = if keeps && headers.contains_key(&name) { joined(headers, &name, &ours) } else { ours };
@@ -141,8 +142,13 @@ fn say_who_asks(headers: &mut HeaderMap, front: &Front, client: &Client, authori
 
 /// All values of a header and one more, as one list.
 fn joined(headers: &HeaderMap, name: &HeaderName, last: &HeaderValue) -> HeaderValue {
-    let all: Vec<&[u8]> =
-        headers.get_all(name).iter().chain([last]).map(HeaderValue::as_bytes).filter(|v| !v.is_empty()).collect();
+    let all: Vec<&[u8]> = headers
+        .get_all(name)
+        .iter()
+        .chain([last])
+        .map(HeaderValue::as_bytes)
+        .filter(|v| !v.is_empty())
+        .collect();
     HeaderValue::from_bytes(&all.join(&b", "[..])).unwrap_or_else(|_| last.clone())
 }
 
@@ -150,7 +156,9 @@ fn is_harmless(id: &HeaderValue) -> bool {
     let id = id.as_bytes();
     !id.is_empty()
         && id.len() <= ID_MOST
-        && id.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'+' | b'/' | b'=' | b':'))
+        && id
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'+' | b'/' | b'=' | b':'))
 }
 
 fn new_id() -> HeaderValue {

@@ -52,7 +52,6 @@ use hyper::header::{CONNECTION, HOST, HeaderValue, UPGRADE, VIA};
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Uri, Version};
-use tokio::time::Instant;
 
 use account::Account;
 use answer::{Answer, Passing};
@@ -81,7 +80,8 @@ pub async fn serve(
             account.set_status(StatusCode::SWITCHING_PROTOCOLS.as_u16());
             // The account goes on with the connection: the answer that begins it needs one that says nothing.
             let Answered { response: mut upstream, chosen, .. } = answered;
-            upgrade::tunnel(client, &mut upstream, chosen, account, front.kill.clone());
+            let life = upgrade::tunnel(client, &mut upstream, chosen, account);
+            caller.tunnels.spawn(front.kill.clone().run_until_cancelled_owned(life));
             response.map(|()| Answer::nothing())
         }
         Err(refusal) => {
@@ -91,4 +91,93 @@ pub async fn serve(
             answer.map(|bytes: Bytes| Answer::whole(bytes, account))
         }
     }
+}
+
+/// How a request that is not refused goes on.
+enum Outcome {
+    /// An upstream's answer is passed on.
+    Passing(Response<()>, Passing),
+    /// The connection goes on as another protocol.
+    Upgraded(Response<()>, OnUpgrade, Answered),
+}
+
+/// From a request's head to the head of its answer.
+async fn live(
+    front: &Arc<Front>,
+    worker: usize,
+    caller: &Arc<Caller>,
+    mut head: Parts,
+    body: Incoming,
+    account: &mut Account,
+) -> Result<Outcome, Refusal> {
+    let asked = request::examine(&front.config, &head)?;
+    account.set_authority(&asked.authority);
+    let host = asked.authority.to_ascii_lowercase();
+    let at = route::route(&front.config.routes, &host, head.uri.path()).ok_or(Refusal::NoRoute)?;
+    let group = front.groups.get(at).ok_or(Refusal::NoRoute)?;
+    account.set_group(at);
+    let limits = &front.config.limits;
+    request::check_length(&head, limits.max_body)?;
+
+    let deadline = account.begun() + limits.queue_timeout;
+    let turn = admit::admit(front, account, deadline).await?;
+
+    let protocol = asked.is_upgrade.then(|| head.headers.get(UPGRADE).cloned()).flatten();
+    account.set_id(forward::prepare(&mut head.headers, &front.config, &caller.client, &asked.authority));
+    address(&mut head, &asked.authority);
+    if let Some(protocol) = &protocol {
+        say_upgrade(&mut head.headers, protocol.clone());
+    }
+    let client = head.extensions.remove::<OnUpgrade>();
+    let (upload, fate) = Upload::new(body, limits.max_body, limits.body_timeout);
+    account.set_upload(Arc::clone(&fate));
+    let source = caller.client.addr.ip();
+    let sent = Sent { head: &head, source, worker, deadline, is_upgrade: protocol.is_some() };
+    let mut answered = exchange::exchange(front, group, &sent, upload, &fate, account).await?;
+
+    let response = strip(&mut answered.response, front);
+    match (response.status(), client, protocol) {
+        (StatusCode::SWITCHING_PROTOCOLS, Some(client), Some(protocol)) => {
+            let mut response = response;
+            say_upgrade(response.headers_mut(), protocol);
+            Ok(Outcome::Upgraded(response, client, answered))
+        }
+        // Nobody asked for another protocol.
+        (StatusCode::SWITCHING_PROTOCOLS, ..) => Err(Refusal::Reset),
+        _ => {
+            let Answered { response: body, link, chosen } = answered;
+            let timeout = limits.body_timeout;
+            let passing = Passing::new(body.into_body(), link, worker, chosen, Some(turn), timeout);
+            Ok(Outcome::Passing(response, passing))
+        }
+    }
+}
+
+/// Makes the target what a server expects, a path; and the Host what the request is for.
+fn address(head: &mut Parts, authority: &str) {
+    if head.uri.authority().is_some() || !head.headers.contains_key(HOST) {
+        if let Some(path) = head.uri.path_and_query() {
+            head.uri = Uri::from(path.clone());
+        }
+        if let Ok(host) = HeaderValue::from_str(authority) {
+            head.headers.insert(HOST, host);
+        }
+    }
+}
+
+fn say_upgrade(headers: &mut hyper::HeaderMap, protocol: HeaderValue) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, protocol);
+}
+
+/// The head of an answer as the client gets it.
+fn strip(answer: &mut Response<Incoming>, front: &Front) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = answer.status();
+    *response.headers_mut() = std::mem::take(answer.headers_mut());
+    forward::strip_hop_by_hop(response.headers_mut());
+    if front.config.via {
+        response.headers_mut().append(VIA, HeaderValue::from_static("1.1 pgsplit"));
+    }
+    response
 }

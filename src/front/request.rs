@@ -1,6 +1,6 @@
 //! What a client may ask for, and for which host.
 
-use hyper::header::HOST;
+use hyper::header::{CONTENT_LENGTH, HOST};
 use hyper::http::request::Parts;
 use hyper::{Method, Version};
 
@@ -30,6 +30,19 @@ pub fn examine(front: &Front, head: &Parts) -> Result<Asked, Refusal> {
         return Err(Refusal::BadRequest("no path"));
     }
     Ok(Asked { authority, is_upgrade: head.version == Version::HTTP_11 && asks_to_upgrade(head) })
+}
+
+/// Refuses a body that is announced to be too long before anything of it is read.
+///
+/// # Errors
+/// [`Refusal::BodyTooLarge`].
+pub fn check_length(head: &Parts, most: Option<u64>) -> Result<(), Refusal> {
+    let length =
+        head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    match (length, most) {
+        (Some(length), Some(most)) if most < length => Err(Refusal::BodyTooLarge(most)),
+        _ => Ok(()),
+    }
 }
 
 fn check_method(methods: &Methods, method: &Method) -> Result<(), Refusal> {
@@ -76,7 +89,9 @@ fn is_authority(text: &str) -> bool {
         None => text.find(':').map_or((text, ""), |at| text.split_at(at)),
     };
     let is_port = port.is_empty()
-        || port.strip_prefix(':').is_some_and(|port| port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit()));
+        || port
+            .strip_prefix(':')
+            .is_some_and(|port| port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit()));
     host.bytes().all(is_plain) && is_port
 }
 
@@ -86,7 +101,10 @@ fn asks_to_upgrade(head: &Parts) -> bool {
     // HTTP/2 by upgrade would go past everything that is looked at here.
     let is_http2 = protocol.as_bytes().get(..2).is_some_and(|start| start.eq_ignore_ascii_case(b"h2"));
     let is_named = head.headers.get_all(CONNECTION).iter().any(|value| {
-        value.as_bytes().split(|b| *b == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+        value
+            .as_bytes()
+            .split(|b| *b == b',')
+            .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
     });
     is_named && !is_http2
 }

@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 use crate::config::http;
 use crate::front::admit::Turns;
 use crate::front::budget::Budget;
-use crate::front::cache::ResponseCache;
 use crate::front::database::Database;
 use crate::front::group::Group;
 use crate::net::descriptors::Descriptors;
@@ -31,8 +30,6 @@ pub struct Front {
     pub turns: Turns,
     /// How many retries there may be.
     pub budget: Budget,
-    /// Stored answers.
-    pub cache: Option<Arc<ResponseCache>>,
     /// The database its services depend on.
     pub database: Option<Database>,
     /// The process's file descriptors.
@@ -53,7 +50,10 @@ impl Front {
             .map(|group| format!("front \"{name}\" has no upstream for group \"{}\"", group.config.name))
             .collect();
         if let Some(database) = self.database.as_ref().filter(|database| !database.is_there()) {
-            troubles.push(format!("front \"{name}\" depends on listener \"{}\", which has no node", database.listener));
+            troubles.push(format!(
+                "front \"{name}\" depends on listener \"{}\", which has no node",
+                database.listener
+            ));
         }
         troubles
     }

@@ -85,7 +85,8 @@ impl Upload {
         if incoming.is_end_stream() {
             return (Self::Empty, fate);
         }
-        let stream = Stream { incoming, left: limit, patience: Patience::new(timeout), fate: Arc::clone(&fate) };
+        let stream =
+            Stream { incoming, left: limit, patience: Patience::new(timeout), fate: Arc::clone(&fate) };
         (Self::Stream(Box::new(stream)), fate)
     }
 
@@ -101,7 +102,8 @@ impl Stream {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience.renew();
-                let len = frame.data_ref().map_or(0, |data| u64::try_from(data.remaining()).unwrap_or(u64::MAX));
+                let len =
+                    frame.data_ref().map_or(0, |data| u64::try_from(data.remaining()).unwrap_or(u64::MAX));
                 self.fate.bytes.fetch_add(len, Ordering::Relaxed);
                 match self.left.map(|left| left.checked_sub(len)) {
                     Some(None) => Poll::Ready(Some(Err(self.fate.note(Broken::TooLarge)))),

@@ -229,8 +229,7 @@ impl Keeper {
         let (mut rise, mut fall) = (std::num::NonZeroU32::MIN, std::num::NonZeroU32::MIN);
         if let Some(check) = &self.group.check {
             (verdict, rise, fall) = (Verdict::Starting, check.rise, check.fall);
-            let watch =
-                check::watch(Arc::clone(&instance), check.clone(), self.news.clone(), gone.clone());
+            let watch = check::watch(Arc::clone(&instance), check.clone(), self.news.clone(), gone.clone());
             self.tasks.spawn(watch);
         }
         let member = Member {

@@ -8,7 +8,7 @@ use super::*;
 use crate::base::role::Role;
 use crate::telemetry::catalog::Kind;
 use crate::telemetry::labels::{
-    CheckResult, ConnectError, End, NodeState, Redispatch, Rejection, StartupError,
+    CheckResult, ConnectError, End, HttpMethod, NodeState, Redispatch, Rejection, StartupError,
 };
 use crate::telemetry::now::{ClusterNow, ListenerNow, NodeNow};
 use crate::telemetry::shape::ClusterShape;
@@ -25,6 +25,11 @@ fn shape() -> Shape {
             nodes: vec!["db1".to_owned(), "db2".to_owned(), ODD.to_owned()],
         }],
         listeners: vec![listener("rw"), listener("ro")],
+        fronts: vec![FrontShape {
+            name: "http".to_owned(),
+            groups: vec![("default".to_owned(), vec!["users1:8080".to_owned()])],
+            methods: vec![HttpMethod::Get, HttpMethod::Other],
+        }],
         workers: 2,
     }
 }
@@ -45,6 +50,7 @@ fn now() -> Now {
     Now {
         clusters: vec![ClusterNow { primaries: 1, standbys_up: 1, nodes }],
         listeners: vec![listener(None), listener(Some(false))],
+        fronts: vec![FrontNow::default()],
     }
 }
 

@@ -16,7 +16,13 @@ fn keeper(yaml: &str) -> Keeper {
     let cluster = Arc::clone(&config.clusters[0]);
     let nodes: Vec<_> = cluster.nodes.iter().map(|node| node.name.clone()).collect();
     let clusters = vec![ClusterShape { name: cluster.name.clone(), nodes }];
-    let metrics = Metrics::new(&Shape { version: "0", clusters, listeners: Vec::new(), fronts: Vec::new(), workers: 1 });
+    let metrics = Metrics::new(&Shape {
+        version: "0",
+        clusters,
+        listeners: Vec::new(),
+        fronts: Vec::new(),
+        workers: 1,
+    });
     let topology = Topology::starting(&cluster, &Arc::default());
     Keeper::new(&cluster, 0, &Arc::new(metrics), &topology)
 }

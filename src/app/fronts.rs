@@ -1,0 +1,113 @@
+//! Builds the HTTP fronts: their groups under watch, their threads, their doors.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::StartError;
+use crate::config::http::{self, Methods};
+use crate::front::accept::FrontDoor;
+use crate::front::admit::Turns;
+use crate::front::budget::Budget;
+use crate::front::connection::{Desk, converse};
+use crate::front::database::Database;
+use crate::front::group::Group;
+use crate::front::shared::Front;
+use crate::front::upstream::keeper::{self, Place};
+use crate::net::accept::accept;
+use crate::net::listen::Listening;
+use crate::net::worker;
+use crate::session::shared::Shared;
+use crate::telemetry::labels::HttpMethod;
+use crate::telemetry::shape::FrontShape;
+
+/// What fronts are built with.
+pub(super) struct Ground<'a> {
+    pub shared: &'a Arc<Shared>,
+    pub tasks: &'a TaskTracker,
+    pub end: &'a CancellationToken,
+    pub threads: usize,
+}
+
+/// Starts every front of the configuration on these sockets, which are in its order.
+pub(super) fn start(
+    ground: &Ground<'_>,
+    sockets: Vec<Listening>,
+) -> Result<(Arc<[Arc<Front>]>, Vec<JoinHandle<()>>), StartError> {
+    let config = &ground.shared.config;
+    let built = config.fronts.iter().zip(&sockets).enumerate();
+    let fronts: Vec<_> =
+        built.map(|(index, (front, socket))| Arc::new(build(ground, index, front, socket))).collect();
+    let (mut handles, mut workers) = (Vec::new(), Vec::new());
+    // Threads of their own: a client that keeps one busy takes nothing from the database sessions.
+    for index in 0..if fronts.is_empty() { 0 } else { ground.threads } {
+        let desk = Arc::new(Desk::new(index, fronts.clone()));
+        let started =
+            worker::start(format!("http-{index}"), move |accepted| converse(Arc::clone(&desk), accepted));
+        let (handle, thread) = started.map_err(StartError::Worker)?;
+        handles.push(handle);
+        workers.push(thread);
+    }
+    for (index, (front, socket)) in fronts.iter().zip(sockets).enumerate() {
+        let door = FrontDoor { front: Arc::clone(front), index };
+        let (descriptors, stop) = (ground.shared.descriptors.clone(), ground.shared.stop.clone());
+        ground.tasks.spawn(accept(door, socket, descriptors, handles.clone(), stop));
+    }
+    Ok((fronts.into(), workers))
+}
+
+fn build(ground: &Ground<'_>, index: usize, config: &Arc<http::Front>, socket: &Listening) -> Front {
+    let shared = ground.shared;
+    let metrics = Arc::clone(shared.metrics.front(index));
+    let groups = config.groups.iter().enumerate().map(|(group, settings)| {
+        let place = Place {
+            front: Arc::clone(config),
+            group,
+            metrics: Arc::clone(&metrics),
+            refresh: shared.config.dns.refresh,
+            workers: ground.threads,
+        };
+        Group::new(settings.clone(), keeper::start(&place, settings, ground.tasks, ground.end))
+    });
+    let groups = groups.collect();
+    let listener = config.listener.and_then(|listener| shared.listeners.get(listener));
+    let database = listener.map(|listener| {
+        let (name, target) = (listener.config.name.as_str(), listener.config.target);
+        let current = listener.watched.current.clone();
+        let (database, life) = Database::follow(&config.name, name, target, current, ground.end.clone());
+        ground.tasks.spawn(life);
+        database
+    });
+    Front {
+        config: Arc::clone(config),
+        log: shared.config.log.requests,
+        addr: socket.addr(),
+        groups,
+        turns: Turns::new(&config.limits),
+        budget: Budget::new(config.retries.budget, config.limits.max_in_flight.get()),
+        database,
+        metrics,
+        descriptors: shared.descriptors.clone(),
+        stop: shared.stop.clone(),
+        kill: shared.kill.clone(),
+    }
+}
+
+/// What there is to count at a front.
+pub(super) fn shape(front: &http::Front) -> FrontShape {
+    let groups = front.groups.iter().map(|group| {
+        let upstreams = group.upstreams.iter().map(|upstream| upstream.addr.to_string());
+        (group.name.clone(), upstreams.collect())
+    });
+    let methods = match &front.methods {
+        Methods::Any => HttpMethod::ALL.into(),
+        Methods::Only(methods) => {
+            let named = |method: &HttpMethod| methods.iter().any(|name| name == method.as_str());
+            // What is refused is counted as well.
+            HttpMethod::ALL.into_iter().filter(|m| named(m) || *m == HttpMethod::Other).collect()
+        }
+    };
+    FrontShape { name: front.name.clone(), groups: groups.collect(), methods }
+}
