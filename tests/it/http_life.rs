@@ -90,7 +90,7 @@ async fn an_answer_that_is_under_way_comes_to_its_end() {
 async fn idle_connections_hold_up_no_end() {
     let (_upstream, _free, balancer) = slow("idle_timeout: 60s\nheader_timeout: 60s\n").await;
     let mut idle = Vec::new();
-    for bytes in ["", "GET / HT", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+    for bytes in ["", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
         let mut raw = Raw::connect(balancer.front()).await.unwrap();
         raw.send(bytes).await.unwrap();
         idle.push(raw);

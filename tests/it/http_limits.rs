@@ -91,6 +91,11 @@ async fn a_head_may_take_so_long() {
     raw.send("GET / HTTP/1.1\r\nHo").await.unwrap();
     let answer = raw.closed().await;
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408 "), "{}", answer.escape_ascii());
+    // A second request has no more time than the first, even one that began in the same packet.
+    let mut raw = Raw::connect(balancer.front()).await.unwrap();
+    raw.send("GET /good HTTP/1.1\r\nHost: a\r\n\r\nGET /bad HTTP/1.1\r\nHo").await.unwrap();
+    assert_eq!(raw.reply().await.unwrap().status, 200);
+    raw.closed().await;
     assert!(upstream.seen().iter().all(|seen| seen.target == "/good"));
 }
 

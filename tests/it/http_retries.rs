@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+use std::sync::{Arc, Mutex};
+
 use crate::support::balancer::Balancer;
-use crate::support::raw::{Raw, RawUpstream};
+use crate::support::raw::{Raw, RawUpstream, status};
 use crate::support::upstream::{Answer, Mode, Upstream, full, written};
 use crate::support::web::{Web, front, get, request, send, try_get};
 
@@ -154,23 +156,33 @@ async fn what_a_client_has_seen_the_beginning_of_is_not_begun_again() {
         raw.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         let all = raw.closed().await;
         let all = String::from_utf8_lossy(&all);
-        assert!(all.starts_with("HTTP/1.1 200 ") && !all.ends_with("0\r\n\r\n"), "{all}");
-        assert_eq!(all.matches("HTTP/1.1").count(), 1, "{all}");
+        // The head may have waited for the body, and go with it.
+        assert!(all.is_empty() || all.starts_with("HTTP/1.1 200 ") && !all.ends_with("0\r\n\r\n"), "{all}");
+        assert!(all.matches("HTTP/1.1").count() <= 1, "{all}");
     }
     assert_eq!(good.heads(), 0);
 }
 
 #[tokio::test]
 async fn a_body_that_breaks_off_late_is_cut_for_the_client_too() {
-    let upstream = Upstream::start(|_| async {
+    let pens = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&pens);
+    let upstream = Upstream::start(move |_| {
         let (pen, body) = written();
         pen.write(vec![b'x'; 300_000]);
-        pen.break_off();
-        Answer::new(body)
+        kept.lock().unwrap().push(pen);
+        async { Answer::new(body) }
     })
     .await;
     let balancer = Balancer::start_front(&front(&[upstream.addr()], "")).await;
-    try_get(balancer.front(), "/").await.unwrap_err();
+    let mut raw = Raw::connect(balancer.front()).await.unwrap();
+    raw.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    assert_eq!(status(&raw.head().await.unwrap()).unwrap(), 200);
+    raw.exactly(200_000).await.unwrap();
+    let pen = pens.lock().unwrap().pop().unwrap();
+    pen.break_off();
+    let rest = raw.closed().await;
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "an end that looks like one");
     assert_eq!(upstream.heads(), 1);
 }
 
