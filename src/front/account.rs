@@ -45,16 +45,16 @@ pub struct Account {
     bytes: u64,
     id: Option<HeaderValue>,
     is_whole: bool,
-    is_upgraded: bool,
 }
 
 impl Account {
     /// Opens the account of a request whose head is here.
     #[must_use]
-    pub fn open(front: &Arc<Front>, caller: &Arc<Caller>, head: &Parts) -> Self {
+    pub fn open(front: &Arc<Front>, caller: &Arc<Caller>, head: &Parts) -> Box<Self> {
         caller.pulse.request_begun();
         let method = HttpMethod::from_name(head.method.as_str());
-        Self {
+        // Boxed, as it goes from hand to hand with the answer.
+        Box::new(Self {
             front: Arc::clone(front),
             caller: Arc::clone(caller),
             begun: Instant::now(),
@@ -75,8 +75,7 @@ impl Account {
             bytes: 0,
             id: None,
             is_whole: false,
-            is_upgraded: false,
-        }
+        })
     }
 
     /// When its head was here.
@@ -157,7 +156,6 @@ impl Account {
 
     /// Its connection goes on as another protocol; bytes that went to the client and to the upstream.
     pub const fn set_upgraded(&mut self, to_client: u64) {
-        self.is_upgraded = true;
         self.is_whole = true;
         self.bytes = to_client;
     }

@@ -17,7 +17,7 @@ use crate::front::upstream::link::Link;
 pub struct Answer {
     content: Content,
     /// `None` for one that another task accounts for.
-    account: Option<Account>,
+    account: Option<Box<Account>>,
 }
 
 enum Content {
@@ -112,7 +112,7 @@ impl Passing {
 impl Answer {
     /// An answer of which everything is here.
     #[must_use]
-    pub fn whole(bytes: Bytes, mut account: Account) -> Self {
+    pub fn whole(bytes: Bytes, mut account: Box<Account>) -> Self {
         account.set_whole();
         Self { content: Content::Whole(bytes), account: Some(account) }
     }
@@ -125,7 +125,7 @@ impl Answer {
 
     /// An answer that is still coming.
     #[must_use]
-    pub fn passing(mut passing: Passing, mut account: Account) -> Self {
+    pub fn passing(mut passing: Passing, mut account: Box<Account>) -> Self {
         if passing.incoming.is_end_stream() {
             passing.give_back();
             account.set_whole();

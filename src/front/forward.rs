@@ -2,27 +2,18 @@
 //! Pure. See [RFC 9110, section 7.6](https://www.rfc-editor.org/rfc/rfc9110#section-7.6).
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
 
 use hyper::header::{
-    CONNECTION, EXPECT, FORWARDED, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE, VIA,
 };
 
 use crate::config::http::{Forwarded, Front, Methods};
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Some frameworks take these for the method: a way around a front that only lets reads pass.
-const METHOD_OVERRIDES: [HeaderName; 3] = [
-    HeaderName::from_static("x-http-method-override"),
-    HeaderName::from_static("x-http-method"),
-    HeaderName::from_static("x-method-override"),
-];
 /// Longest request id of somebody else that is passed on.
 const ID_MOST: usize = 128;
 
@@ -37,6 +28,16 @@ pub struct Client {
     node: String,
     /// Whether what it says of others is believed.
     is_trusted: bool,
+    /// The host it asked for last, as most clients ask for the same one again.
+    last: Mutex<Option<Host>>,
+}
+
+/// A host as upstreams are told of it.
+#[derive(Clone, Debug)]
+struct Host {
+    value: HeaderValue,
+    /// The client and the host, for `Forwarded`.
+    forwarded: HeaderValue,
 }
 
 impl Client {
@@ -52,13 +53,89 @@ impl Client {
                 IpAddr::V6(ip) => format!("\"[{ip}]\""),
             },
             is_trusted: front.trusted.iter().any(|network| network.contains(ip)),
+            last: Mutex::default(),
         }
+    }
+
+    fn host(&self, authority: &str) -> Host {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(host) = last.as_ref().filter(|host| host.value == authority) {
+            return host.clone();
+        }
+        let named = if authority.is_empty() { String::new() } else { format!("host=\"{authority}\";") };
+        let value = |text: &str| HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""));
+        let host = Host {
+            value: value(authority),
+            forwarded: value(&format!("for={};{named}proto=http", self.node)),
+        };
+        last.insert(host).clone()
+    }
+}
+
+/// Headers that are looked at one by one. Finding out in one pass which of them are there costs less than asking the
+/// map for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Special {
+    /// Belongs to one connection.
+    HopByHop,
+    /// Names headers that do.
+    Connection,
+    Te,
+    /// Answered here, or not for upstreams.
+    Ours,
+    MethodOverride,
+    Forwarding,
+    RequestId,
+}
+
+fn special(name: &HeaderName) -> Option<Special> {
+    Some(match name.as_str() {
+        "connection" => Special::Connection,
+        "keep-alive"
+        | "proxy-connection"
+        | "proxy-authenticate"
+        | "proxy-authorization"
+        | "transfer-encoding"
+        | "upgrade" => Special::HopByHop,
+        "te" => Special::Te,
+        "expect" | "http2-settings" => Special::Ours,
+        // Some frameworks take these for the method: a way around a front that only lets reads pass.
+        "x-http-method-override" | "x-http-method" | "x-method-override" => Special::MethodOverride,
+        "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "forwarded" => Special::Forwarding,
+        "x-request-id" => Special::RequestId,
+        _ => return None,
+    })
+}
+
+/// Which special headers a message has.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen(u8);
+
+impl Seen {
+    fn of(headers: &HeaderMap) -> Self {
+        Self(headers.keys().filter_map(special).fold(0, |seen, special| seen | 1 << special as u8))
+    }
+
+    const fn has(self, special: Special) -> bool {
+        self.0 & (1 << special as u8) != 0
+    }
+}
+
+/// Removes every header of one kind.
+fn remove(headers: &mut HeaderMap, what: Special) {
+    let names: Vec<HeaderName> = headers.keys().filter(|name| special(name) == Some(what)).cloned().collect();
+    for name in names {
+        headers.remove(name);
     }
 }
 
 /// Removes what is between two ends of one connection only.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
+    strip(headers, Seen::of(headers));
+}
+
+fn strip(headers: &mut HeaderMap, seen: Seen) {
+    if seen.has(Special::Connection) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
             .iter()
@@ -67,76 +144,81 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             .collect();
         for name in named {
             // Nobody can have what frames the message, or says whom it is for, taken away.
-            if name != hyper::header::HOST && name != hyper::header::CONTENT_LENGTH {
+            if name != HOST && name != CONTENT_LENGTH {
                 headers.remove(name);
             }
         }
         headers.remove(CONNECTION);
     }
-    for name in
-        [KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TRANSFER_ENCODING, UPGRADE]
-    {
-        headers.remove(name);
+    if seen.has(Special::HopByHop) {
+        remove(headers, Special::HopByHop);
     }
 }
 
 /// Makes the client's headers those that the upstream gets; answers with the request's id.
 pub fn prepare(headers: &mut HeaderMap, front: &Front, client: &Client, authority: &str) -> HeaderValue {
-    let wants_trailers = headers
-        .get_all(TE)
-        .iter()
-        .any(|value| value.as_bytes().split(|b| *b == b',').any(|t| t.trim_ascii() == b"trailers"));
-    strip_hop_by_hop(headers);
-    headers.remove(TE);
-    if wants_trailers {
+    let seen = Seen::of(headers);
+    let takes_trailers = seen.has(Special::Te)
+        && headers.get_all(TE).iter().any(|value| {
+            value.as_bytes().split(|b| *b == b',').any(|token| token.trim_ascii() == b"trailers")
+        });
+    strip(headers, seen);
+    if seen.has(Special::Te) {
+        headers.remove(TE);
+    }
+    if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    // The library has answered it already.
-    headers.remove(EXPECT);
-    headers.remove(HTTP2_SETTINGS);
-    if front.methods != Methods::Any {
-        for name in METHOD_OVERRIDES {
-            headers.remove(name);
-        }
+    if seen.has(Special::Ours) {
+        remove(headers, Special::Ours);
     }
-    say_who_asks(headers, front, client, authority);
+    if seen.has(Special::MethodOverride) && front.methods != Methods::Any {
+        remove(headers, Special::MethodOverride);
+    }
+    say_who_asks(headers, front, client, authority, seen.has(Special::Forwarding));
     if front.via {
         headers.append(VIA, HeaderValue::from_static("1.1 pgsplit"));
     }
-    let id = headers.get(X_REQUEST_ID).filter(|id| is_harmless(id)).cloned().unwrap_or_else(new_id);
+    let given = if seen.has(Special::RequestId) { headers.get(X_REQUEST_ID) } else { None };
+    if let Some(id) = given.filter(|id| is_harmless(id)) {
+        return id.clone();
+    }
+    let id = new_id();
     headers.insert(X_REQUEST_ID, id.clone());
     id
 }
 
-fn say_who_asks(headers: &mut HeaderMap, front: &Front, client: &Client, authority: &str) {
-    let keeps = front.forwarded == Forwarded::Append && client.is_trusted;
+fn say_who_asks(
+    headers: &mut HeaderMap,
+    front: &Front,
+    client: &Client,
+    authority: &str,
+    says_already: bool,
+) {
+    let keeps = says_already && front.forwarded == Forwarded::Append && client.is_trusted;
+    if says_already && !keeps {
+        remove(headers, Special::Forwarding);
+    }
     if front.forwarded == Forwarded::Off {
-        for name in [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, FORWARDED] {
-            headers.remove(name);
+        return;
+    }
+    let Host { value: host, forwarded } = client.host(authority);
+    if !keeps {
+        headers.insert(X_FORWARDED_FOR, client.ip.clone());
+        headers.insert(FORWARDED, forwarded);
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        if !host.is_empty() {
+            headers.insert(X_FORWARDED_HOST, host);
         }
         return;
     }
-    let host = HeaderValue::from_str(authority).ok().filter(|host| !host.is_empty());
-    let ours = if authority.is_empty() {
-        format!("for={};proto=http", client.node)
-    } else {
-        format!("for={};host=\"{authority}\";proto=http", client.node)
-    };
-    for (name, ours) in
-        [(X_FORWARDED_FOR, Some(client.ip.clone())), (FORWARDED, HeaderValue::try_from(ours).ok())]
-    {
-        let Some(ours) = ours else { continue };
-        let value = if keeps && headers.contains_key(&name) { joined(headers, &name, &ours) } else { ours };
+    for (name, ours) in [(X_FORWARDED_FOR, client.ip.clone()), (FORWARDED, forwarded)] {
+        let value = joined(headers, &name, &ours);
         headers.insert(name, value);
     }
-    if !keeps || !headers.contains_key(X_FORWARDED_PROTO) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-    }
-    if !keeps || !headers.contains_key(X_FORWARDED_HOST) {
-        match host {
-            Some(host) => drop(headers.insert(X_FORWARDED_HOST, host)),
-            None => drop(headers.remove(X_FORWARDED_HOST)),
-        }
+    headers.entry(X_FORWARDED_PROTO).or_insert_with(|| HeaderValue::from_static("http"));
+    if !host.is_empty() {
+        headers.entry(X_FORWARDED_HOST).or_insert(host);
     }
 }
 
@@ -162,12 +244,88 @@ fn is_harmless(id: &HeaderValue) -> bool {
 }
 
 fn new_id() -> HeaderValue {
-    const HEX: [u8; 16] = *b"0123456789abcdef";
-    let mut number = fastrand::u128(..);
-    let id = [0_u8; 32].map(|_| {
-        let digit = usize::try_from(number & 15).unwrap_or_default();
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut id = [b'0'; 16];
+    let mut number = fastrand::u64(..);
+    for digit in &mut id {
+        if let Some(hex) = HEX.get(usize::try_from(number & 15).unwrap_or_default()) {
+            *digit = *hex;
+        }
         number >>= 4;
-        HEX.get(digit).copied().unwrap_or(b'0')
-    });
+    }
     HeaderValue::from_bytes(&id).unwrap_or_else(|_| HeaderValue::from_static("-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Env};
+
+    fn front(rest: &str) -> Front {
+        let text = format!("nodes: [{{addr: db1, role: primary}}]\nhttp: {{upstreams: [a], {rest}}}\n");
+        let env: Env<'_> = &|_| None;
+        let config = Config::from_yaml(&text, "config.yaml", env).unwrap();
+        Front::clone(&config.fronts[0])
+    }
+
+    /// What an upstream gets, in lines, without the request id.
+    fn passed(rest: &str, headers: &str) -> String {
+        let front = front(rest);
+        let client = Client::new("10.0.0.7:1234".parse().unwrap(), &front);
+        let mut map: HeaderMap = headers
+            .lines()
+            .map(|line| line.split_once(": ").unwrap())
+            .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap()))
+            .collect();
+        prepare(&mut map, &front, &client, "a.example");
+        map.remove(X_REQUEST_ID);
+        let mut lines: Vec<String> =
+            map.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        lines.sort();
+        lines.join("\n")
+    }
+
+    const OURS: &str = "forwarded: for=10.0.0.7;host=\"a.example\";proto=http\nx-forwarded-for: 10.0.0.7\n\
+                        x-forwarded-host: a.example\nx-forwarded-proto: http";
+
+    #[test]
+    fn a_stranger_is_not_believed() {
+        let spoofed = "x-forwarded-for: 1.2.3.4\nforwarded: for=1.2.3.4\nx-forwarded-proto: https\n\
+                       x-forwarded-host: evil";
+        assert_eq!(passed("via: no", spoofed), OURS);
+        assert_eq!(passed("forwarded: replace, trusted: [10.0.0.0/8]", spoofed), OURS);
+        assert_eq!(passed("forwarded: off", spoofed), "");
+    }
+
+    #[test]
+    fn a_trusted_peer_is_added_to() {
+        let said = "x-forwarded-for: 1.2.3.4\nx-forwarded-proto: https";
+        let expected = "forwarded: for=10.0.0.7;host=\"a.example\";proto=http\n\
+                        x-forwarded-for: 1.2.3.4, 10.0.0.7\nx-forwarded-host: a.example\nx-forwarded-proto: https";
+        assert_eq!(passed("trusted: [10.0.0.0/8]", said), expected);
+    }
+
+    #[test]
+    fn what_belongs_to_one_connection_stays_behind() {
+        let headers = "connection: close, x-mine, host\nx-mine: 1\nhost: a.example\nkeep-alive: 5\n\
+                       te: trailers, gzip\nupgrade: h2c\nhttp2-settings: x\nexpect: 100-continue\n\
+                       proxy-authorization: x\nx-http-method-override: DELETE\naccept: */*";
+        let expected = "accept: */*\nhost: a.example\nte: trailers";
+        assert_eq!(passed("forwarded: off", headers), expected);
+        let kept = passed("forwarded: off, methods: any", "x-http-method-override: DELETE");
+        assert_eq!(kept, "x-http-method-override: DELETE");
+    }
+
+    #[test]
+    fn an_id_is_kept_if_it_is_harmless() {
+        let front = front("forwarded: off");
+        let client = Client::new("10.0.0.7:1234".parse().unwrap(), &front);
+        for (given, kept) in [("abc-1", true), ("a b", false), ("\"x\"", false), ("", false)] {
+            let mut map = HeaderMap::new();
+            map.insert(X_REQUEST_ID, given.parse().unwrap());
+            let id = prepare(&mut map, &front, &client, "");
+            assert_eq!(id == given, kept, "{given}");
+            assert_eq!(map[X_REQUEST_ID], id);
+        }
+    }
 }

@@ -112,8 +112,7 @@ async fn live(
 ) -> Result<Outcome, Refusal> {
     let asked = request::examine(&front.config, &head)?;
     account.set_authority(&asked.authority);
-    let host = asked.authority.to_ascii_lowercase();
-    let at = route::route(&front.config.routes, &host, head.uri.path()).ok_or(Refusal::NoRoute)?;
+    let at = route::route(&front.config.routes, &asked.authority, head.uri.path()).ok_or(Refusal::NoRoute)?;
     let group = front.groups.get(at).ok_or(Refusal::NoRoute)?;
     account.set_group(at);
     let limits = &front.config.limits;

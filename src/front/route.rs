@@ -2,7 +2,7 @@
 
 use crate::config::http::Route;
 
-/// The group of the first route that fits a host (in lower case, with or without a port) and a path.
+/// The group of the first route that fits a host, with or without a port, and a path.
 #[must_use]
 pub fn route(routes: &[Route], host: &str, path: &str) -> Option<usize> {
     routes.iter().find(|route| fits(route, host, path)).map(|route| route.group)
@@ -17,8 +17,12 @@ fn is_host(wanted: &str, host: &str) -> bool {
     let host = without_port(host);
     match wanted.strip_prefix('*') {
         // The dot belongs to it, so `*.example.com` is not `example.com`.
-        Some(end) => end.len() < host.len() && host.ends_with(end),
-        None => host == wanted,
+        Some(end) => host
+            .len()
+            .checked_sub(end.len())
+            .filter(|start| 0 < *start)
+            .is_some_and(|start| host.get(start..).is_some_and(|tail| tail.eq_ignore_ascii_case(end))),
+        None => host.eq_ignore_ascii_case(wanted),
     }
 }
 
@@ -57,7 +61,7 @@ mod tests {
         assert_eq!(found("api.example.com", "/users"), Some(0));
         assert_eq!(found("api.example.com:8080", "/users/7"), Some(0));
         assert_eq!(found("api.example.com", "/users2"), Some(1));
-        assert_eq!(found("a.b.example.com", "/"), Some(1));
+        assert_eq!(found("a.B.Example.com", "/"), Some(1));
         assert_eq!(found("example.com", "/users/"), Some(2));
         assert_eq!(found("example.com", "/"), None);
         assert_eq!(found("[::1]:80", "/"), Some(3));

@@ -14,7 +14,7 @@ pub fn tunnel(
     client: OnUpgrade,
     response: &mut Response<Incoming>,
     chosen: Chosen,
-    mut account: Account,
+    mut account: Box<Account>,
 ) -> impl Future<Output = ()> + Send + use<> {
     let upstream = hyper::upgrade::on(response);
     async move {

@@ -66,6 +66,12 @@ impl Link {
         }
     }
 
+    /// Whether it is known to have ended.
+    #[must_use]
+    pub const fn has_ended(&self) -> bool {
+        self.driver.is_none()
+    }
+
     /// Whether another request can be sent. Only to be asked of one that is idle: it is driven meanwhile.
     pub fn is_usable(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());

@@ -92,9 +92,9 @@ impl Instance {
         }
     }
 
-    /// Keeps a connection for the next request of this worker, if it can be used again.
+    /// Keeps a connection for the next request of this worker. Whether it can be used again is seen then.
     pub fn keep_link(&self, worker: usize, mut link: Link) {
-        if self.is_suspect() || !link.is_usable() {
+        if self.is_suspect() || link.has_ended() {
             return;
         }
         link.idle_since = Instant::now();
