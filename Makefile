@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help build demo test prerequisites postgres rust
+.PHONY: help build demo test prerequisites postgres httptools rust
 
 TEST_LOG := target/test.log
 
@@ -16,7 +16,7 @@ help: ## this list
 build: rust ## the optimised program, target/release/pgsplit
 	cargo build --release --locked --bin pgsplit
 
-demo: prerequisites ## a cluster under load, a primary killed, no read lost (a minute; KEEP=1 stays up)
+demo: rust postgres ## a cluster under load, a primary killed, no read lost (a minute; KEEP=1 stays up)
 	@cargo build --release --locked --bin pgsplit --example demo
 	@target/release/examples/demo
 
@@ -28,10 +28,13 @@ test: prerequisites ## everything a change must pass: format, lints, documentati
 	cargo test --locked --no-fail-fast --color never 2>&1 | tee $(TEST_LOG) && ok=0 || ok=$$?; \
 	echo; echo 'Summary:'; grep -E '^( +Running |test result|error)' $(TEST_LOG) || true; exit $$ok
 
-prerequisites: rust postgres
+prerequisites: rust postgres httptools
 
 postgres: ## installs a PostgreSQL server for tests and demo, unless one is there
 	@tests/install-postgres.sh
+
+httptools: ## installs curl and wrk for tests, unless they are there
+	@tests/install-http-tools.sh
 
 rust:
 	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust as https://rustup.rs says'; exit 1; }
