@@ -146,6 +146,7 @@ impl Measured {
             value(Figure::BackendCpuPerRequest),
             value(Figure::RssMib),
             value(Figure::PssMib),
+            shown(self.median(peer, Figure::Others), |share| format!("{:.0}", share * 100.0)),
             self.errors(peer).to_string(),
         ]
     }
@@ -215,7 +216,7 @@ impl Measured {
 const NGINX: Option<Peer> = Some(Peer::Nginx);
 const NOTHING: &str = "-";
 /// Two lines; the second says of what, or compared with whom.
-const HEADS: [(&str, &str); 15] = [
+const HEADS: [(&str, &str); 16] = [
     ("case", ""),
     ("peer", ""),
     ("req/s", ""),
@@ -230,6 +231,7 @@ const HEADS: [(&str, &str); 15] = [
     ("backend", "us/req"),
     ("RSS", "MiB"),
     ("PSS", "MiB"),
+    ("others", "%"),
     ("errors", ""),
 ];
 
