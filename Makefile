@@ -29,7 +29,7 @@ test: prerequisites ## everything a change must pass: format, lints, documentati
 	echo; echo 'Summary:'; grep -E '^( +Running |test result|error)' $(TEST_LOG) || true; exit $$ok
 
 # SECONDS is a clock in bash, hence a line of its own for the program: there it is still what it was set to.
-bench-http: rust peers ## the HTTP front beside nginx and HAProxy (8 minutes; ROUNDS=1 SECONDS=1: 2; CASES, ONLY)
+bench-http: rust peers ## the HTTP front beside nginx and HAProxy (8 minutes or more; ROUNDS=1 SECONDS=1: one)
 	@cargo build --release --locked --bin pgsplit --example bench_http
 	@target/release/examples/bench_http
 
