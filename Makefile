@@ -4,14 +4,14 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help build demo test prerequisites postgres httptools rust
+.PHONY: help build demo test bench-http prerequisites postgres httptools peers rust
 
 TEST_LOG := target/test.log
 
 help: ## this list
 	@echo 'pgsplit: a load balancer for PostgreSQL'
 	@echo
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 build: rust ## the optimised program, target/release/pgsplit
 	cargo build --release --locked --bin pgsplit
@@ -28,6 +28,11 @@ test: prerequisites ## everything a change must pass: format, lints, documentati
 	cargo test --locked --no-fail-fast --color never 2>&1 | tee $(TEST_LOG) && ok=0 || ok=$$?; \
 	echo; echo 'Summary:'; grep -E '^( +Running |test result|error)' $(TEST_LOG) || true; exit $$ok
 
+# SECONDS is a clock in bash, hence a line of its own for the program: there it is still what it was set to.
+bench-http: rust peers ## the HTTP front beside nginx and HAProxy (8 minutes or more; ROUNDS=1 SECONDS=1: one)
+	@cargo build --release --locked --bin pgsplit --example bench_http
+	@target/release/examples/bench_http
+
 prerequisites: rust postgres httptools
 
 postgres: ## installs a PostgreSQL server for tests and demo, unless one is there
@@ -35,6 +40,9 @@ postgres: ## installs a PostgreSQL server for tests and demo, unless one is ther
 
 httptools: ## installs curl and wrk for tests, unless they are there
 	@tests/install-http-tools.sh
+
+peers: ## installs nginx, HAProxy and wrk for bench-http, unless they are there
+	@tests/install-peers.sh
 
 rust:
 	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust as https://rustup.rs says'; exit 1; }

@@ -70,7 +70,11 @@ impl FrontView {
                 .map(|group| GroupView {
                     name: group.config.name.clone(),
                     balance: group.config.balance.as_str(),
-                    upstreams: group.standing().members.iter().map(UpstreamView::of).collect(),
+                    upstreams: {
+                        let is_checked = group.config.check.is_some();
+                        let standing = group.standing();
+                        standing.members.iter().map(|m| UpstreamView::of(m, is_checked)).collect()
+                    },
                 })
                 .collect(),
         }
@@ -101,7 +105,7 @@ impl FrontView {
 }
 
 impl UpstreamView {
-    fn of(member: &Member) -> Self {
+    fn of(member: &Member, is_checked: bool) -> Self {
         let instance = &member.instance;
         let check = member.last.as_ref().map(|look| {
             let ms = look.took.as_secs_f64() * 1e3;
@@ -120,7 +124,7 @@ impl UpstreamView {
             requests_total: instance.requests.load(Ordering::Relaxed),
             limit: instance.config.max_connections.map(std::num::NonZeroU32::get),
             since: time(member.since),
-            check,
+            check: if is_checked { check } else { Some("off".to_owned()) },
         }
     }
 }

@@ -193,10 +193,11 @@ impl App {
         }
         // Asked before they are cut: they may be gone a moment later.
         let sessions: u32 = shared.listeners.iter().map(Listener::active).sum();
+        let requests: u64 = self.fronts.iter().map(|front| front.metrics.in_flight()).sum();
         let are_left = !ended.is_finished();
         kill.cancel();
         if are_left {
-            warn!(sessions, "sessions_cut");
+            warn!(sessions, requests, "sessions_cut");
             let _ = timeout(CONTROL_END, ended).await;
         }
         self.end.cancel();

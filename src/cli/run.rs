@@ -67,10 +67,14 @@ async fn serve(config: Config, origin: &str, guard: &LogGuard) -> ExitCode {
         config.listeners.iter().map(|listener| u64::from(listener.max_connections.get())).sum();
     let mut warnings = config.warnings.clone();
     let descriptors = Descriptors::of_process();
-    if descriptors.sessions() < sessions {
+    let clients: u64 = config.fronts.iter().map(|front| u64::from(front.limits.max_connections.get())).sum();
+    // One descriptor for a client of a front, and as many for upstreams only when all ask at a time.
+    if descriptors.sessions() < sessions + clients / 2 {
         let (limit, room) = (descriptors.limit(), descriptors.sessions());
+        let http = if clients == 0 { String::new() } else { format!(" and {clients} HTTP connections") };
         warnings.push(format!(
-            "open files limit {limit} allows about {room} sessions; {sessions} are configured. Set LimitNOFILE="
+            "open files limit {limit} allows about {room} sessions; {sessions}{http} are configured. Set \
+             LimitNOFILE="
         ));
     }
     let (Ok(mut hangup), Ok(mut term), Ok(mut int)) =
@@ -162,7 +166,7 @@ fn start_screen(app: &App, origin: &str) -> String {
             first_look(&node)
         );
     }
-    out.push_str("\nPut one of these URLs into DATABASE_URL; only host and port change. Ctrl-C stops.\n");
+    out.push_str("\nPut a postgres:// URL into DATABASE_URL; only host and port change. Ctrl-C stops.\n");
     out
 }
 

@@ -28,7 +28,7 @@ pub struct Front {
     pub retries: Retries,
     /// What upstreams are told of the client.
     pub forwarded: Forwarded,
-    /// Networks whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are believed.
+    /// Networks whose `X-Forwarded-*` and `Forwarded` are believed.
     pub trusted: Vec<Network>,
     /// Whether requests and answers say that they passed here (`Via`).
     pub via: bool,

@@ -192,6 +192,7 @@ impl Account {
         let end = match (self.is_whole, self.status) {
             (true, _) => "complete",
             (false, Some(_)) => "cut",
+            (false, None) if self.front.kill.is_cancelled() => "drain",
             (false, None) => "client_left",
         };
         info!(

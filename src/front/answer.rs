@@ -1,6 +1,7 @@
 //! The body of an answer on its way to the client, and everything that must last as long as it does.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -10,7 +11,10 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use crate::front::account::Account;
 use crate::front::admit::Turn;
 use crate::front::cache::Keeping;
+use crate::front::connection::Caller;
 use crate::front::group::Chosen;
+use crate::front::pulse::Stall;
+use crate::front::shared::Front;
 use crate::front::upload::Patience;
 use crate::front::upstream::link::Link;
 
@@ -19,6 +23,20 @@ pub struct Answer {
     content: Content,
     /// `None` for one that another task accounts for.
     account: Option<Box<Account>>,
+    /// Where its reader's pace is noted, for HTTP/2.
+    reader: Option<Reader>,
+}
+
+/// Who reads an answer, and when a piece was last asked for.
+struct Reader {
+    caller: Arc<Caller>,
+    stall: Arc<Stall>,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.caller.forget(&self.stall);
+    }
 }
 
 enum Content {
@@ -34,6 +52,8 @@ pub struct Passing {
     /// The connection it comes by; `None` once it has been given back.
     link: Option<Link>,
     worker: usize,
+    /// Where a failure is told: the front, and the group's place in it.
+    home: Option<(Arc<Front>, usize)>,
     chosen: Chosen,
     patience: Patience,
     /// Shown what passes, to store it.
@@ -67,10 +87,25 @@ impl Passing {
             incoming,
             link: Some(link),
             worker,
+            home: None,
             chosen,
             patience: Patience::new(timeout),
             keeping: None,
             _turn: turn,
+        }
+    }
+
+    /// Says where a failure within the answer is told.
+    pub fn tell(&mut self, front: &Arc<Front>, group: usize) {
+        self.home = Some((Arc::clone(front), group));
+    }
+
+    fn failed(&mut self, error: &str) {
+        self.link = None;
+        if let Some((front, group)) = self.home.take()
+            && let Some(group) = front.groups.get(group)
+        {
+            group.failed(&self.chosen.instance, false, error);
         }
     }
 
@@ -95,7 +130,7 @@ impl Passing {
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    self.link = None;
+                    self.failed("broke off within its answer");
                     return Poll::Ready(Some(Err(Cut::Upstream(error))));
                 }
                 Poll::Ready(None) => {
@@ -106,7 +141,7 @@ impl Passing {
             }
         }
         if self.patience.is_over(cx) {
-            self.link = None;
+            self.failed("made too long a pause within its answer");
             return Poll::Ready(Some(Err(Cut::Silent)));
         }
         Poll::Pending
@@ -142,13 +177,13 @@ impl Answer {
     #[must_use]
     pub fn whole(bytes: Bytes, mut account: Box<Account>) -> Self {
         account.set_whole();
-        Self { content: Content::Whole(bytes), account: Some(account) }
+        Self { content: Content::Whole(bytes), account: Some(account), reader: None }
     }
 
     /// The answer that begins another protocol, which is accounted for where that is spoken.
     #[must_use]
     pub const fn nothing() -> Self {
-        Self { content: Content::Whole(Bytes::new()), account: None }
+        Self { content: Content::Whole(Bytes::new()), account: None, reader: None }
     }
 
     /// An answer that is still coming.
@@ -160,7 +195,16 @@ impl Answer {
                 account.set_whole();
             }
         }
-        Self { content: Content::Passing(Box::new(passing)), account }
+        Self { content: Content::Passing(Box::new(passing)), account, reader: None }
+    }
+
+    /// Has the pace of its reader noted: one that does not read must not keep an upstream for ever.
+    #[must_use]
+    pub fn read_by(mut self, caller: &Arc<Caller>) -> Self {
+        let stall = Arc::<Stall>::default();
+        caller.note(&stall);
+        self.reader = Some(Reader { caller: Arc::clone(caller), stall });
+        self
     }
 }
 
@@ -169,8 +213,11 @@ impl Body for Answer {
     type Error = Cut;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let Self { content, account } = &mut *self;
-        match content {
+        let Self { content, account, reader } = &mut *self;
+        if let Some(reader) = reader {
+            reader.stall.asked();
+        }
+        let polled = match content {
             Content::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Content::Whole(bytes) => {
                 if let Some(account) = account {
@@ -195,7 +242,11 @@ impl Body for Answer {
                 }
                 polled
             }
+        };
+        if let (Some(reader), Poll::Ready(_)) = (reader, &polled) {
+            reader.stall.given();
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -16,11 +16,12 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
-use tracing::debug;
+use tracing::{debug, info};
 
+use crate::config::http::{Limits, LogRequests};
 use crate::front::forward::Client;
 use crate::front::gate::Gate;
-use crate::front::pulse::{Overdue, Pulse};
+use crate::front::pulse::{Overdue, Pulse, Stall};
 use crate::front::serve;
 use crate::front::shared::Front;
 use crate::net::options::Options;
@@ -35,6 +36,8 @@ const PEEK_PAUSE: Duration = Duration::from_millis(5);
 const STREAMS: u32 = 128;
 /// So many requests that a client broke off itself end its connection, if they are most of them.
 const RESETS: u32 = 200;
+/// How often connections are looked at while the process stops.
+const STOP_INTERVAL: Duration = Duration::from_millis(200);
 /// Silence before the first probe, from one to the next, and how many unanswered ones end a connection.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(10), 3);
 /// The library's buffers for one connection: large answers leave in large pieces.
@@ -47,6 +50,8 @@ const BUFFER_LEAST: usize = 8192;
 pub struct Caller {
     /// Who it is.
     pub client: Client,
+    /// Answers that are being read by HTTP/2, each at its own pace.
+    stalls: Mutex<Vec<Arc<Stall>>>,
     /// When something last moved.
     pub pulse: Arc<Pulse>,
     /// Requests so far, and those that the client broke off.
@@ -72,6 +77,7 @@ impl Caller {
     fn new(client: Client) -> Self {
         Self {
             client,
+            stalls: Mutex::default(),
             pulse: Arc::default(),
             requests: AtomicU32::new(0),
             resets: AtomicU32::new(0),
@@ -96,6 +102,22 @@ impl Caller {
         {
             waker.wake_by_ref();
         }
+    }
+
+    /// Notes one more answer that is read at its own pace; gone with [`Caller::forget`].
+    pub fn note(&self, stall: &Arc<Stall>) {
+        self.stalls.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(stall));
+    }
+
+    /// It is over.
+    pub fn forget(&self, stall: &Arc<Stall>) {
+        self.stalls.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| !Arc::ptr_eq(other, stall));
+    }
+
+    fn overdue(&self, limits: &Limits) -> Option<Overdue> {
+        let stalls = self.stalls.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_stalled = stalls.iter().any(|stall| stall.is_over(limits.body_timeout));
+        if is_stalled { Some(Overdue::Reading) } else { self.pulse.overdue(limits) }
     }
 
     /// One of its requests is over; whether its answer went out as a whole.
@@ -157,7 +179,7 @@ impl Desk {
         let mut is_stopping = false;
         loop {
             tokio::select! {
-                () = sleep(interval) => {}
+                () = sleep(if is_stopping { interval.min(STOP_INTERVAL) } else { interval }) => {}
                 () = stop.cancelled(), if !is_stopping => is_stopping = true,
                 () = kill.cancelled() => {}
             }
@@ -166,10 +188,12 @@ impl Desk {
                 let Some(front) = self.fronts.get(door) else { continue };
                 if kill.is_cancelled() {
                     caller.tell(Order::End);
-                } else if let Some(overdue) = caller.pulse.overdue(&front.config.limits) {
+                } else if let Some(overdue) = caller.overdue(&front.config.limits) {
                     end_overdue(front, &caller, overdue);
                 } else if is_stopping {
-                    caller.tell(Order::Finish);
+                    // One that has had the time to, and has nothing to finish, may wait for a client that is silent.
+                    let is_done = caller.order() == Order::Finish && caller.pulse.is_idle();
+                    caller.tell(if is_done { Order::End } else { Order::Finish });
                 }
             }
             if kill.is_cancelled() {
@@ -222,12 +246,12 @@ pub async fn converse(desk: Arc<Desk>, accepted: Accepted) {
     }
     let caller = Arc::new(Caller::new(Client::new(accepted.peer, &front.config)));
     let _seat = desk.enter(accepted.door, &caller);
-    let deadline = accepted.at + front.config.limits.header_timeout;
-    let is_http2 =
-        if front.config.http2 { timeout_at(deadline, is_preface(&stream)).await } else { Ok(false) };
-    let Ok(is_http2) = is_http2 else {
-        front.metrics.reject(HttpRejection::Slow);
-        return;
+    let is_http2 = if front.config.http2 {
+        // Who says nothing is sent away like who begins a head and does not end it.
+        let Some(is_http2) = caller.obey(is_preface(&stream)).await else { return };
+        is_http2
+    } else {
+        false
     };
     if is_http2 {
         speak_http2(&front, desk.index, &caller, stream).await;
@@ -281,7 +305,7 @@ async fn speak_http1(front: &Arc<Front>, worker: usize, caller: &Arc<Caller>, st
         }
         connection.as_mut().poll(cx)
     });
-    note(front, life.await);
+    note(front, caller, life.await);
 }
 
 async fn speak_http2(front: &Arc<Front>, worker: usize, caller: &Arc<Caller>, stream: TcpStream) {
@@ -293,6 +317,7 @@ async fn speak_http2(front: &Arc<Front>, worker: usize, caller: &Arc<Caller>, st
         .max_header_list_size(max_header)
         .keep_alive_interval(KEEPALIVE.0)
         .keep_alive_timeout(KEEPALIVE.1 * KEEPALIVE.2);
+    caller.pulse.set_http2();
     let gate = Gate::open(stream, Arc::clone(&caller.pulse));
     let service = service_fn(|request: Request<Incoming>| {
         let (front, caller) = (Arc::clone(front), Arc::clone(caller));
@@ -311,10 +336,20 @@ async fn speak_http2(front: &Arc<Front>, worker: usize, caller: &Arc<Caller>, st
         }
         connection.as_mut().poll(cx)
     });
-    note(front, life.await);
+    note(front, caller, life.await);
 }
 
 impl Caller {
+    /// Does something for as long as there is no order to finish. Cancel safe if `what` is.
+    async fn obey<T>(&self, what: impl Future<Output = T>) -> Option<T> {
+        let mut what = pin!(what);
+        std::future::poll_fn(|cx| match self.heed(cx.waker()) {
+            Order::GoOn => what.as_mut().poll(cx).map(Some),
+            Order::Finish | Order::End => Poll::Ready(None),
+        })
+        .await
+    }
+
     /// The order of the hour; later ones wake `waker`, which is the same for the whole life of a connection's task.
     fn heed(&self, waker: &Waker) -> Order {
         self.waker.get_or_init(|| waker.clone());
@@ -322,15 +357,24 @@ impl Caller {
     }
 }
 
-/// Counts a connection that ended because of what its client sent.
-fn note(front: &Front, ended: hyper::Result<()>) {
+/// Counts and logs a connection that ended because of what its client sent: the library has answered it.
+fn note(front: &Front, caller: &Caller, ended: hyper::Result<()>) {
     let Err(error) = ended else { return };
-    if error.is_parse_too_large() {
-        front.metrics.reject(HttpRejection::Header);
-    } else if error.is_parse() {
-        front.metrics.reject(HttpRejection::BadRequest);
+    let name = front.config.name.as_str();
+    if !error.is_parse() {
+        debug!(front = name, %error, "http_connection_ended");
+        return;
     }
-    debug!(front = front.config.name, %error, "http_connection_ended");
+    let (refused, status) = if error.is_parse_too_large() {
+        (HttpRejection::Header, 431)
+    } else {
+        (HttpRejection::BadRequest, 400)
+    };
+    front.metrics.reject(refused);
+    if front.log != LogRequests::Off {
+        let (client, refused) = (caller.client.addr, refused.as_str());
+        info!(front = name, %client, status, refused, error = %error, "request_refused");
+    }
 }
 
 /// Says in as few words as possible that there is no room, and closes.

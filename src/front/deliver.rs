@@ -99,7 +99,9 @@ impl Delivery {
         }
         let head = self.head_of(&mut response);
         let timeout = self.front.config.limits.body_timeout;
-        Ok((head, Passing::new(response.into_body(), link, self.worker, chosen, Some(turn), timeout)))
+        let mut passing = Passing::new(response.into_body(), link, self.worker, chosen, Some(turn), timeout);
+        passing.tell(&self.front, self.group);
+        Ok((head, passing))
     }
 
     /// The head of an upstream's answer as the client gets it.

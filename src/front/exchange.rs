@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
+use hyper::header::{HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::{Request, Response};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -27,8 +28,10 @@ use crate::telemetry::labels::HttpRetry;
 
 /// An upstream that says nothing for so long is checked at once. Who waits for it moves on when that fails.
 const SILENCE: Duration = Duration::from_millis(250);
-/// Before the same upstreams are tried again.
+/// Before the same upstreams are tried again; doubled each time,
 const PAUSE: Duration = Duration::from_millis(50);
+/// up to this.
+const PAUSE_MOST: Duration = Duration::from_secs(1);
 
 /// What is sent.
 pub struct Sent<'a> {
@@ -95,6 +98,7 @@ pub async fn exchange(
     let mut upload = Some(upload);
     let mut tried: Vec<usize> = Vec::new();
     let mut repeats = 0;
+    let mut pause = PAUSE;
     front.budget.earn();
     loop {
         let chosen = choose(front, group, &tried, sent, account).await?;
@@ -131,7 +135,9 @@ pub async fn exchange(
         let reason = miss.reason();
         let may_go_on = match &miss {
             // Nothing was sent: no upstream is the worse for another try.
-            Miss::Connect(_) | Miss::Own => upload.is_some() && Instant::now() < sent.deadline,
+            Miss::Connect(_) | Miss::Own => {
+                upload.is_some() && (group.has_another(&tried) || Instant::now() < sent.deadline)
+            }
             _ if upload.is_some() || may_repeat => repeats < retries.max && front.budget.spend(),
             _ => false,
         };
@@ -141,10 +147,12 @@ pub async fn exchange(
         if !matches!(miss, Miss::Connect(_) | Miss::Own) {
             repeats += 1;
         }
-        account.add_retry(reason);
-        if !group.has_another(&tried) {
+        if group.has_another(&tried) {
+            account.add_retry(reason);
+        } else {
             tried.clear();
-            sleep(PAUSE).await;
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MOST);
         }
     }
 }
@@ -193,7 +201,7 @@ async fn attempt(
             },
         };
         instance.requests.fetch_add(1, Ordering::Relaxed);
-        let request = request(sent.head, upload);
+        let request = request(sent.head, upload, instance);
         let answer = in_time(link.send(request), group, instance, tried, may_repeat).await;
         let mut error = match answer {
             Ok(Ok(response)) => return Ok((response, link)),
@@ -258,11 +266,23 @@ async fn in_time<T>(
     }
 }
 
-fn request(head: &Parts, upload: Upload) -> Request<Upload> {
+fn request(head: &Parts, upload: Upload, instance: &Instance) -> Request<Upload> {
+    // The library sends no body of unknown length with a GET unless it is told to.
+    let is_chunked = !upload.is_empty() && upload.size_hint().exact().is_none();
     let mut request = Request::new(upload);
     request.method_mut().clone_from(&head.method);
     request.uri_mut().clone_from(&head.uri);
-    request.headers_mut().clone_from(&head.headers);
+    let headers = request.headers_mut();
+    headers.clone_from(&head.headers);
+    if is_chunked {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    // A client of HTTP/1.0 need not say whom it means.
+    if !headers.contains_key(HOST)
+        && let Ok(host) = HeaderValue::try_from(instance.config.addr.to_string())
+    {
+        headers.insert(HOST, host);
+    }
     request
 }
 

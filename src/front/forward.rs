@@ -5,11 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE, VIA,
+    CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE, VIA,
 };
 
-use hyper::Uri;
 use hyper::http::request::Parts;
+use hyper::{Uri, Version};
 
 use crate::config::http::{Forwarded, Front, Methods};
 
@@ -167,15 +167,29 @@ fn address(head: &mut Parts, authority: &str) {
         if let Some(path) = head.uri.path_and_query() {
             head.uri = Uri::from(path.clone());
         }
-        if let Ok(host) = HeaderValue::from_str(authority) {
-            head.headers.insert(HOST, host);
+        match HeaderValue::from_str(authority) {
+            Ok(host) if !authority.is_empty() => drop(head.headers.insert(HOST, host)),
+            _ => drop(head.headers.remove(HOST)),
         }
+    }
+}
+
+/// HTTP/2 lets a client send its cookies one by one, which HTTP/1.1 does not know. See RFC 9113, section 8.2.3.
+fn join_cookies(headers: &mut HeaderMap) {
+    let cookies: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if 1 < cookies.len()
+        && let Ok(cookie) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, cookie);
     }
 }
 
 /// Makes the client's request the one that the upstream gets; answers with its id.
 pub fn prepare(head: &mut Parts, front: &Front, client: &Client, authority: &str) -> HeaderValue {
     address(head, authority);
+    if head.version == Version::HTTP_2 {
+        join_cookies(&mut head.headers);
+    }
     let headers = &mut head.headers;
     let seen = Seen::of(headers);
     let takes_trailers = seen.has(Special::Te)

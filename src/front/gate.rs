@@ -28,8 +28,8 @@ enum Expects {
     Head(Vec<u8>),
     /// A body that has so many bytes left.
     Body(u64),
-    /// Something that is not looked at: a body in chunks, which is the last its connection carries, another
-    /// protocol, HTTP/2.
+    /// Something that is not looked at: a body in chunks, after which the connection is closed; another protocol;
+    /// HTTP/2.
     Anything,
     /// Nothing: what came was refused.
     Nothing,
@@ -51,6 +51,9 @@ impl Gate {
     /// Looks at `fresh`, which has just come. What must not be read further is overwritten with something that the
     /// library refuses whatever came before it.
     fn inspect(&mut self, fresh: &mut [u8]) {
+        if self.pulse.is_upgraded() {
+            self.expects = Expects::Anything;
+        }
         let mut at = 0;
         while at < fresh.len() {
             let Some(rest) = fresh.get(at..) else { return };

@@ -51,6 +51,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Version};
 
@@ -71,11 +72,30 @@ pub async fn serve(
     request: Request<Incoming>,
 ) -> Response<Answer> {
     let is_http1 = request.version() < Version::HTTP_2;
+    // What comes after a body in chunks is not looked at, so nothing may.
+    let is_last = is_http1 && request.headers().contains_key(TRANSFER_ENCODING);
     let mut account = Account::open(front, caller, &request);
-    match live(front, worker, caller, request, &mut account).await {
+    let lived = live(front, worker, caller, request, &mut account).await;
+    let mut response = answer(front, caller, account, lived, is_http1);
+    if is_last {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// How a request went on, as an answer.
+fn answer(
+    front: &Front,
+    caller: &Arc<Caller>,
+    mut account: Box<Account>,
+    lived: Result<Outcome, Refusal>,
+    is_http1: bool,
+) -> Response<Answer> {
+    match lived {
         Ok(Outcome::Passing(head, passing)) => {
             account.set_status(head.status());
-            head.map(|()| Answer::passing(passing, Some(account)))
+            let answer = Answer::passing(passing, Some(account));
+            head.map(|()| if is_http1 { answer } else { answer.read_by(caller) })
         }
         Ok(Outcome::Stored(response)) => {
             account.set_status(response.status());

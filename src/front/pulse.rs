@@ -3,7 +3,7 @@
 //! A timer for each request would cost more than the request's parsing. So its times are only written down, and one
 //! timer a connection looks at them now and then.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -20,6 +20,8 @@ pub struct Pulse {
     head_since: AtomicU64,
     idle_since: AtomicU64,
     blocked_since: AtomicU64,
+    /// Whether it goes on as another protocol.
+    is_upgraded: AtomicBool,
 }
 
 /// What took too long.
@@ -43,6 +45,7 @@ impl Pulse {
             head_since: AtomicU64::new(1),
             idle_since: AtomicU64::new(0),
             blocked_since: AtomicU64::new(0),
+            is_upgraded: AtomicBool::new(false),
         }
     }
 
@@ -63,6 +66,23 @@ impl Pulse {
         self.idle_since.store(0, Ordering::Relaxed);
     }
 
+    /// It speaks HTTP/2, where heads are the library's affair.
+    pub fn set_http2(&self) {
+        self.head_since.store(0, Ordering::Relaxed);
+        self.idle_since.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// It goes on as another protocol: what comes is no request.
+    pub fn set_upgraded(&self) {
+        self.is_upgraded.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it does.
+    #[must_use]
+    pub fn is_upgraded(&self) -> bool {
+        self.is_upgraded.load(Ordering::Relaxed)
+    }
+
     /// A piece of an answer was written, or could not be.
     pub fn written(&self, all: bool) {
         if all {
@@ -77,7 +97,7 @@ impl Pulse {
     /// A request is being answered.
     pub fn request_begun(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        self.head_complete();
+        self.idle_since.store(0, Ordering::Relaxed);
     }
 
     /// It has been.
@@ -120,6 +140,47 @@ impl Pulse {
 }
 
 impl Default for Pulse {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// An answer that waits for its reader: with HTTP/2 a stream can stand still while its connection does not.
+#[derive(Debug)]
+pub struct Stall {
+    born: Instant,
+    /// Milliseconds after birth, and 1 more, since when a piece has been out and no other was asked for; 0: not now.
+    since: AtomicU64,
+}
+
+impl Stall {
+    /// An answer whose first piece has not been asked for.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { born: Instant::now(), since: AtomicU64::new(1) }
+    }
+
+    /// The next piece is asked for.
+    pub fn asked(&self) {
+        self.since.store(0, Ordering::Relaxed);
+    }
+
+    /// A piece was given.
+    pub fn given(&self) {
+        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.since.store(now.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Whether that is longer ago than `limit`.
+    #[must_use]
+    pub fn is_over(&self, limit: Duration) -> bool {
+        let since = self.since.load(Ordering::Relaxed);
+        let now = self.born.elapsed().as_millis() + 1;
+        since != 0 && limit.as_millis() < now.saturating_sub(u128::from(since))
+    }
+}
+
+impl Default for Stall {
     fn default() -> Self {
         Self::new()
     }

@@ -67,7 +67,7 @@ impl Refusal {
     #[must_use]
     pub fn method(method: &str, allowed: &Methods) -> Self {
         let allowed = match allowed {
-            Methods::Any => "all but CONNECT and TRACE".to_owned(),
+            Methods::Any => "GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE".to_owned(),
             Methods::Only(methods) => methods.join(", "),
         };
         Self::Method { method: escaped(method.as_bytes(), 20), allowed }

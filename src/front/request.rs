@@ -36,6 +36,9 @@ pub fn examine(front: &Front, head: &Parts) -> Result<Asked, Refusal> {
     if head.version == Version::HTTP_11 && authority.is_empty() {
         return Err(Refusal::BadRequest("no Host"));
     }
+    if head.uri.path() == "*" && head.method != Method::OPTIONS {
+        return Err(Refusal::BadRequest("only OPTIONS is for the server as a whole"));
+    }
     if head.uri.path_and_query().is_none() && head.method != Method::OPTIONS {
         return Err(Refusal::BadRequest("no path"));
     }

@@ -41,8 +41,11 @@ pub async fn ask(
         let (head, passing) = delivery.receive(delivered)?;
         return Ok(Outcome::Passing(head, passing));
     }
+    // What the upstream has chosen of what the client offered.
+    let chosen = delivered.answered.response.headers().get(UPGRADE).cloned();
     let mut head = delivery.head_of(&mut delivered.answered.response);
-    say(head.headers_mut(), upgrade.protocol);
+    say(head.headers_mut(), chosen.unwrap_or(upgrade.protocol));
+    delivery.caller.pulse.set_upgraded();
     Ok(Outcome::Upgraded(head, upgrade.client, delivered.answered))
 }
 

@@ -15,6 +15,7 @@ const OWN: [&str; 2] = ["none", "cache"];
 
 /// Figures of one HTTP front.
 pub struct FrontMetrics {
+    methods: Vec<HttpMethod>,
     accepted: Count,
     accept_errors: Count,
     connections: Level,
@@ -65,6 +66,7 @@ impl FrontMetrics {
             .map(|(group, upstreams)| upstreams.iter().map(|addr| upstream(group, addr)).collect());
         let nowhere = Registry::nowhere();
         Self {
+            methods: shape.methods.clone(),
             accepted: Count::new(registry.counter(&catalog::HTTP_ACCEPTED, &[name])),
             accept_errors: Count::new(registry.counter(&catalog::HTTP_ACCEPT_ERRORS, &[name])),
             connections: Level::new(registry.gauge(&catalog::HTTP_CONNECTIONS, &[name])),
@@ -165,7 +167,7 @@ impl FrontMetrics {
         self.queue_wait.record(waited);
     }
 
-    /// A request was answered, or its client left.
+    /// A request was answered, or its client left. A method that the front does not pass on counts as another.
     pub fn request(&self, by: AnsweredBy, method: HttpMethod, code: CodeClass, took: Duration) {
         let answers = match by {
             AnsweredBy::Nobody => self.own.first(),
@@ -173,6 +175,7 @@ impl FrontMetrics {
             AnsweredBy::Upstream(group, upstream) => Some(&self.upstream(group, upstream).answers),
         };
         let Some(answers) = answers else { return };
+        let method = if self.methods.contains(&method) { method } else { HttpMethod::Other };
         if let Some(codes) = answers.requests.get(method.index()) {
             codes.one(code.index());
         }

@@ -198,11 +198,12 @@ impl Keeper {
         for missing in known.into_values() {
             missing.absences += 1;
         }
+        let (front, group) = (self.place.front.name.as_str(), self.group.name.as_str());
         self.records.retain(|record| {
             let stays = record.absences < ABSENCES;
             if !stays {
                 let instance = &record.member.instance;
-                info!(upstream = %instance.config.addr, addr = %instance.addr, "upstream_gone");
+                info!(front, group, upstream = %instance.config.addr, addr = %instance.addr, "upstream_gone");
                 record.gone.cancel();
                 instance.close_idle();
             }
@@ -224,7 +225,8 @@ impl Keeper {
     }
 
     fn join(&mut self, instance: Arc<Instance>) {
-        info!(upstream = %instance.config.addr, addr = %instance.addr, "upstream_found");
+        let (front, group) = (self.place.front.name.as_str(), self.group.name.as_str());
+        info!(front, group, upstream = %instance.config.addr, addr = %instance.addr, "upstream_found");
         let gone = self.stop.child_token();
         let mut verdict = Verdict::Up;
         let (mut rise, mut fall) = (std::num::NonZeroU32::MIN, std::num::NonZeroU32::MIN);
@@ -255,7 +257,8 @@ impl Keeper {
             Outcome::Good(_) => None,
             Outcome::Bad(error) => Some(error.clone()),
             Outcome::NotMade(error) => {
-                warn!(upstream = %record.member.instance.config.addr, error, "upstream_not_checked");
+                let (front, group) = (self.place.front.name.as_str(), self.group.name.as_str());
+                warn!(front, group, upstream = %record.member.instance.config.addr, error, "upstream_not_checked");
                 return check.interval;
             }
         };

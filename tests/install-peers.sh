@@ -1,0 +1,74 @@
+#!/bin/sh
+# Makes sure that nginx, HAProxy and wrk are here, for `make bench-http`. Installs what is missing where that needs
+# no question (Debian or Ubuntu, as root); elsewhere says what to install and fails. Changes nothing when everything
+# is there.
+set -eu
+
+# Debian keeps servers where only root's PATH looks.
+PATH=$PATH:/usr/sbin:/usr/local/sbin
+
+# Each is the name of the program and of its package.
+missing() {
+    for program in nginx haproxy wrk; do
+        command -v "$program" >/dev/null || printf '%s ' "$program"
+    done
+}
+
+install_on_debian() {
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -q
+    # Debian's packages of servers start them, now and on every start of the machine. Nobody asked for that: this file,
+    # which every package asks, forbids it for the time of the installation.
+    policy=/usr/sbin/policy-rc.d
+    saved=
+    if [ -e "$policy" ]; then
+        saved=$(mktemp)
+        cp -p "$policy" "$saved"
+    fi
+    trap 'restore_policy' EXIT
+    trap 'exit 1' HUP INT TERM
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    # shellcheck disable=SC2086 # several packages
+    apt-get install -q -y --no-install-recommends $wanted
+    for service in $wanted; do
+        [ ! -e "/etc/init.d/$service" ] || update-rc.d "$service" disable
+    done
+}
+
+restore_policy() {
+    if [ -n "$saved" ]; then
+        cp -p "$saved" "$policy"
+        rm -f "$saved"
+    else
+        rm -f "$policy"
+    fi
+}
+
+wanted=$(missing)
+[ -n "$wanted" ] || exit 0
+echo "not found: $wanted"
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    install_on_debian
+    wanted=$(missing)
+    if [ -n "$wanted" ]; then
+        echo "still not found after the installation: $wanted" >&2
+        exit 1
+    fi
+    exit 0
+fi
+
+echo 'install them, then try again:' >&2
+if command -v apt-get >/dev/null; then
+    echo '  sudo apt-get update' >&2
+    echo "  sudo apt-get install -y --no-install-recommends $wanted" >&2
+    echo '(the packages of nginx and HAProxy start both as services, which the benchmark does not need)' >&2
+elif command -v dnf >/dev/null; then
+    echo '  sudo dnf install -y nginx haproxy, and wrk from https://github.com/wg/wrk' >&2
+elif command -v apk >/dev/null; then
+    echo "  apk add $wanted" >&2
+else
+    echo '  nginx 1.19.5 or newer, HAProxy 2.4 or newer, wrk 4' >&2
+fi
+exit 1
