@@ -37,7 +37,7 @@ pub(super) struct Epoch(u64);
 pub(super) struct Found {
     /// The answer that fits it.
     pub(super) entry: Option<Arc<Entry>>,
-    /// Shared by the requests that would get the same answer, as far as is known.
+    /// Shared by the requests that would get the same answer, as far as is known: 0 as long as nothing is.
     pub(super) variant: u64,
 }
 
