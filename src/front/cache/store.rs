@@ -198,3 +198,19 @@ impl Store {
         self.epochs.get(hash)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_parts_together_are_no_larger_than_it() {
+        for (size, largest, shards) in
+            [(0, 0, 1), (1, 1, 1), (1000, 1000, 1), (16_000_001, 1_000_000, 2), (100_000_007, 1_000, 16)]
+        {
+            let store = Store::new(size, largest);
+            assert_eq!(store.cache.num_shards(), shards, "{size} {largest}");
+            assert!(store.cache.capacity() <= size, "{size} {largest}");
+        }
+    }
+}

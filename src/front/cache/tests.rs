@@ -618,7 +618,9 @@ async fn what_was_fetched_before_a_change_is_not_kept() {
     let before = cache.miss(&get(&[]), 0).await;
     cache.invalidate("host", "/x?y");
     // Who comes after the change does not wait for what was asked before it.
+    let began = Instant::now();
     let after = cache.miss(&get(&[]), 0).await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
     let Settled::Keep(keeping) = before.settle(&answer, at(0)) else { panic!("not kept") };
     keeping.finish();
     assert_eq!(cache.entries(), 0);
