@@ -107,3 +107,10 @@ impl Wait {
         }
     }
 }
+
+#[cfg(test)]
+impl Flights {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap().is_empty()
+    }
+}

@@ -56,8 +56,12 @@ impl Selecting {
         self.0.iter().all(|(name, values)| request.get_all(name).iter().eq(values.iter()))
     }
 
-    /// A number that requests which say the same in these headers share. Others may share it too.
+    /// A number that requests which say the same in these headers share; 0 when there are none. Others may share it
+    /// too.
     pub(super) fn digest(&self, request: &HeaderMap) -> u64 {
+        if self.0.is_empty() {
+            return 0;
+        }
         let mut hasher = DefaultHasher::new();
         for (name, _) in &self.0 {
             name.hash(&mut hasher);

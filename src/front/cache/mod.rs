@@ -33,6 +33,9 @@ use key::Key;
 use passes::Passes;
 use store::{Found, Store};
 
+/// How often a request waits for others that have an answer in the end, but none for it.
+const MOST_WAITS: usize = 2;
+
 /// The answers that one front keeps.
 #[derive(Debug)]
 pub struct ResponseCache {
@@ -104,7 +107,7 @@ impl ResponseCache {
         let Some(asked) = Asked::of(request) else { return Look::Bypass };
         let began = Instant::now();
         let key = Key::of(request, authority);
-        let mut waited = None;
+        let mut waited = Vec::new();
         loop {
             let now = now.checked_add(began.elapsed()).unwrap_or(now);
             let sight = self.sight(request, asked, &key);
@@ -118,8 +121,9 @@ impl ResponseCache {
                 // Its answer would be of no use for a GET.
                 return Look::Bypass;
             }
-            // Who has waited for this once in vain does not wait again: others may, and nobody would come to an end.
-            if waited.as_ref() == Some(&sight.goal) || self.goes_alone(&sight) {
+            // Who has waited for this in vain does not wait again: a hundred would wait for one another. Once more may
+            // help, when it has come out what the answer depends on.
+            if waited.contains(&sight.goal) || MOST_WAITS <= waited.len() || self.goes_alone(&sight) {
                 return Look::Fetch(self.fetch(&sight, None));
             }
             match self.flights.turn(&sight.goal, sight.epoch) {
@@ -129,7 +133,7 @@ impl ResponseCache {
                 // Somebody was just ready.
                 Turn::Lead(_) => {}
                 Turn::Wait(wait) => match wait.end(deadline).await {
-                    End::Landed => waited = Some(sight.goal),
+                    End::Landed => waited.push(sight.goal),
                     End::Abandoned => {}
                     End::Failed => {
                         let stale = self.look_stale(request, authority, now);

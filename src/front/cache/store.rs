@@ -37,7 +37,7 @@ pub(super) struct Epoch(u64);
 pub(super) struct Found {
     /// The answer that fits it.
     pub(super) entry: Option<Arc<Entry>>,
-    /// Shared by the requests that would get the same answer, as far as is known.
+    /// Shared by the requests that would get the same answer, as far as is known: 0 as long as nothing is.
     pub(super) variant: u64,
 }
 
@@ -196,5 +196,21 @@ impl Store {
     fn counter(&self, key: &Key) -> Option<&AtomicU64> {
         let hash = usize::try_from(self.hasher.hash_one(key) % EPOCHS as u64).ok()?;
         self.epochs.get(hash)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_parts_together_are_no_larger_than_it() {
+        for (size, largest, shards) in
+            [(0, 0, 1), (1, 1, 1), (1000, 1000, 1), (16_000_001, 1_000_000, 2), (100_000_007, 1_000, 16)]
+        {
+            let store = Store::new(size, largest);
+            assert_eq!(store.cache.num_shards(), shards, "{size} {largest}");
+            assert!(store.cache.capacity() <= size, "{size} {largest}");
+        }
     }
 }
