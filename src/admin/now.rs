@@ -29,7 +29,11 @@ fn front_now(front: &Front) -> FrontNow {
         let name = &group.config.name;
         standing.members.iter().map(|member| upstream_now(name, member)).collect::<Vec<_>>()
     });
-    FrontNow { ready: front.troubles().is_empty(), cache_bytes: None, upstreams: upstreams.collect() }
+    FrontNow {
+        ready: front.troubles().is_empty(),
+        cache_bytes: front.cache.as_ref().map(|cache| cache.bytes()),
+        upstreams: upstreams.collect(),
+    }
 }
 
 fn upstream_now(group: &str, member: &Member) -> UpstreamNow {

@@ -11,6 +11,7 @@ use crate::config::http::{self, Methods};
 use crate::front::accept::FrontDoor;
 use crate::front::admit::Turns;
 use crate::front::budget::Budget;
+use crate::front::cache::ResponseCache;
 use crate::front::connection::{Desk, converse};
 use crate::front::database::Database;
 use crate::front::group::Group;
@@ -31,11 +32,11 @@ pub(super) struct Ground<'a> {
     pub threads: usize,
 }
 
+/// Running fronts, in the order of the configuration, and their threads.
+pub(super) type Started = (Arc<[Arc<Front>]>, Vec<JoinHandle<()>>);
+
 /// Starts every front of the configuration on these sockets, which are in its order.
-pub(super) fn start(
-    ground: &Ground<'_>,
-    sockets: Vec<Listening>,
-) -> Result<(Arc<[Arc<Front>]>, Vec<JoinHandle<()>>), StartError> {
+pub(super) fn start(ground: &Ground<'_>, sockets: Vec<Listening>) -> Result<Started, StartError> {
     let config = &ground.shared.config;
     let built = config.fronts.iter().zip(&sockets).enumerate();
     let fronts: Vec<_> =
@@ -87,6 +88,7 @@ fn build(ground: &Ground<'_>, index: usize, config: &Arc<http::Front>, socket: &
         groups,
         turns: Turns::new(&config.limits),
         budget: Budget::new(config.retries.budget, config.limits.max_in_flight.get()),
+        cache: config.cache.as_ref().map(|settings| Arc::new(ResponseCache::new(settings))),
         database,
         metrics,
         descriptors: shared.descriptors.clone(),

@@ -4,9 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::Uri;
 use hyper::header::HeaderValue;
-use hyper::http::request::Parts;
+use hyper::{Request, StatusCode, Uri};
 use tokio::time::Instant;
 use tracing::info;
 
@@ -50,17 +49,18 @@ pub struct Account {
 impl Account {
     /// Opens the account of a request whose head is here.
     #[must_use]
-    pub fn open(front: &Arc<Front>, caller: &Arc<Caller>, head: &Parts) -> Box<Self> {
+    pub fn open<B>(front: &Arc<Front>, caller: &Arc<Caller>, request: &Request<B>) -> Box<Self> {
         caller.pulse.request_begun();
-        let method = HttpMethod::from_name(head.method.as_str());
+        let method = HttpMethod::from_name(request.method().as_str());
         // Boxed, as it goes from hand to hand with the answer.
         Box::new(Self {
             front: Arc::clone(front),
             caller: Arc::clone(caller),
             begun: Instant::now(),
             method,
-            method_name: (method == HttpMethod::Other).then(|| escaped(head.method.as_str().as_bytes(), 20)),
-            uri: head.uri.clone(),
+            method_name: (method == HttpMethod::Other)
+                .then(|| escaped(request.method().as_str().as_bytes(), 20)),
+            uri: request.uri().clone(),
             authority: String::new(),
             group: None,
             upstream: None,
@@ -100,8 +100,8 @@ impl Account {
     }
 
     /// Where the fate of its body can be seen.
-    pub fn set_upload(&mut self, fate: Arc<Fate>) {
-        self.upload = Some(fate);
+    pub fn set_upload(&mut self, fate: &Arc<Fate>) {
+        self.upload = Some(Arc::clone(fate));
     }
 
     /// The upstream that it is sent to.
@@ -133,8 +133,8 @@ impl Account {
     }
 
     /// The head of the answer is here.
-    pub fn set_status(&mut self, status: u16) {
-        self.status = Some(status);
+    pub fn set_status(&mut self, status: StatusCode) {
+        self.status = Some(status.as_u16());
         self.response = Some(self.begun.elapsed());
     }
 
@@ -172,10 +172,14 @@ impl Account {
         }
     }
 
+    fn is_from_cache(&self) -> bool {
+        matches!(self.cached, Some(Cached::Hit | Cached::Stale)) && self.refused.is_none()
+    }
+
     fn answered_by(&self) -> AnsweredBy {
-        match (&self.upstream, self.group, self.cached) {
-            (_, _, Some(Cached::Hit | Cached::Stale)) => AnsweredBy::Cache,
-            (Some(instance), Some(group), _) if self.refused.is_none() => {
+        match (&self.upstream, self.group) {
+            _ if self.is_from_cache() => AnsweredBy::Cache,
+            (Some(instance), Some(group)) if self.refused.is_none() => {
                 AnsweredBy::Upstream(group, instance.upstream)
             }
             _ => AnsweredBy::Nobody,

@@ -9,6 +9,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use crate::front::account::Account;
 use crate::front::admit::Turn;
+use crate::front::cache::Keeping;
 use crate::front::group::Chosen;
 use crate::front::upload::Patience;
 use crate::front::upstream::link::Link;
@@ -30,11 +31,13 @@ enum Content {
 /// An answer that comes from an upstream.
 pub struct Passing {
     incoming: Incoming,
-    /// The connection it comes by; `None` once it has been given back, or when it is driven elsewhere.
+    /// The connection it comes by; `None` once it has been given back.
     link: Option<Link>,
     worker: usize,
     chosen: Chosen,
     patience: Patience,
+    /// Shown what passes, to store it.
+    keeping: Option<Keeping>,
     _turn: Option<Turn>,
 }
 
@@ -54,13 +57,26 @@ impl Passing {
     #[must_use]
     pub fn new(
         incoming: Incoming,
-        link: Option<Link>,
+        link: Link,
         worker: usize,
         chosen: Chosen,
         turn: Option<Turn>,
         timeout: Duration,
     ) -> Self {
-        Self { incoming, link, worker, chosen, patience: Patience::new(timeout), _turn: turn }
+        Self {
+            incoming,
+            link: Some(link),
+            worker,
+            chosen,
+            patience: Patience::new(timeout),
+            keeping: None,
+            _turn: turn,
+        }
+    }
+
+    /// Has it stored when it is complete.
+    pub fn keep(&mut self, keeping: Keeping) {
+        self.keeping = Some(keeping);
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
@@ -72,6 +88,7 @@ impl Passing {
             match Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     self.patience.renew();
+                    self.show(&frame);
                     if self.incoming.is_end_stream() {
                         self.give_back();
                     }
@@ -95,8 +112,19 @@ impl Passing {
         Poll::Pending
     }
 
-    /// The answer is complete: its connection is free for the next.
+    fn show(&mut self, frame: &Frame<Bytes>) {
+        if let (Some(keeping), Some(piece)) = (&mut self.keeping, frame.data_ref())
+            && !keeping.add(piece)
+        {
+            self.keeping = None;
+        }
+    }
+
+    /// The answer is complete: it is stored, and its connection is free for the next.
     fn give_back(&mut self) {
+        if let Some(keeping) = self.keeping.take() {
+            keeping.finish();
+        }
         if let Some(link) = self.link.take() {
             self.chosen.instance.keep_link(self.worker, link);
         }
@@ -125,12 +153,14 @@ impl Answer {
 
     /// An answer that is still coming.
     #[must_use]
-    pub fn passing(mut passing: Passing, mut account: Box<Account>) -> Self {
+    pub fn passing(mut passing: Passing, mut account: Option<Box<Account>>) -> Self {
         if passing.incoming.is_end_stream() {
             passing.give_back();
-            account.set_whole();
+            if let Some(account) = &mut account {
+                account.set_whole();
+            }
         }
-        Self { content: Content::Passing(Box::new(passing)), account: Some(account) }
+        Self { content: Content::Passing(Box::new(passing)), account }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -55,7 +55,7 @@ pub struct Caller {
     order: AtomicU8,
     waker: OnceLock<Waker>,
     /// What its requests have begun and that outlives them.
-    pub tunnels: TaskTracker,
+    pub tasks: TaskTracker,
 }
 
 /// What a connection is told to do.
@@ -77,7 +77,7 @@ impl Caller {
             resets: AtomicU32::new(0),
             order: AtomicU8::new(0),
             waker: OnceLock::new(),
-            tunnels: TaskTracker::new(),
+            tasks: TaskTracker::new(),
         }
     }
 
@@ -122,21 +122,28 @@ pub struct Desk {
     pub index: usize,
     fronts: Vec<Arc<Front>>,
     callers: Mutex<Vec<(usize, Arc<Caller>)>>,
-    is_guarded: AtomicU8,
+    is_guarded: AtomicBool,
+    guards: TaskTracker,
 }
 
 impl Desk {
     /// The desk of the worker with this number.
     #[must_use]
     pub fn new(index: usize, fronts: Vec<Arc<Front>>) -> Self {
-        Self { index, fronts, callers: Mutex::default(), is_guarded: AtomicU8::new(0) }
+        Self {
+            index,
+            fronts,
+            callers: Mutex::default(),
+            is_guarded: AtomicBool::new(false),
+            guards: TaskTracker::new(),
+        }
     }
 
     fn enter(self: &Arc<Self>, door: usize, caller: &Arc<Caller>) -> Seat {
         self.callers.lock().unwrap_or_else(PoisonError::into_inner).push((door, Arc::clone(caller)));
         // By the first connection, as only now there is a runtime to do it on.
-        if self.is_guarded.swap(1, Ordering::Relaxed) == 0 {
-            tokio::spawn(Arc::clone(self).guard());
+        if !self.is_guarded.swap(true, Ordering::Relaxed) {
+            self.guards.spawn(Arc::clone(self).guard());
         }
         Seat { desk: Arc::clone(self), caller: Arc::clone(caller) }
     }
@@ -216,7 +223,9 @@ pub async fn converse(desk: Arc<Desk>, accepted: Accepted) {
     let caller = Arc::new(Caller::new(Client::new(accepted.peer, &front.config)));
     let _seat = desk.enter(accepted.door, &caller);
     let deadline = accepted.at + front.config.limits.header_timeout;
-    let Ok(is_http2) = timeout_at(deadline, is_preface(&stream, front.config.http2)).await else {
+    let is_http2 =
+        if front.config.http2 { timeout_at(deadline, is_preface(&stream)).await } else { Ok(false) };
+    let Ok(is_http2) = is_http2 else {
         front.metrics.reject(HttpRejection::Slow);
         return;
     };
@@ -225,8 +234,8 @@ pub async fn converse(desk: Arc<Desk>, accepted: Accepted) {
     } else {
         speak_http1(&front, desk.index, &caller, stream).await;
     }
-    caller.tunnels.close();
-    caller.tunnels.wait().await;
+    caller.tasks.close();
+    caller.tasks.wait().await;
     if caller.is_flooding() {
         front.metrics.reject(HttpRejection::Resets);
         debug!(front = front.config.name, client = %caller.client.addr, "http_reset_flood");
@@ -234,9 +243,9 @@ pub async fn converse(desk: Arc<Desk>, accepted: Accepted) {
 }
 
 /// Whether the client begins with the preface of HTTP/2. Reads nothing. Cancel safe.
-async fn is_preface(stream: &TcpStream, is_allowed: bool) -> bool {
+async fn is_preface(stream: &TcpStream) -> bool {
     let mut begin = [0; PREFACE.len()];
-    while is_allowed {
+    loop {
         match stream.peek(&mut begin).await {
             Ok(0) | Err(_) => return false,
             Ok(len) if begin.get(..len) != PREFACE.get(..len) => return false,
@@ -245,7 +254,6 @@ async fn is_preface(stream: &TcpStream, is_allowed: bool) -> bool {
             Ok(_) => sleep(PEEK_PAUSE).await,
         }
     }
-    false
 }
 
 async fn speak_http1(front: &Arc<Front>, worker: usize, caller: &Arc<Caller>, stream: TcpStream) {

@@ -15,6 +15,7 @@ use hyper::{Request, Response};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::front::account::Account;
+use crate::front::answer::Passing;
 use crate::front::group::{Chosen, Group};
 use crate::front::refusal::Refusal;
 use crate::front::shared::Front;
@@ -39,7 +40,7 @@ pub struct Sent<'a> {
     pub worker: usize,
     /// Until when an upstream may be waited for.
     pub deadline: Instant,
-    /// Whether the connection may go on as another protocol.
+    /// Whether the connection may go on as another protocol: then it is a new one.
     pub is_upgrade: bool,
 }
 
@@ -47,10 +48,17 @@ pub struct Sent<'a> {
 pub struct Answered {
     /// The answer.
     pub response: Response<Incoming>,
-    /// The connection it comes by; `None` when it is driven elsewhere.
-    pub link: Option<Link>,
+    /// The connection it comes by.
+    pub link: Link,
     /// Who answers.
     pub chosen: Chosen,
+}
+
+impl Answered {
+    /// Throws the answer away, and keeps its connection if the rest of it is already here.
+    pub fn discard(self, worker: usize) {
+        Passing::new(self.response.into_body(), self.link, worker, self.chosen, None, SILENCE).discard();
+    }
 }
 
 /// Why an upstream gave no answer.
@@ -107,7 +115,7 @@ pub async fn exchange(
                 if another && group.has_another(&tried) && front.budget.spend() {
                     repeats += 1;
                     account.add_retry(HttpRetry::Status);
-                    discard(response, link, sent.worker, chosen);
+                    Answered { response, link, chosen }.discard(sent.worker);
                     continue;
                 }
                 return Ok(Answered { response, link, chosen });
@@ -171,7 +179,7 @@ async fn attempt(
     upload: Upload,
     may_repeat: bool,
     account: &mut Account,
-) -> Result<(Response<Incoming>, Option<Link>), (Miss, Option<Upload>)> {
+) -> Result<(Response<Incoming>, Link), (Miss, Option<Upload>)> {
     let instance = &chosen.instance;
     let mut upload = upload;
     let mut kept = if sent.is_upgrade { None } else { instance.take_link(sent.worker) };
@@ -186,17 +194,9 @@ async fn attempt(
         };
         instance.requests.fetch_add(1, Ordering::Relaxed);
         let request = request(sent.head, upload);
-        if sent.is_upgrade {
-            let answer = timeout(group.config.response_timeout, link.send_and_let_go(request)).await;
-            return match answer {
-                Ok(Ok(response)) => Ok((response, None)),
-                Ok(Err(error)) => Err((Miss::Reset(error.to_string()), None)),
-                Err(_) => Err((Miss::Timeout, None)),
-            };
-        }
         let answer = in_time(link.send(request), group, instance, tried, may_repeat).await;
         let mut error = match answer {
-            Ok(Ok(response)) => return Ok((response, Some(link))),
+            Ok(Ok(response)) => return Ok((response, link)),
             Ok(Err(error)) => error,
             Err(miss) => return Err((miss, None)),
         };
@@ -264,11 +264,6 @@ fn request(head: &Parts, upload: Upload) -> Request<Upload> {
     request.uri_mut().clone_from(&head.uri);
     request.headers_mut().clone_from(&head.headers);
     request
-}
-
-fn discard(response: Response<Incoming>, link: Option<Link>, worker: usize, chosen: Chosen) {
-    use crate::front::answer::Passing;
-    Passing::new(response.into_body(), link, worker, chosen, None, SILENCE).discard();
 }
 
 /// Tells the keeper what was met.

@@ -8,6 +8,9 @@ use hyper::header::{
     CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE, VIA,
 };
 
+use hyper::Uri;
+use hyper::http::request::Parts;
+
 use crate::config::http::{Forwarded, Front, Methods};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -140,7 +143,10 @@ fn strip(headers: &mut HeaderMap, seen: Seen) {
             .get_all(CONNECTION)
             .iter()
             .flat_map(|value| value.as_bytes().split(|b| *b == b','))
-            .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+            .map(<[u8]>::trim_ascii)
+            // What nearly every one says, and names no header that stays otherwise.
+            .filter(|token| *token != b"keep-alive" && *token != b"close")
+            .filter_map(|token| HeaderName::from_bytes(token).ok())
             .collect();
         for name in named {
             // Nobody can have what frames the message, or says whom it is for, taken away.
@@ -155,8 +161,22 @@ fn strip(headers: &mut HeaderMap, seen: Seen) {
     }
 }
 
-/// Makes the client's headers those that the upstream gets; answers with the request's id.
-pub fn prepare(headers: &mut HeaderMap, front: &Front, client: &Client, authority: &str) -> HeaderValue {
+/// Makes the target what a server expects, a path; and the Host what the request is for.
+fn address(head: &mut Parts, authority: &str) {
+    if head.uri.authority().is_some() || !head.headers.contains_key(HOST) {
+        if let Some(path) = head.uri.path_and_query() {
+            head.uri = Uri::from(path.clone());
+        }
+        if let Ok(host) = HeaderValue::from_str(authority) {
+            head.headers.insert(HOST, host);
+        }
+    }
+}
+
+/// Makes the client's request the one that the upstream gets; answers with its id.
+pub fn prepare(head: &mut Parts, front: &Front, client: &Client, authority: &str) -> HeaderValue {
+    address(head, authority);
+    let headers = &mut head.headers;
     let seen = Seen::of(headers);
     let takes_trailers = seen.has(Special::Te)
         && headers.get_all(TE).iter().any(|value| {
@@ -268,17 +288,27 @@ mod tests {
         Front::clone(&config.fronts[0])
     }
 
+    fn head(mut headers: HeaderMap) -> Parts {
+        headers.entry(HOST).or_insert(HeaderValue::from_static("a.example"));
+        let mut request = hyper::Request::new(());
+        *request.headers_mut() = headers;
+        request.into_parts().0
+    }
+
     /// What an upstream gets, in lines, without the request id.
     fn passed(rest: &str, headers: &str) -> String {
         let front = front(rest);
         let client = Client::new("10.0.0.7:1234".parse().unwrap(), &front);
-        let mut map: HeaderMap = headers
+        let map: HeaderMap = headers
             .lines()
             .map(|line| line.split_once(": ").unwrap())
             .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap()))
             .collect();
-        prepare(&mut map, &front, &client, "a.example");
+        let mut head = head(map);
+        prepare(&mut head, &front, &client, "a.example");
+        let mut map = head.headers;
         map.remove(X_REQUEST_ID);
+        map.remove(HOST);
         let mut lines: Vec<String> =
             map.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         lines.sort();
@@ -310,7 +340,7 @@ mod tests {
         let headers = "connection: close, x-mine, host\nx-mine: 1\nhost: a.example\nkeep-alive: 5\n\
                        te: trailers, gzip\nupgrade: h2c\nhttp2-settings: x\nexpect: 100-continue\n\
                        proxy-authorization: x\nx-http-method-override: DELETE\naccept: */*";
-        let expected = "accept: */*\nhost: a.example\nte: trailers";
+        let expected = "accept: */*\nte: trailers";
         assert_eq!(passed("forwarded: off", headers), expected);
         let kept = passed("forwarded: off, methods: any", "x-http-method-override: DELETE");
         assert_eq!(kept, "x-http-method-override: DELETE");
@@ -323,9 +353,10 @@ mod tests {
         for (given, kept) in [("abc-1", true), ("a b", false), ("\"x\"", false), ("", false)] {
             let mut map = HeaderMap::new();
             map.insert(X_REQUEST_ID, given.parse().unwrap());
-            let id = prepare(&mut map, &front, &client, "");
+            let mut head = head(map);
+            let id = prepare(&mut head, &front, &client, "");
             assert_eq!(id == given, kept, "{given}");
-            assert_eq!(map[X_REQUEST_ID], id);
+            assert_eq!(head.headers[X_REQUEST_ID], id);
         }
     }
 }

@@ -6,10 +6,10 @@
 //! 1. [`gate`]: is the request's head framed in one way only? ([`framing`])
 //! 2. [`request`]: may it be asked for, and for which host?
 //! 3. [`route`]: which group of upstreams?
-//! 4. [`cache`]: is a stored answer good enough?
+//! 4. [`consult`]: is a stored answer good enough? ([`cache`])
 //! 5. [`admit`]: is there room, or a place to wait? [`database`]: and is the database there?
 //! 6. [`forward`]: the headers that the upstream gets
-//! 7. [`exchange`]: send it; if that comes to nothing and may be repeated, to another upstream ([`budget`])
+//! 7. [`deliver`], [`exchange`]: send it; if that comes to nothing and may be repeated, to another upstream ([`budget`])
 //! 8. [`answer`]: pass the answer's body on as it comes; or [`upgrade`], and pass everything on
 //! 9. [`account`]: one line in the log, and the counters
 //!
@@ -28,8 +28,11 @@ pub mod account;
 pub mod admit;
 pub mod answer;
 pub mod budget;
+pub mod cache;
 pub mod connection;
+pub mod consult;
 pub mod database;
+pub mod deliver;
 pub mod exchange;
 pub mod forward;
 pub mod framing;
@@ -48,15 +51,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HOST, HeaderValue, UPGRADE, VIA};
-use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
-use hyper::{Request, Response, StatusCode, Uri, Version};
+use hyper::{Request, Response, StatusCode, Version};
 
 use account::Account;
 use answer::{Answer, Passing};
 use connection::Caller;
-use exchange::{Answered, Sent};
+use deliver::Delivery;
+use exchange::Answered;
 use refusal::Refusal;
 use shared::Front;
 use upload::Upload;
@@ -68,35 +70,39 @@ pub async fn serve(
     caller: &Arc<Caller>,
     request: Request<Incoming>,
 ) -> Response<Answer> {
-    let (head, body) = request.into_parts();
-    let is_http1 = head.version < Version::HTTP_2;
-    let mut account = Account::open(front, caller, &head);
-    match live(front, worker, caller, head, body, &mut account).await {
+    let is_http1 = request.version() < Version::HTTP_2;
+    let mut account = Account::open(front, caller, &request);
+    match live(front, worker, caller, request, &mut account).await {
         Ok(Outcome::Passing(head, passing)) => {
-            account.set_status(head.status().as_u16());
-            head.map(|()| Answer::passing(passing, account))
+            account.set_status(head.status());
+            head.map(|()| Answer::passing(passing, Some(account)))
         }
-        Ok(Outcome::Upgraded(response, client, answered)) => {
-            account.set_status(StatusCode::SWITCHING_PROTOCOLS.as_u16());
-            // The account goes on with the connection: the answer that begins it needs one that says nothing.
-            let Answered { response: mut upstream, chosen, .. } = answered;
-            let life = upgrade::tunnel(client, &mut upstream, chosen, account);
-            caller.tunnels.spawn(front.kill.clone().run_until_cancelled_owned(life));
-            response.map(|()| Answer::nothing())
+        Ok(Outcome::Stored(response)) => {
+            account.set_status(response.status());
+            response.map(|bytes| Answer::whole(bytes, account))
+        }
+        Ok(Outcome::Upgraded(head, client, answered)) => {
+            account.set_status(StatusCode::SWITCHING_PROTOCOLS);
+            // The account goes on with the connection.
+            let life = upgrade::tunnel(client, answered, account);
+            caller.tasks.spawn(front.kill.clone().run_until_cancelled_owned(life));
+            head.map(|()| Answer::nothing())
         }
         Err(refusal) => {
-            let answer = refusal.answer(is_http1);
+            let response = refusal.answer(is_http1);
             account.set_refused(refusal.reason());
-            account.set_status(answer.status().as_u16());
-            answer.map(|bytes: Bytes| Answer::whole(bytes, account))
+            account.set_status(response.status());
+            response.map(|bytes| Answer::whole(bytes, account))
         }
     }
 }
 
 /// How a request that is not refused goes on.
-enum Outcome {
+pub enum Outcome {
     /// An upstream's answer is passed on.
     Passing(Response<()>, Passing),
+    /// A stored answer is given.
+    Stored(Response<Bytes>),
     /// The connection goes on as another protocol.
     Upgraded(Response<()>, OnUpgrade, Answered),
 }
@@ -106,77 +112,34 @@ async fn live(
     front: &Arc<Front>,
     worker: usize,
     caller: &Arc<Caller>,
-    mut head: Parts,
-    body: Incoming,
+    request: Request<Incoming>,
     account: &mut Account,
 ) -> Result<Outcome, Refusal> {
+    let (mut head, body) = request.into_parts();
     let asked = request::examine(&front.config, &head)?;
     account.set_authority(&asked.authority);
-    let at = route::route(&front.config.routes, &asked.authority, head.uri.path()).ok_or(Refusal::NoRoute)?;
-    let group = front.groups.get(at).ok_or(Refusal::NoRoute)?;
-    account.set_group(at);
+    let group =
+        route::route(&front.config.routes, &asked.authority, head.uri.path()).ok_or(Refusal::NoRoute)?;
+    account.set_group(group);
     let limits = &front.config.limits;
     request::check_length(&head, limits.max_body)?;
 
-    let deadline = account.begun() + limits.queue_timeout;
-    let turn = admit::admit(front, account, deadline).await?;
-
-    let protocol = asked.is_upgrade.then(|| head.headers.get(UPGRADE).cloned()).flatten();
-    account.set_id(forward::prepare(&mut head.headers, &front.config, &caller.client, &asked.authority));
-    address(&mut head, &asked.authority);
-    if let Some(protocol) = &protocol {
-        say_upgrade(&mut head.headers, protocol.clone());
-    }
-    let client = head.extensions.remove::<OnUpgrade>();
+    let upgrade = asked.upgrade(&mut head);
+    account.set_id(forward::prepare(&mut head, &front.config, &caller.client, &asked.authority));
     let (upload, fate) = Upload::new(body, limits.max_body, limits.body_timeout);
-    account.set_upload(Arc::clone(&fate));
-    let source = caller.client.addr.ip();
-    let sent = Sent { head: &head, source, worker, deadline, is_upgrade: protocol.is_some() };
-    let mut answered = exchange::exchange(front, group, &sent, upload, &fate, account).await?;
-
-    let response = strip(&mut answered.response, front);
-    match (response.status(), client, protocol) {
-        (StatusCode::SWITCHING_PROTOCOLS, Some(client), Some(protocol)) => {
-            let mut response = response;
-            say_upgrade(response.headers_mut(), protocol);
-            Ok(Outcome::Upgraded(response, client, answered))
-        }
-        // Nobody asked for another protocol.
-        (StatusCode::SWITCHING_PROTOCOLS, ..) => Err(Refusal::Reset),
-        _ => {
-            let Answered { response: body, link, chosen } = answered;
-            let timeout = limits.body_timeout;
-            let passing = Passing::new(body.into_body(), link, worker, chosen, Some(turn), timeout);
-            Ok(Outcome::Passing(response, passing))
-        }
+    account.set_upload(&fate);
+    let delivery = Delivery {
+        front: Arc::clone(front),
+        caller: Arc::clone(caller),
+        worker,
+        group,
+        head,
+        authority: asked.authority,
+        deadline: account.begun() + limits.queue_timeout,
+    };
+    match (&front.cache, upgrade) {
+        (_, Some(upgrade)) => upgrade::ask(delivery, upgrade, upload, &fate, account).await,
+        (Some(cache), None) => consult::consult(cache, delivery, upload, &fate, account).await,
+        (None, None) => delivery.pass(upload, &fate, account).await,
     }
-}
-
-/// Makes the target what a server expects, a path; and the Host what the request is for.
-fn address(head: &mut Parts, authority: &str) {
-    if head.uri.authority().is_some() || !head.headers.contains_key(HOST) {
-        if let Some(path) = head.uri.path_and_query() {
-            head.uri = Uri::from(path.clone());
-        }
-        if let Ok(host) = HeaderValue::from_str(authority) {
-            head.headers.insert(HOST, host);
-        }
-    }
-}
-
-fn say_upgrade(headers: &mut hyper::HeaderMap, protocol: HeaderValue) {
-    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(UPGRADE, protocol);
-}
-
-/// The head of an answer as the client gets it.
-fn strip(answer: &mut Response<Incoming>, front: &Front) -> Response<()> {
-    let mut response = Response::new(());
-    *response.status_mut() = answer.status();
-    *response.headers_mut() = std::mem::take(answer.headers_mut());
-    forward::strip_hop_by_hop(response.headers_mut());
-    if front.config.via {
-        response.headers_mut().append(VIA, HeaderValue::from_static("1.1 pgsplit"));
-    }
-    response
 }

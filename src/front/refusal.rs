@@ -108,6 +108,19 @@ impl Refusal {
         }
     }
 
+    /// Whether it is the client's own doing, and no upstream could have helped.
+    #[must_use]
+    pub const fn is_of_the_client(&self) -> bool {
+        matches!(
+            self,
+            Self::BadRequest(_)
+                | Self::BodyTooLarge(_)
+                | Self::SlowBody
+                | Self::Method { .. }
+                | Self::NoRoute
+        )
+    }
+
     /// Whether the client's connection cannot be used for another request: what comes next on it may be the rest of
     /// this one.
     const fn ends_connection(&self) -> bool {

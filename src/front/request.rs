@@ -1,19 +1,29 @@
 //! What a client may ask for, and for which host.
 
-use hyper::header::{CONTENT_LENGTH, HOST};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, UPGRADE};
 use hyper::http::request::Parts;
+use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Version};
 
 use crate::config::http::{Front, Methods};
 use crate::front::refusal::Refusal;
+use crate::front::upgrade::Upgrade;
 
 /// A request that may be passed on.
 #[derive(Debug)]
 pub struct Asked {
     /// The host it is for, as sent, with its port if it has one; empty when none was named.
     pub authority: String,
-    /// Whether it asks to go on as another protocol.
-    pub is_upgrade: bool,
+    is_upgrade: bool,
+}
+
+impl Asked {
+    /// What the request asks to go on as, taken out of its head.
+    pub fn upgrade(&self, head: &mut Parts) -> Option<Upgrade> {
+        let client = head.extensions.remove::<OnUpgrade>();
+        let protocol = head.headers.get(UPGRADE).filter(|_| self.is_upgrade).cloned();
+        Some(Upgrade { protocol: protocol?, client: client? })
+    }
 }
 
 /// Reads what the library leaves open.
@@ -96,7 +106,6 @@ fn is_authority(text: &str) -> bool {
 }
 
 fn asks_to_upgrade(head: &Parts) -> bool {
-    use hyper::header::{CONNECTION, UPGRADE};
     let Some(protocol) = head.headers.get(UPGRADE) else { return false };
     // HTTP/2 by upgrade would go past everything that is looked at here.
     let is_http2 = protocol.as_bytes().get(..2).is_some_and(|start| start.eq_ignore_ascii_case(b"h2"));

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::http;
 use crate::front::admit::Turns;
 use crate::front::budget::Budget;
+use crate::front::cache::ResponseCache;
 use crate::front::database::Database;
 use crate::front::group::Group;
 use crate::net::descriptors::Descriptors;
@@ -30,6 +31,8 @@ pub struct Front {
     pub turns: Turns,
     /// How many retries there may be.
     pub budget: Budget,
+    /// Stored answers.
+    pub cache: Option<Arc<ResponseCache>>,
     /// The database its services depend on.
     pub database: Option<Database>,
     /// The process's file descriptors.

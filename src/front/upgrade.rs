@@ -1,24 +1,71 @@
 //! A connection that goes on as another protocol, such as a WebSocket: bytes both ways until either side ends.
 
-use hyper::Response;
-use hyper::body::Incoming;
+use std::pin::Pin;
+
+use hyper::StatusCode;
+use hyper::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 
+use crate::front::Outcome;
 use crate::front::account::Account;
-use crate::front::group::Chosen;
+use crate::front::deliver::Delivery;
+use crate::front::exchange::Answered;
+use crate::front::refusal::Refusal;
+use crate::front::upload::{Fate, Upload};
+
+/// What a client asks its connection to go on as.
+#[derive(Debug)]
+pub struct Upgrade {
+    /// As sent.
+    pub protocol: HeaderValue,
+    /// Its connection, once it has been told that it may begin.
+    pub client: OnUpgrade,
+}
+
+/// Asks an upstream, which may also say no with any other answer. Not cancel safe.
+///
+/// # Errors
+/// The refusal that the client gets.
+pub async fn ask(
+    mut delivery: Delivery,
+    upgrade: Upgrade,
+    upload: Upload,
+    fate: &Fate,
+    account: &mut Account,
+) -> Result<Outcome, Refusal> {
+    say(&mut delivery.head.headers, upgrade.protocol.clone());
+    let mut delivered = delivery.send(upload, fate, true, account).await?;
+    if delivered.answered.response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let (head, passing) = delivery.receive(delivered)?;
+        return Ok(Outcome::Passing(head, passing));
+    }
+    let mut head = delivery.head_of(&mut delivered.answered.response);
+    say(head.headers_mut(), upgrade.protocol);
+    Ok(Outcome::Upgraded(head, upgrade.client, delivered.answered))
+}
+
+fn say(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, protocol);
+}
 
 /// Passes bytes on between client and upstream, once the client has been told that it may begin.
 pub fn tunnel(
     client: OnUpgrade,
-    response: &mut Response<Incoming>,
-    chosen: Chosen,
+    mut answered: Answered,
     mut account: Box<Account>,
 ) -> impl Future<Output = ()> + Send + use<> {
-    let upstream = hyper::upgrade::on(response);
+    let mut upstream = hyper::upgrade::on(&mut answered.response);
     async move {
+        let Answered { mut link, chosen, .. } = answered;
         let _place = chosen;
+        // The connection has to be driven once more to be let go.
+        let upstream = std::future::poll_fn(|cx| {
+            link.drive(cx);
+            Pin::new(&mut upstream).poll(cx)
+        });
         let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
         let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
         // An error is one side breaking off, and its own affair.

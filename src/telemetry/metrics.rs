@@ -74,6 +74,9 @@ struct Nowhere {
     front: Arc<FrontMetrics>,
 }
 
+/// A figure of one address of an upstream.
+type Figure = fn(&UpstreamNow) -> f64;
+
 impl Metrics {
     /// Registers every series on a recorder of its own; all start at 0.
     #[must_use]
@@ -257,7 +260,7 @@ impl Metrics {
         families.add(&catalog::HTTP_CACHE_BYTES, bytes);
         let ready = |front: &FrontNow| Some(f64::from(u8::from(front.ready)));
         families.add(&catalog::HTTP_READY, fronts().map(|(name, now)| (vec![name], ready(now))));
-        let figures: [(_, fn(&UpstreamNow) -> f64); 3] = [
+        let figures: [(_, Figure); 3] = [
             (&catalog::HTTP_UPSTREAM_UP, |upstream| f64::from(u8::from(upstream.up))),
             (&catalog::HTTP_UPSTREAM_ACTIVE, |upstream| f64::from(upstream.active)),
             (&catalog::HTTP_UPSTREAM_REQUESTS, |upstream| as_f64(upstream.requests)),

@@ -92,6 +92,7 @@ pub struct Place {
 }
 
 /// Starts to watch the group, on the runtime it is called in; ended by `stop`.
+#[must_use]
 pub fn start(place: &Place, group: &Group, tasks: &TaskTracker, stop: &CancellationToken) -> Watched {
     let (publish, current) = watch::channel(Arc::<Standing>::default());
     let (news, receiver) = mpsc::channel(BACKLOG);
@@ -209,7 +210,7 @@ impl Keeper {
         });
         for addr in fresh {
             let taken: Vec<usize> = self.records.iter().map(|record| record.member.instance.slot).collect();
-            let slot = (0..).find(|slot| !taken.contains(slot)).unwrap_or_default();
+            let slot = (0..=taken.len()).find(|slot| !taken.contains(slot)).unwrap_or_default();
             let instance = Arc::new(Instance::new(
                 slot,
                 upstream,

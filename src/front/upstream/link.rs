@@ -10,10 +10,9 @@ use std::task::{Context, Poll, Waker};
 
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::{Builder, Connection, SendRequest};
+use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::front::upload::Upload;
@@ -23,11 +22,13 @@ use crate::net::dial;
 /// Answers come in larger pieces than the library reads by default, which saves system calls.
 const READ_BUFFER: usize = 256 * 1024;
 
+type Driver = dyn Future<Output = hyper::Result<()>> + Send;
+
 /// One connection to an upstream, for one request at a time.
 pub struct Link {
     sender: SendRequest<Upload>,
     /// `None` once it has ended.
-    driver: Option<Pin<Box<Connection<TokioIo<TcpStream>, Upload>>>>,
+    driver: Option<Pin<Box<Driver>>>,
     /// When it was last given back.
     pub idle_since: Instant,
     _descriptor: Option<Held>,
@@ -51,7 +52,7 @@ impl Link {
             builder.handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
         Ok(Self {
             sender,
-            driver: Some(Box::pin(connection)),
+            driver: Some(Box::pin(connection.with_upgrades())),
             idle_since: Instant::now(),
             _descriptor: descriptor,
         })
@@ -100,23 +101,6 @@ impl Link {
             answer.as_mut().poll(cx)
         })
         .await
-    }
-
-    /// Lets it be driven by itself, for a connection that will speak another protocol.
-    ///
-    /// # Errors
-    /// The request's own, as in [`Link::send`].
-    pub async fn send_and_let_go(mut self, request: Request<Upload>) -> hyper::Result<Response<Incoming>> {
-        if let Some(driver) = self.driver.take() {
-            let connection = *Pin::into_inner(driver);
-            let descriptor = self._descriptor.take();
-            tokio::spawn(async move {
-                let _descriptor = descriptor;
-                // What breaks it is told to whoever waits for the answer.
-                let _ = connection.with_upgrades().await;
-            });
-        }
-        self.sender.send_request(request).await
     }
 }
 
