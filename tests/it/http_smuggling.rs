@@ -89,7 +89,6 @@ const HEADS: &[(&str, &str)] = &[
     ("a target without a slash", "GET a HTTP/1.1\r\nHost: a\r\n\r\n"),
     ("a target with a backslash", "GET \\a HTTP/1.1\r\nHost: a\r\n\r\n"),
     ("an authority as the target", "GET a.test:80 HTTP/1.1\r\nHost: a\r\n\r\n"),
-    ("an asterisk as the target", "GET * HTTP/1.1\r\nHost: a\r\n\r\n"),
     ("userinfo in the target", "GET http://u:p@a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n"),
     ("no authority in the target", "GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n"),
     ("no target", "GET HTTP/1.1\r\nHost: a\r\n\r\n"),
@@ -210,6 +209,13 @@ async fn a_head_that_is_none_is_refused() {
         long.push((name.to_owned(), format!("{head}{SMUGGLED}").into_bytes()));
     }
     all_are_refused(long).await;
+}
+
+/// Only OPTIONS may ask of a server as a whole.
+#[tokio::test]
+async fn an_asterisk_is_no_target_to_get() {
+    let request = format!("GET * HTTP/1.1\r\nHost: a\r\n\r\n{SMUGGLED}");
+    all_are_refused([("an asterisk".to_owned(), request.into_bytes())]).await;
 }
 
 /// Chunked requests of HTTP/1.0, which knows no chunks.
