@@ -51,6 +51,23 @@ async fn who_knows_may_speak_http2_at_once() {
     assert_eq!(get(balancer.front(), "/").await.status, 200);
 }
 
+/// A client that others wrote. `make test` installs it.
+#[tokio::test]
+async fn curl_is_served_in_every_version() {
+    let (upstream, balancer) = echo("").await;
+    let url = format!("http://{}/x", balancer.front());
+    for version in ["--http1.0", "--http1.1", "--http2", "--http2-prior-knowledge"] {
+        let mut curl = std::process::Command::new("curl");
+        curl.args(["-sS", "-q", "--noproxy", "*", "--max-time", "20", version, "-w", "%{http_code}"])
+            .arg(&url);
+        let output = crate::tools::output(curl).await;
+        let (said, error) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && said == "200", "{version}: {said} {error}");
+    }
+    assert_eq!(upstream.heads(), 4);
+}
+
 #[tokio::test]
 async fn not_when_that_is_off() {
     let (upstream, balancer) = echo("http2: false\n").await;
@@ -252,7 +269,7 @@ async fn a_client_without_windows_takes_no_upstreams_place_for_ever() {
 async fn retries_and_errors_are_the_same() {
     let (bad, good) = (Upstream::named("bad").await, Upstream::named("good").await);
     bad.set(Mode::Status(503)).await;
-    let rest = "balance: first\npassive: false\nretries: {max: 1, budget: 100%}\n";
+    let rest = "balance: first\npassive: false\nqueue_timeout: 200ms\nretries: {max: 1, budget: 100%}\n";
     let balancer = Balancer::start_front(&front(&[bad.addr(), good.addr()], rest)).await;
     let web = Web::connect_h2(balancer.front()).await.unwrap();
     assert_eq!(web.get("/").await.unwrap().text(), "good");

@@ -149,7 +149,7 @@ async fn several_fronts_stand_side_by_side() {
 
 #[tokio::test]
 async fn no_descriptor_is_lost() {
-    let (upstream, _free, balancer) = slow("retries: 0\n").await;
+    let (upstream, _free, balancer) = slow("retries: 0\nqueue_timeout: 50ms\n").await;
     let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", balancer.pid())).unwrap().count();
     get(balancer.front(), "/").await;
     let before = descriptors();

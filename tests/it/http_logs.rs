@@ -57,7 +57,8 @@ async fn each_request_has_its_line() {
 
 #[tokio::test]
 async fn secrets_are_never_written() {
-    let (upstream, balancer) = one("response_timeout: 200ms\nretries: 0\n", "all").await;
+    let (upstream, balancer) =
+        one("response_timeout: 200ms\nqueue_timeout: 200ms\nretries: 0\n", "all").await;
     let secret = [
         ("authorization", "Bearer bearer-s3cret"),
         ("cookie", "session=cookie-s3cret"),

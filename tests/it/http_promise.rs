@@ -132,7 +132,7 @@ async fn a_stopped_instance_is_not_noticed() {
     let load = Load::start(balancer.front(), 6);
     for instance in [&a, &b] {
         load.served_by(instance.name()).await;
-        instance.sigstop();
+        instance.sigstop().await;
         balancer.wait_upstream(instance.addr(), false).await;
         load.more(500).await;
         instance.sigcont();
@@ -165,7 +165,7 @@ async fn by_default_a_stopped_instance_is_not_noticed() {
     let (a, _b, balancer) = two("check: {path: /health}\n").await;
     let load = Load::start(balancer.front(), 6);
     load.served_by("a").await;
-    a.sigstop();
+    a.sigstop().await;
     balancer.wait_upstream(a.addr(), false).await;
     load.more(500).await;
     a.sigcont();
@@ -207,7 +207,7 @@ async fn wrk_notices_nothing() {
     a.restart().await;
     balancer.wait_upstream(a.addr(), true).await;
     load.served_by("a").await;
-    b.sigstop();
+    b.sigstop().await;
     balancer.wait_upstream(b.addr(), false).await;
     b.sigcont();
     balancer.wait_upstream(b.addr(), true).await;

@@ -127,7 +127,7 @@ async fn an_instance_can_be_killed_and_stopped() {
     instance.set_status(503).await;
     assert_eq!(get(instance.addr(), "/health").await.status, 503);
     instance.set_status(200).await;
-    instance.sigstop();
+    instance.sigstop().await;
     tokio::time::timeout(Duration::from_millis(100), try_get(instance.addr(), "/")).await.unwrap_err();
     instance.sigcont();
     assert_eq!(get(instance.addr(), "/slow/1").await.status, 200);

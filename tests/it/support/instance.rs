@@ -76,9 +76,11 @@ impl Instance {
         self.wait_answers().await;
     }
 
-    /// Stops it where it is: connections are still taken, by the system, and nothing answers.
-    pub fn sigstop(&self) {
+    /// Stops it where it is: connections are still taken, by the system, and nothing answers. Returns when every
+    /// thread of it stands still.
+    pub async fn sigstop(&self) {
         signal(self.pid(), Signal::STOP);
+        wait_until("the instance to stand still", async || is_stopped(self.pid())).await;
     }
 
     /// Lets it go on.
@@ -107,6 +109,15 @@ impl Drop for Instance {
         let _ = process.wait();
         let _ = fs::remove_dir_all(&self.dir);
     }
+}
+
+/// From `/proc`: the state of each thread stands behind its name, which stands in parentheses.
+fn is_stopped(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    let mut stats = threads.flatten().map(|thread| fs::read_to_string(thread.path().join("stat")));
+    stats.all(|stat| {
+        stat.is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" T")))
+    })
 }
 
 fn spawn(addr: SocketAddr, name: &str, dir: &PathBuf) -> Child {
