@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use crate::cli::args::Source;
 use crate::cli::{FAILURE, load, out, refuse};
 use crate::config::Config;
-use crate::topology::check::{self, Outcome, Report};
+use crate::topology::check::{self, Outcome, Report, Whither};
 
 pub(super) fn check(path: Option<&Path>, connect: bool) -> ExitCode {
     let source = Source { config: path.map(Path::to_owned), from_url: None, nodes: Vec::new() };
@@ -39,7 +39,8 @@ async fn look_at_all(config: &Config) -> (String, bool) {
     for cluster in &config.clusters {
         for node in &cluster.nodes {
             let (watched, settings) = (node.clone(), cluster.check.clone());
-            let look = tasks.spawn(async move { check::check(&watched, &[], &settings).await });
+            let look =
+                tasks.spawn(async move { check::check(&watched, Whither::Name(&[]), &settings).await });
             looks.push((node, look));
         }
     }

@@ -145,12 +145,19 @@ pub async fn cancel(shared: &Shared, listener: &Listener, client: Client, key: &
 async fn broadcast(listener: &Listener, packet: &[u8]) -> CancelResult {
     let topology = listener.watched.current.borrow().clone();
     let deliveries = TaskTracker::new();
-    let tasks: Vec<_> = topology
-        .nodes
+    let there = topology.nodes.iter().map(|node| Arc::clone(&node.addrs)).filter(|addrs| !addrs.is_empty());
+    // An encrypted session may be on an address that its node's name has left.
+    let departed: Vec<SocketAddr> = topology
+        .departed
         .iter()
-        .filter(|node| !node.addrs.is_empty())
-        .map(|node| {
-            let (addrs, packet) = (Arc::clone(&node.addrs), packet.to_vec());
+        .filter(|departed| 0 < departed.load.sessions())
+        .map(|departed| departed.addr)
+        .collect();
+    let departed = departed.into_iter().map(|addr| Arc::from([addr]));
+    let tasks: Vec<_> = there
+        .chain(departed)
+        .map(|addrs: Arc<[SocketAddr]>| {
+            let packet = packet.to_vec();
             deliveries.spawn(async move { deliver(&addrs, &packet).await })
         })
         .collect();
