@@ -124,6 +124,7 @@ impl Known {
 pub(crate) mod tests {
     use super::*;
     use std::sync::{Arc, Mutex};
+    use tokio_util::task::TaskTracker;
 
     /// Answers as it was last told to; without a word it fails.
     #[derive(Clone, Debug, Default)]
@@ -132,7 +133,12 @@ pub(crate) mod tests {
     impl Script {
         /// From now on the name leads to these last bytes of `10.0.0.x:5432`.
         pub(crate) fn say(&self, hosts: &[u8]) {
-            *self.0.lock().unwrap() = hosts.iter().map(|host| addr(*host)).collect();
+            self.say_exactly(hosts.iter().map(|host| addr(*host)).collect());
+        }
+
+        /// From now on the name leads there.
+        pub(crate) fn say_exactly(&self, addrs: Vec<SocketAddr>) {
+            *self.0.lock().unwrap() = addrs;
         }
     }
 
@@ -155,7 +161,7 @@ pub(crate) mod tests {
     async fn an_address_leaves_when_two_lookups_miss_it() {
         let script = Script::default();
         let (sender, mut told) = mpsc::channel(9);
-        tokio::spawn(follow(name("db"), script.clone(), sender, |finding| finding));
+        TaskTracker::new().spawn(follow(name("db"), script.clone(), sender, |finding| finding));
         let mut next = async || match told.recv().await.unwrap() {
             Finding::Addrs(addrs) => addrs,
             Finding::Nothing(_) => Vec::new(),
@@ -180,7 +186,7 @@ pub(crate) mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_address_is_told_once_and_never_looked_up() {
         let (sender, mut told) = mpsc::channel(9);
-        tokio::spawn(follow(name("::1"), Script::default(), sender, |finding| finding));
+        TaskTracker::new().spawn(follow(name("::1"), Script::default(), sender, |finding| finding));
         assert!(
             matches!(told.recv().await, Some(Finding::Addrs(addrs)) if addrs == ["[::1]:5432".parse().unwrap()])
         );

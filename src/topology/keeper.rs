@@ -20,7 +20,7 @@ use crate::balance::judge::Verdict;
 use crate::base::id::NodeId;
 use crate::base::role::Role;
 use crate::config;
-use crate::net::discover::{Finding, System};
+use crate::net::discover::{Finding, Resolve, System};
 use crate::pg::sqlstate;
 use crate::telemetry::labels::CheckResult;
 use crate::telemetry::metrics::Metrics;
@@ -54,6 +54,18 @@ pub fn start(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Watched {
+    start_with(&System, cluster, index, dns, metrics, tasks, stop)
+}
+
+fn start_with(
+    resolver: &impl Resolve,
+    cluster: &Arc<config::Cluster>,
+    index: usize,
+    dns: config::Dns,
+    metrics: &Arc<Metrics>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Watched {
     let freed = Arc::new(Notify::new());
     let (outcomes, met) = Outcomes::channel();
     let (reports, reported) = mpsc::channel(cluster.nodes.len().max(1));
@@ -67,7 +79,7 @@ pub fn start(
             keeper.watch(id);
         }
     }
-    let found = names.follow(&System, tasks, stop);
+    let found = names.follow(resolver, tasks, stop);
     tasks.spawn(keeper.keep(News { reported, met, found }, stop.clone()));
     Watched { current, outcomes, freed }
 }

@@ -10,8 +10,8 @@ use record::FULL_FOR;
 use std::time::SystemTime;
 use tokio::time::advance;
 
-/// A keeper of the nodes of a file; nobody looks at them but the test.
-fn keeper(yaml: &str) -> Keeper {
+/// The only cluster of a file, and what counts for it.
+fn cluster(yaml: &str) -> (Arc<config::Cluster>, Arc<Metrics>) {
     let config = Config::from_yaml(yaml, "test", &|_| None).unwrap();
     let cluster = Arc::clone(&config.clusters[0]);
     let nodes: Vec<_> = cluster.nodes.iter().map(|node| node.name.clone()).collect();
@@ -23,11 +23,17 @@ fn keeper(yaml: &str) -> Keeper {
         fronts: Vec::new(),
         workers: 1,
     });
+    (cluster, Arc::new(metrics))
+}
+
+/// A keeper of the nodes of a file; nobody looks at them but the test.
+fn keeper(yaml: &str) -> Keeper {
+    let (cluster, metrics) = cluster(yaml);
     // Those who would look at nodes end before they begin.
     let (reports, stop) = (mpsc::channel(1).0, CancellationToken::new());
     stop.cancel();
     let watchers = Watchers { reports, tasks: TaskTracker::new(), stop };
-    Keeper::new(&cluster, 0, &Arc::new(metrics), &Arc::default(), watchers)
+    Keeper::new(&cluster, 0, &metrics, &Arc::default(), watchers)
 }
 
 const THREE: &str = "{nodes: [a:1, b:1, c:1], check: {user: u, max_lag: 10s}}";

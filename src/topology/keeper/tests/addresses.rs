@@ -171,3 +171,56 @@ fn addresses_are_never_looked_up_and_names_only_when_asked() {
     assert_eq!(has(DNS), [false, false, false, true]);
     assert_eq!(has(Dns { all_addresses: false, ..DNS }), [false; 4]);
 }
+
+/// Listeners on one port of several addresses of this machine.
+async fn listeners() -> [tokio::net::TcpListener; 2] {
+    loop {
+        let first = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = first.local_addr().unwrap().port();
+        if let Ok(second) = tokio::net::TcpListener::bind(("127.0.0.2", port)).await {
+            return [first, second];
+        }
+    }
+}
+
+/// With real checks, and so with a real clock.
+#[tokio::test]
+async fn each_address_is_checked_by_itself_until_it_is_gone() {
+    let [first, second] = listeners().await;
+    let addrs = [first.local_addr().unwrap(), second.local_addr().unwrap()];
+    let text = "{nodes: [{addr: db, role: primary}], check: {type: tcp, interval: 10ms, timeout: 5s}}";
+    let (cluster, metrics) = cluster(text);
+    let (tasks, stop, script) = (TaskTracker::new(), CancellationToken::new(), Script::default());
+    let dns = Dns { refresh: Duration::from_millis(20), all_addresses: true };
+    script.say_exactly(addrs.to_vec());
+    let mut current = start_with(&script, &cluster, 0, dns, &metrics, &tasks, &stop).current;
+    let mut until = async |wanted: &[&str]| {
+        let is_so = |topology: &Arc<Topology>| {
+            let up = topology.nodes.iter().filter(|node| node.is_up());
+            up.map(|node| node.config.name.as_str()).eq(wanted.iter().copied())
+        };
+        let wait = current.wait_for(is_so);
+        tokio::time::timeout(Duration::from_secs(20), wait).await.expect("in time").unwrap().clone()
+    };
+    let seen = until(&["db", "db/2"]).await;
+    assert_eq!(seen.nodes.iter().map(|node| node.addrs.to_vec()).collect::<Vec<_>>(), addrs.map(|a| vec![a]));
+    drop(second);
+    until(&["db"]).await;
+    script.say_exactly(vec![addrs[0]]);
+    let wait = async |nodes| {
+        let mut current = current.clone();
+        let wait = current.wait_for(|topology| topology.nodes.len() == nodes);
+        tokio::time::timeout(Duration::from_secs(20), wait).await.expect("in time").unwrap();
+    };
+    wait(1).await;
+    // Nobody looks there any more.
+    let second = tokio::net::TcpListener::bind(addrs[1]).await.unwrap();
+    let look = tokio::time::timeout(Duration::from_millis(200), second.accept()).await;
+    assert!(look.is_err(), "{look:?}");
+    script.say_exactly(addrs.to_vec());
+    wait(2).await;
+    second.accept().await.unwrap();
+    stop.cancel();
+    tasks.close();
+    tokio::time::timeout(Duration::from_secs(20), tasks.wait()).await.expect("all tasks end");
+}
