@@ -52,23 +52,24 @@ async fn look_at_all(config: &Config) -> (String, bool) {
         let addrs: BTreeSet<_> = lookup.await.ok().flatten().into_iter().flatten().collect();
         // Without several, the look finds the one by itself, or says why not.
         let several = addrs.into_iter().map(Some).collect::<Vec<_>>();
-        for addr in if several.len() < 2 { vec![None] } else { several } {
+        let addrs = if several.len() < 2 { vec![None] } else { several };
+        for (addr, number) in addrs.into_iter().zip(1..) {
             let (watched, settings) = (Arc::clone(node), cluster.check.clone());
             let look = async move {
                 let whither = addr.map_or(Whither::Name(&[]), Whither::Addr);
                 check::check(&watched, whither, &settings).await
             };
-            looks.push((node, addr, tasks.spawn(look)));
+            looks.push((node, addr, number, tasks.spawn(look)));
         }
     }
     let (mut text, mut all_up) = (String::new(), true);
-    for (node, addr, look) in looks {
+    for (node, addr, number, look) in looks {
         let report = look.await.ok();
         all_up &= matches!(report, Some(Report { outcome: Outcome::Up(_), .. }));
         let words =
             report.map_or_else(|| "could not check".to_owned(), |report| report.outcome.in_words(node.role));
         let addr = addr.map_or_else(|| node.addr.to_string(), |addr| addr.to_string());
-        let _ = writeln!(text, "  {:<16} {addr:<22} {words}", node.name);
+        let _ = writeln!(text, "  {:<16} {addr:<22} {words}", node.name_of_address(number));
     }
     (text, all_up)
 }

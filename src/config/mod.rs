@@ -105,6 +105,15 @@ pub struct Node {
     pub password: Option<Secret>,
 }
 
+impl Node {
+    /// What each address of its name is called, where each is a node of its own: `db`, `db/2`, `db/3`. No name in the
+    /// file has a `/`, so these clash with none.
+    #[must_use]
+    pub fn name_of_address(&self, number: usize) -> String {
+        if number <= 1 { self.name.clone() } else { format!("{}/{number}", self.name) }
+    }
+}
+
 /// Host and port of a node. The host is resolved again for each check, or every [`Dns::refresh`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NodeAddr {

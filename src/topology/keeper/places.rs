@@ -118,11 +118,11 @@ impl Places {
         Some(id)
     }
 
-    /// A new place for a node of the file: `db/2` after `db`. No name in the file has a `/`.
+    /// A new place for a node of the file, after its others.
     fn add(&mut self, of: usize) -> Option<usize> {
         let number = self.all.iter().filter(|place| place.of == of).count() + 1;
         let mut config = config::Node::clone(self.cluster.nodes.get(of)?);
-        config.name = format!("{}/{number}", config.name);
+        config.name = config.name_of_address(number);
         // Before anybody can be sent there: what is counted must have a place to be counted in.
         self.metrics.add_node(self.index, &config.name);
         self.all.push(Place { of, config: Arc::new(config), life: 0, record: None });
