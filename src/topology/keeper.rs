@@ -2,7 +2,7 @@
 //!
 //! Everything that is learnt about a node, by its checks or by sessions, comes here and is applied to the node's
 //! record in the order it comes; when it changed anything, one new snapshot is published. Where each address of a name
-//! is a node of its own, [`names`] says which there are, and [`places`] which of them is which node.
+//! is a node of its own, `names` says which there are, and `places` which of them is which node.
 
 mod names;
 mod places;
