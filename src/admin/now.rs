@@ -55,11 +55,17 @@ fn cluster_now(topology: &Topology) -> ClusterNow {
         primaries: count(topology.living_primaries().count()),
         standbys_up: count(standbys.count()),
         nodes: topology.nodes.iter().map(node_now).collect(),
+        departed: topology
+            .departed
+            .iter()
+            .map(|departed| (departed.id.place, u64::from(departed.load.sessions())))
+            .collect(),
     }
 }
 
 fn node_now(node: &Node) -> NodeNow {
     NodeNow {
+        place: node.id.place,
         up: node.is_up(),
         state: node.state(),
         role: node.role(),

@@ -62,6 +62,9 @@ struct NodeView {
     name: String,
     cluster: String,
     addr: String,
+    /// Where it is, in words: `addr`, or the one address of a name that is this node.
+    #[serde(skip)]
+    shown: String,
     ip: Option<String>,
     health: &'static str,
     state: &'static str,
@@ -149,7 +152,7 @@ impl Status {
             let _ = writeln!(
                 out,
                 "{:<16} {:<22} {state:<10} {role:<8} {lag:>9} {:>8}  {check}",
-                n.name, n.addr, n.sessions
+                n.name, n.shown, n.sessions
             );
         }
         self.http.iter().for_each(|front| front.in_words(&mut out));
@@ -184,6 +187,7 @@ impl NodeView {
             name: node.config.name.clone(),
             cluster: cluster.to_owned(),
             addr: node.config.addr.to_string(),
+            shown: node.place_in_words(),
             ip: node.addrs.first().map(|addr| addr.ip().to_string()),
             health: match node.verdict {
                 Verdict::Starting => "unknown",

@@ -106,7 +106,7 @@ impl App {
             .clusters
             .iter()
             .enumerate()
-            .map(|(index, cluster)| keeper::start(cluster, index, &metrics, &tasks, &end))
+            .map(|(index, cluster)| keeper::start(cluster, index, config.dns, &metrics, &tasks, &end))
             .collect();
         let listeners = config.listeners.iter().zip(&sockets).enumerate();
         let shared = Arc::new(Shared {

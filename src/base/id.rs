@@ -24,6 +24,20 @@ impl SessionIds {
     }
 }
 
-/// Place of a node in its cluster's list. The list does not change while a configuration lives.
+/// A node, for as long as it is there. What is learnt of one that is gone is not taken for news of the one that
+/// has its place now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NodeId(pub usize);
+pub struct NodeId {
+    /// Place in its cluster's list. The list only ever grows; a place that has become free is used again.
+    pub place: usize,
+    /// How many have had the place before.
+    pub life: u32,
+}
+
+impl NodeId {
+    /// The first one in this place.
+    #[must_use]
+    pub const fn first(place: usize) -> Self {
+        Self { place, life: 0 }
+    }
+}

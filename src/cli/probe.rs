@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::cli::args::Probe;
 use crate::cli::{out, refuse};
 use crate::config::{Check, Config, Node};
-use crate::topology::check::{self, Outcome, Report, TlsAnswer};
+use crate::topology::check::{self, Outcome, Report, TlsAnswer, Whither};
 
 /// Exit codes of `pg_isready`.
 /// <https://www.postgresql.org/docs/current/app-pg-isready.html>
@@ -31,7 +31,7 @@ pub(super) fn probe(args: &Probe) -> ExitCode {
         return ExitCode::from(NOT_TRIED);
     };
     let (report, tls) = runtime.block_on(async {
-        let report = check::check(&node, &[], &settings).await;
+        let report = check::check(&node, Whither::Name(&[]), &settings).await;
         let began = Instant::now();
         let tls = check::ask_tls(&report.addrs, began + settings.timeout).await;
         (report, (tls, began.elapsed()))

@@ -158,13 +158,8 @@ fn start_screen(app: &App, origin: &str) -> String {
     out.push('\n');
     let topologies = app.shared.clusters.iter().map(|cluster| Arc::clone(&cluster.current.borrow()));
     for node in topologies.flat_map(|topology| topology.nodes.clone()) {
-        let _ = writeln!(
-            out,
-            "  {:<16} {:<22} {}",
-            node.config.name,
-            node.config.addr.to_string(),
-            first_look(&node)
-        );
+        let _ =
+            writeln!(out, "  {:<16} {:<22} {}", node.config.name, node.place_in_words(), first_look(&node));
     }
     out.push_str("\nPut a postgres:// URL into DATABASE_URL; only host and port change. Ctrl-C stops.\n");
     out

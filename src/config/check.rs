@@ -9,13 +9,13 @@ use super::check_http::check_fronts;
 use super::env::{Env, non_empty};
 use super::file::{File, FileCheck, FileCluster, FileKeepalive, FileListener, FileSessions};
 use super::finding::Findings;
-use super::http::{Dns, LogRequests};
+use super::http::LogRequests;
 use super::source::Pos;
 use super::table::Given;
 use super::words::{self, Word};
 use super::{
-    Balance, Check, CheckKind, Cluster, Config, Keepalive, Listener, Log, LogFormat, LogSessions, MaxLag,
-    Node, Runtime, Sessions, Tls, credentials, rules,
+    Balance, Check, CheckKind, Cluster, Config, Dns, Keepalive, Listener, Log, LogFormat, LogSessions,
+    MaxLag, Node, Runtime, Sessions, Tls, credentials, rules,
 };
 use crate::base::role::Target;
 
@@ -56,7 +56,10 @@ pub(super) fn check(file: &File, env: Env<'_>, f: &mut Findings<'_>) -> Config {
         clusters,
         listeners: listeners.into_iter().map(Arc::new).collect(),
         fronts: fronts.into_iter().map(Arc::new).collect(),
-        dns: Dns { refresh: or(file.dns_refresh.as_ref(), Duration::from_secs(5)) },
+        dns: Dns {
+            refresh: or(file.dns.refresh.as_ref(), Duration::from_secs(5)),
+            all_addresses: or(file.dns.all_addresses.as_ref(), false),
+        },
         admin,
         log: check_log(file, env, f),
         runtime: Runtime {

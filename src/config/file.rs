@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::file_http::{FileFront, read_dns, read_fronts};
+use super::file_http::{FileFront, read_fronts};
 use super::finding::Findings;
 use super::http::LogRequests;
 use super::source::Pos;
@@ -52,6 +52,7 @@ pub(super) const SESSIONS: &[&str] = &[
     "tcp_user_timeout",
 ];
 pub(super) const KEEPALIVE: &[&str] = &["idle", "interval", "count"];
+pub(super) const DNS: &[&str] = &["refresh", "all_addresses"];
 pub(super) const ADMIN: &[&str] = &["bind"];
 pub(super) const LOG: &[&str] = &["level", "format", "sessions", "requests"];
 pub(super) const RUNTIME: &[&str] = &["threads", "drain_timeout"];
@@ -63,7 +64,7 @@ pub(super) struct File {
     /// `None`: the two default ones.
     pub listeners: Option<Given<Vec<FileListener>>>,
     pub fronts: Vec<FileFront>,
-    pub dns_refresh: Option<Given<Duration>>,
+    pub dns: FileDns,
     /// Outer `None`: left out; inner: switched off.
     pub admin: Option<Given<Option<SocketAddr>>>,
     pub log_level: Option<Given<String>>,
@@ -132,6 +133,13 @@ pub(super) struct FileCheck {
     pub passive: Option<Given<bool>>,
 }
 
+/// `dns`.
+#[derive(Default)]
+pub(super) struct FileDns {
+    pub refresh: Option<Given<Duration>>,
+    pub all_addresses: Option<Given<bool>>,
+}
+
 /// `sessions`.
 #[derive(Default)]
 pub(super) struct FileSessions {
@@ -166,7 +174,7 @@ pub(super) fn read_file(root: &Value, f: &mut Findings<'_>) -> File {
         clusters,
         listeners,
         fronts: read_fronts(&top, f),
-        dns_refresh: read_dns(&top, f),
+        dns: read_dns(&top, f),
         admin: read_admin(&top, f),
         log_level: get(log.as_ref(), "level", &words::LOG_LEVEL, f),
         log_format: get(log.as_ref(), "format", &words::LOG_FORMAT, f),
@@ -352,6 +360,14 @@ fn read_admin(top: &Table<'_>, f: &mut Findings<'_>) -> Option<Given<Option<Sock
         return Some(Given { value: None, at: value.at, path: "admin".to_owned() });
     }
     Table::open(value, "admin", ADMIN, f)?.get("bind", &words::ADMIN_BIND, f)
+}
+
+fn read_dns(top: &Table<'_>, f: &mut Findings<'_>) -> FileDns {
+    let dns = section(top, "dns", DNS, f);
+    FileDns {
+        refresh: get(dns.as_ref(), "refresh", &words::SOME_TIME, f),
+        all_addresses: get(dns.as_ref(), "all_addresses", &words::YES_NO, f),
+    }
 }
 
 /// The mapping under `key`, when there is one.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::file::{entries, section};
+use super::file::entries;
 use super::finding::Findings;
 use super::http::{Forwarded, Network};
 use super::source::Pos;
@@ -49,7 +49,6 @@ pub(super) const HTTP_CHECK: &[&str] =
 pub(super) const ROUTE: &[&str] = &["host", "path", "group"];
 pub(super) const HTTP_RETRIES: &[&str] = &["max", "methods", "statuses", "budget"];
 pub(super) const CACHE: &[&str] = &["size", "max_entry", "stale_while_revalidate", "stale_if_error"];
-pub(super) const DNS: &[&str] = &["refresh"];
 
 /// `http`, or one entry of it.
 pub(super) struct FileFront {
@@ -448,10 +447,6 @@ fn read_cache(front: &Table<'_>, f: &mut Findings<'_>) -> Option<FileCache> {
         stale_while_revalidate: table.get("stale_while_revalidate", &words::TIME, f),
         stale_if_error: table.get("stale_if_error", &words::TIME, f),
     })
-}
-
-pub(super) fn read_dns(top: &Table<'_>, f: &mut Findings<'_>) -> Option<Given<Duration>> {
-    section(top, "dns", DNS, f)?.get("refresh", &words::SOME_TIME, f)
 }
 
 fn is_off(value: &Value) -> bool {

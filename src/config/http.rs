@@ -200,13 +200,6 @@ impl Network {
     }
 }
 
-/// How names are looked up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dns {
-    /// How often names of upstreams are looked up again.
-    pub refresh: Duration,
-}
-
 /// Which requests get a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogRequests {

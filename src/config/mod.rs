@@ -61,8 +61,8 @@ pub struct Config {
     pub listeners: Vec<Arc<Listener>>,
     /// Where HTTP clients connect; none unless the file says so.
     pub fronts: Vec<Arc<http::Front>>,
-    /// How names of upstreams are looked up.
-    pub dns: http::Dns,
+    /// How names are looked up.
+    pub dns: Dns,
     /// Where metrics and status are served; `None`: nowhere.
     pub admin: Option<SocketAddr>,
     /// What is logged, and how.
@@ -105,7 +105,16 @@ pub struct Node {
     pub password: Option<Secret>,
 }
 
-/// Host and port of a node. The host is resolved again for each check.
+impl Node {
+    /// What each address of its name is called, where each is a node of its own: `db`, `db/2`, `db/3`. No name in the
+    /// file has a `/`, so these clash with none.
+    #[must_use]
+    pub fn name_of_address(&self, number: usize) -> String {
+        if number <= 1 { self.name.clone() } else { format!("{}/{number}", self.name) }
+    }
+}
+
+/// Host and port of a node. The host is resolved again for each check, or every [`Dns::refresh`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NodeAddr {
     /// Name or address, without brackets.
@@ -278,6 +287,15 @@ pub struct Keepalive {
     pub interval: Duration,
     /// Unanswered probes that end the connection.
     pub count: u32,
+}
+
+/// How names are looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// How often the names of upstreams are looked up again, and with [`Dns::all_addresses`] those of nodes.
+    pub refresh: Duration,
+    /// Whether each address that a node's name leads to is a node of its own.
+    pub all_addresses: bool,
 }
 
 /// What is logged, and how.

@@ -84,6 +84,9 @@ fn summary(config: &Config) -> String {
     for front in &config.fronts {
         summary_of_front(front, config, &mut out);
     }
+    if config.dns.all_addresses {
+        let _ = writeln!(out, "dns every {:?}, all addresses", config.dns.refresh);
+    }
     if !config.fronts.is_empty() {
         let _ = writeln!(out, "dns every {:?}, log {:?}", config.dns.refresh, config.log.requests);
     }
@@ -461,7 +464,7 @@ fn all_keys() -> Vec<&'static str> {
         file_http::ROUTE,
         file_http::HTTP_RETRIES,
         file_http::CACHE,
-        file_http::DNS,
+        file::DNS,
     ];
     lists.concat()
 }

@@ -51,11 +51,21 @@ pub async fn consult(
         Look::OnlyIfCached => Err(Refusal::NotCached),
         Look::Bypass => {
             account.set_cached(Cached::Bypass);
-            let outcome = delivery.pass(upload, fate, account).await?;
-            if let Outcome::Passing(head, _) = &outcome {
-                cache.note(&delivery.head, &delivery.authority, head.status());
+            let outcome = delivery.pass(upload, fate, account).await;
+            match &outcome {
+                Ok(Outcome::Passing(head, _)) => {
+                    cache.note(&delivery.head, &delivery.authority, head.status());
+                }
+                // A HEAD, for one, which is answered from what a GET has left.
+                Err(refusal) if !refusal.is_of_the_client() => {
+                    let now = SystemTime::now();
+                    if let Some(stored) = cache.look_stale(&delivery.head, &delivery.authority, now) {
+                        return Ok(give(stored, account));
+                    }
+                }
+                _ => {}
             }
-            Ok(outcome)
+            outcome
         }
         Look::Fetch(fetch) => fetched(delivery, fetch, upload, fate, account).await,
     }

@@ -1,8 +1,9 @@
-//! Sockets: listening, accepting, the threads that serve, dialling, options, and whether a peer is still there.
+//! Sockets: listening, accepting, the threads that serve, names, dialling, options, and whether a peer is still there.
 
 pub mod accept;
 pub mod descriptors;
 pub mod dial;
+pub mod discover;
 pub mod listen;
 pub mod options;
 pub mod peer;

@@ -139,7 +139,7 @@ impl<'a> Account<'a> {
     /// The session stays with this node; it counts there as long as the guard lives. With the counters of what it
     /// will pass on.
     pub fn seat(&mut self, node: &Reached, desk: &Desk) -> (Counted, Arc<Traffic>) {
-        let metrics = Arc::clone(self.shared.metrics.pair(self.listener.index, node.id));
+        let metrics = self.shared.metrics.pair(self.listener.index, node.id);
         let seat = (metrics.active_guard(), metrics.traffic(desk.index));
         let config = Arc::clone(&node.config);
         self.node = Some(OnNode {

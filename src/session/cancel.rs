@@ -22,6 +22,7 @@ use crate::pg::cancel_key::CancelKey;
 use crate::session::negotiate::Client;
 use crate::session::shared::{Listener, Shared};
 use crate::telemetry::labels::CancelResult;
+use crate::topology::Topology;
 
 /// How long a node may take. A stopped server still has the request in its socket and will find it when it goes on,
 /// as it would without a balancer: what its kernel has taken cannot be taken back.
@@ -145,12 +146,10 @@ pub async fn cancel(shared: &Shared, listener: &Listener, client: Client, key: &
 async fn broadcast(listener: &Listener, packet: &[u8]) -> CancelResult {
     let topology = listener.watched.current.borrow().clone();
     let deliveries = TaskTracker::new();
-    let tasks: Vec<_> = topology
-        .nodes
-        .iter()
-        .filter(|node| !node.addrs.is_empty())
-        .map(|node| {
-            let (addrs, packet) = (Arc::clone(&node.addrs), packet.to_vec());
+    let tasks: Vec<_> = everywhere(&topology)
+        .into_iter()
+        .map(|addrs| {
+            let packet = packet.to_vec();
             deliveries.spawn(async move { deliver(&addrs, &packet).await })
         })
         .collect();
@@ -162,6 +161,19 @@ async fn broadcast(listener: &Listener, packet: &[u8]) -> CancelResult {
         delivered |= task.await.unwrap_or(false);
     }
     if delivered { CancelResult::Broadcast } else { CancelResult::Failed }
+}
+
+/// Where a session of the cluster may be. An encrypted one may be on an address that its node's name no longer leads
+/// to. No such address comes twice, also when it is back: a second request could hit the session's next query.
+fn everywhere(topology: &Topology) -> Vec<Arc<[SocketAddr]>> {
+    let there = topology.nodes.iter().map(|node| Arc::clone(&node.addrs));
+    let mut everywhere: Vec<_> = there.filter(|addrs| !addrs.is_empty()).collect();
+    for departed in topology.departed.iter().filter(|departed| 0 < departed.load.sessions()) {
+        if !everywhere.iter().any(|addrs| addrs.contains(&departed.addr)) {
+            everywhere.push([departed.addr].into());
+        }
+    }
+    everywhere
 }
 
 /// Sends the request to one node and waits until it has closed the connection.
@@ -178,6 +190,9 @@ async fn deliver(addrs: &[SocketAddr], packet: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balance::load::Load;
+    use crate::base::id::NodeId;
+    use crate::topology::Departed;
 
     fn key(pid: u32, secret: &[u8]) -> CancelKey {
         CancelKey::parse(&[&pid.to_be_bytes(), secret].concat()).unwrap()
@@ -196,6 +211,17 @@ mod tests {
         assert_eq!(table.find(&key(7, b"aaaa")), None);
         drop(second);
         assert!(table.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_node_that_is_gone_is_asked_while_sessions_on_it_go_on() {
+        let load = Arc::new(Load::new(Arc::default()));
+        let addr: SocketAddr = "10.0.0.1:5432".parse().unwrap();
+        let departed = || Departed { id: NodeId::first(0), addr, load: Arc::clone(&load) };
+        let topology = Topology { departed: vec![departed(), departed()], ..Topology::default() };
+        assert!(everywhere(&topology).is_empty());
+        let _session = load.enter(None);
+        assert_eq!(everywhere(&topology), [Arc::from([addr])]);
     }
 
     #[test]

@@ -180,7 +180,7 @@ async fn one_after_the_other(
         }
         if usize::try_from(listener.sessions().retries).is_ok_and(|retries| retries < tried.len()) {
             // Enough for one go: from here on the session waits until something changes.
-            tried = (0..listener.cluster.nodes.len()).map(NodeId).collect();
+            tried = listener.watched.current.borrow().nodes.iter().map(|node| node.id).collect();
         }
     }
 }

@@ -42,18 +42,21 @@ pub fn choose(listener: &Listener, source: IpAddr, tried: &[NodeId]) -> Option<C
     let mut passed_over = tried.to_vec();
     loop {
         let allowed = |node: &Node| !passed_over.contains(&node.id) && node.has_room();
-        let candidates: Vec<_> = fitting(&topology, listener.config.target, allowed)
-            .into_iter()
-            .map(|node| Candidate {
-                index: node.id.0,
-                weight: node.config.weight,
-                load: node.load.sessions(),
-            })
-            .collect();
-        let picked =
-            listener.picker.lock().unwrap_or_else(PoisonError::into_inner).pick(&candidates, source)?;
-        let id = NodeId(picked.index);
-        let node = topology.node(id)?;
+        let nodes = fitting(&topology, listener.config.target, allowed);
+        let candidate = |node: &&Node| Candidate {
+            index: node.id.place,
+            weight: node.config.weight,
+            load: node.load.sessions(),
+        };
+        let candidates: Vec<_> = nodes.iter().map(candidate).collect();
+        let places = candidates.iter().map(|candidate| candidate.index + 1).max()?;
+        let picked = {
+            let mut picker = listener.picker.lock().unwrap_or_else(PoisonError::into_inner);
+            picker.make_room(places);
+            picker.pick(&candidates, source)?
+        };
+        let node = nodes.into_iter().find(|node| node.id.place == picked.index)?;
+        let id = node.id;
         if let Some(place) = node.load.enter(node.config.max_connections) {
             let (config, addrs) = (Arc::clone(&node.config), Arc::clone(&node.addrs));
             return Some(Choice { id, config, addrs, role: node.role(), place });

@@ -214,7 +214,7 @@ pub const CANCELS: Described = counter(
 pub const NODE_UP: Described = gauge(
     "pgsplit_node_up",
     &["node"],
-    "1 when the node is alive, whatever its role. Alert when 0 for a minute.",
+    "1 when the node is alive, whatever its role; absent when its address is gone. Alert when 0 for a minute.",
 );
 /// Judgement of a node.
 pub const NODE_STATE: Described = gauge(

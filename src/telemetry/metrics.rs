@@ -11,7 +11,7 @@
 //! before it was counted elsewhere. *Opening* is what is left over: connections between accept and node. It is
 //! computed, so that a path which forgets to count shows as a figure that never comes back to 0.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge};
@@ -36,6 +36,8 @@ pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// All figures of one pgsplit.
 pub struct Metrics {
+    registry: Registry,
+    workers: usize,
     clusters: Vec<Cluster>,
     listeners: Vec<Listener>,
     fronts: Vec<(String, Arc<FrontMetrics>)>,
@@ -53,23 +55,22 @@ pub struct Metrics {
 struct Cluster {
     primaries: Gauge,
     replicas_up: Gauge,
-    nodes: Vec<Node>,
-}
-
-struct Node {
-    name: String,
-    metrics: NodeMetrics,
+    nodes: Shelf<NodeMetrics>,
 }
 
 struct Listener {
     name: String,
+    cluster: usize,
     metrics: ListenerMetrics,
-    pairs: Vec<Arc<PairMetrics>>,
+    pairs: Shelf<PairMetrics>,
 }
+
+/// Figures by place. Some are added while others count; none is ever taken away.
+struct Shelf<T>(RwLock<Vec<Arc<T>>>);
 
 struct Nowhere {
     listener: ListenerMetrics,
-    node: NodeMetrics,
+    node: Arc<NodeMetrics>,
     pair: Arc<PairMetrics>,
     front: Arc<FrontMetrics>,
 }
@@ -86,21 +87,18 @@ impl Metrics {
         let clusters = shape.clusters.iter().map(|cluster| Cluster {
             primaries: registry.gauge(&catalog::PRIMARIES, &[&cluster.name]),
             replicas_up: registry.gauge(&catalog::REPLICAS_UP, &[&cluster.name]),
-            nodes: cluster
-                .nodes
-                .iter()
-                .map(|name| Node { name: name.clone(), metrics: NodeMetrics::new(&registry, name) })
-                .collect(),
+            nodes: cluster.nodes.iter().map(|name| NodeMetrics::new(&registry, name)).collect(),
         });
         let listeners = shape.listeners.iter().map(|listener| {
             let nodes =
                 shape.clusters.get(listener.cluster).map_or(&[][..], |cluster| cluster.nodes.as_slice());
             Listener {
                 name: listener.name.clone(),
+                cluster: listener.cluster,
                 metrics: ListenerMetrics::new(&registry, listener),
                 pairs: nodes
                     .iter()
-                    .map(|node| Arc::new(PairMetrics::new(&registry, &listener.name, node, shape.workers)))
+                    .map(|node| PairMetrics::new(&registry, &listener.name, node, shape.workers))
                     .collect(),
             }
         });
@@ -121,6 +119,8 @@ impl Metrics {
             dropped_lines: OnceLock::new(),
             nowhere: Nowhere::new(),
             exporter,
+            registry,
+            workers: shape.workers,
         }
     }
 
@@ -130,18 +130,30 @@ impl Metrics {
         self.listeners.get(listener).map_or(&self.nowhere.listener, |listener| &listener.metrics)
     }
 
-    /// The figures of a node of the cluster at this place of the shape.
-    #[must_use]
-    pub fn node(&self, cluster: usize, node: NodeId) -> &NodeMetrics {
-        let cluster = self.clusters.get(cluster);
-        cluster.and_then(|cluster| cluster.nodes.get(node.0)).map_or(&self.nowhere.node, |node| &node.metrics)
+    /// One more node of the cluster at this place of the shape, in the place after its last. Its series exist from
+    /// now on, all at 0. Call it before any session can reach the node.
+    pub fn add_node(&self, cluster: usize, name: &str) {
+        // First the listeners: who finds the node finds its sessions' figures as well.
+        for listener in self.listeners.iter().filter(|listener| listener.cluster == cluster) {
+            listener.pairs.add(PairMetrics::new(&self.registry, &listener.name, name, self.workers));
+        }
+        if let Some(cluster) = self.clusters.get(cluster) {
+            cluster.nodes.add(NodeMetrics::new(&self.registry, name));
+        }
     }
 
-    /// The figures of a listener's sessions on a node of its cluster.
+    /// The figures of a node of the cluster at this place of the shape. Those who count often keep them.
     #[must_use]
-    pub fn pair(&self, listener: usize, node: NodeId) -> &Arc<PairMetrics> {
-        let listener = self.listeners.get(listener);
-        listener.and_then(|listener| listener.pairs.get(node.0)).unwrap_or(&self.nowhere.pair)
+    pub fn node(&self, cluster: usize, node: NodeId) -> Arc<NodeMetrics> {
+        let found = self.clusters.get(cluster).and_then(|cluster| cluster.nodes.get(node.place));
+        found.unwrap_or_else(|| Arc::clone(&self.nowhere.node))
+    }
+
+    /// The figures of a listener's sessions on a node of its cluster. A session keeps them.
+    #[must_use]
+    pub fn pair(&self, listener: usize, node: NodeId) -> Arc<PairMetrics> {
+        let found = self.listeners.get(listener).and_then(|listener| listener.pairs.get(node.place));
+        found.unwrap_or_else(|| Arc::clone(&self.nowhere.pair))
     }
 
     /// The figures of the HTTP front at this place of the shape.
@@ -194,10 +206,10 @@ impl Metrics {
     fn publish(&self) {
         for listener in &self.listeners {
             listener.metrics.publish();
-            listener.pairs.iter().for_each(|pair| pair.publish());
+            listener.pairs.all().iter().for_each(|pair| pair.publish());
         }
-        for node in self.clusters.iter().flat_map(|cluster| &cluster.nodes) {
-            node.metrics.publish();
+        for node in self.clusters.iter().flat_map(|cluster| cluster.nodes.all()) {
+            node.publish();
         }
         self.fronts.iter().for_each(|(_, front)| front.publish());
         self.cancels.publish();
@@ -212,9 +224,6 @@ impl Metrics {
         for (cluster, now) in self.clusters.iter().zip(&now.clusters) {
             cluster.primaries.set(as_f64(now.primaries));
             cluster.replicas_up.set(as_f64(now.standbys_up));
-            for (node, now) in cluster.nodes.iter().zip(&now.nodes) {
-                node.metrics.show(now);
-            }
         }
         for (listener, now) in self.listeners.iter().zip(&now.listeners) {
             listener.metrics.show(now);
@@ -226,23 +235,7 @@ impl Metrics {
         for (what, figure) in process::figures() {
             families.add(what, [(vec![], figure)]);
         }
-        let nodes = || self.clusters.iter().flat_map(|cluster| &cluster.nodes);
-        let nodes_now = || {
-            let clusters = self.clusters.iter().zip(&now.clusters);
-            clusters.flat_map(|(cluster, now)| cluster.nodes.iter().zip(&now.nodes))
-        };
-        families.add(
-            &catalog::NODE_DOWN_SECONDS,
-            nodes().map(|node| (vec![node.name.as_str()], Some(node.metrics.down_seconds()))),
-        );
-        families.add(
-            &catalog::NODE_LAG_SECONDS,
-            nodes_now().map(|(node, now)| (vec![node.name.as_str()], now.lag_seconds)),
-        );
-        families.add(
-            &catalog::NODE_LAG_BYTES,
-            nodes_now().map(|(node, now)| (vec![node.name.as_str()], now.lag_bytes.map(as_f64))),
-        );
+        nodes::add(self.clusters.iter().map(|cluster| cluster.nodes.all()), &now.clusters, &mut families);
         let listeners = self.listeners.iter().zip(&now.listeners);
         families.add(
             &catalog::READS_ON_PRIMARY,
@@ -279,8 +272,29 @@ impl Metrics {
 impl Listener {
     /// Connections of which it is known what became of them, cancel requests aside.
     fn accounted(&self) -> u64 {
-        let on_nodes: u64 = self.pairs.iter().map(|pair| pair.ended() + pair.active()).sum();
+        let on_nodes: u64 = self.pairs.all().iter().map(|pair| pair.ended() + pair.active()).sum();
         on_nodes + self.metrics.turned_away()
+    }
+}
+
+impl<T> Shelf<T> {
+    fn get(&self, place: usize) -> Option<Arc<T>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(place).map(Arc::clone)
+    }
+
+    fn add(&self, figures: T) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(figures));
+    }
+
+    /// Those that are there now. Copied out, so that a scrape keeps nobody from adding.
+    fn all(&self) -> Vec<Arc<T>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl<T> FromIterator<T> for Shelf<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(figures: I) -> Self {
+        Self(RwLock::new(figures.into_iter().map(Arc::new).collect()))
     }
 }
 
@@ -291,12 +305,13 @@ impl Nowhere {
         let front = FrontShape { name: String::new(), groups: Vec::new(), methods: Vec::new() };
         Self {
             listener: ListenerMetrics::new(&registry, &listener),
-            node: NodeMetrics::new(&registry, ""),
+            node: Arc::new(NodeMetrics::new(&registry, "")),
             pair: Arc::new(PairMetrics::new(&registry, "", "", 0)),
             front: Arc::new(FrontMetrics::new(&registry, &front)),
         }
     }
 }
 
+mod nodes;
 #[cfg(test)]
 mod tests;

@@ -3,37 +3,30 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use metrics::{Gauge, Histogram};
+use metrics::Histogram;
 
 use super::catalog;
 use super::count::{Counts, as_f64};
 use super::labels::{CheckResult, ConnectError, NodeState, StartupError};
-use super::now::NodeNow;
 use super::registry::Registry;
-use crate::base::role::Role;
 
 /// Figures of one node.
 pub struct NodeMetrics {
+    name: String,
     connect_duration: Histogram,
     connect_errors: Counts<{ ConnectError::ALL.len() }>,
     startup_errors: Counts<{ StartupError::ALL.len() }>,
     checks: Counts<{ CheckResult::ALL.len() }>,
     check_duration: Histogram,
     last_check_millis: AtomicU64,
-    last_check: Gauge,
     state_changes: Counts<{ NodeState::ALL.len() }>,
     down_millis: AtomicU64,
-    up: Gauge,
-    states: [Gauge; NodeState::ALL.len()],
-    roles: [(Option<Role>, Gauge); 3],
-    weight: Gauge,
-    sessions: Gauge,
 }
 
 impl NodeMetrics {
     pub(super) fn new(registry: &Registry, name: &str) -> Self {
-        let roles = [Some(Role::Primary), Some(Role::Standby), None];
         Self {
+            name: name.to_owned(),
             connect_duration: registry.histogram(&catalog::NODE_CONNECT_DURATION, &[name]),
             connect_errors: Counts::new(
                 ConnectError::ALL
@@ -49,19 +42,10 @@ impl NodeMetrics {
             ),
             check_duration: registry.histogram(&catalog::NODE_CHECK_DURATION, &[name]),
             last_check_millis: AtomicU64::new(0),
-            last_check: registry.gauge(&catalog::NODE_LAST_CHECK, &[name]),
             state_changes: Counts::new(
                 NodeState::ALL.map(|to| registry.counter(&catalog::NODE_STATE_CHANGES, &[name, to.as_str()])),
             ),
             down_millis: AtomicU64::new(0),
-            up: registry.gauge(&catalog::NODE_UP, &[name]),
-            states: NodeState::ALL.map(|state| registry.gauge(&catalog::NODE_STATE, &[name, state.as_str()])),
-            roles: roles.map(|role| {
-                let word = role.map_or("unknown", Role::as_str);
-                (role, registry.gauge(&catalog::NODE_ROLE, &[name, word]))
-            }),
-            weight: registry.gauge(&catalog::NODE_WEIGHT, &[name]),
-            sessions: registry.gauge(&catalog::NODE_SESSIONS, &[name]),
         }
     }
 
@@ -98,6 +82,16 @@ impl NodeMetrics {
         self.down_millis.fetch_add(millis(time), Ordering::Relaxed);
     }
 
+    /// The label.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// End of the last check, Unix time; 0 before the first.
+    pub(super) fn last_check_seconds(&self) -> f64 {
+        as_f64(self.last_check_millis.load(Ordering::Relaxed)) / 1000.0
+    }
+
     /// Time down so far.
     pub(super) fn down_seconds(&self) -> f64 {
         as_f64(self.down_millis.load(Ordering::Relaxed)) / 1000.0
@@ -108,19 +102,6 @@ impl NodeMetrics {
         self.startup_errors.publish();
         self.checks.publish();
         self.state_changes.publish();
-        self.last_check.set(as_f64(self.last_check_millis.load(Ordering::Relaxed)) / 1000.0);
-    }
-
-    pub(super) fn show(&self, now: &NodeNow) {
-        self.up.set(f64::from(u8::from(now.up)));
-        for (state, gauge) in NodeState::ALL.iter().zip(&self.states) {
-            gauge.set(f64::from(u8::from(*state == now.state)));
-        }
-        for (role, gauge) in &self.roles {
-            gauge.set(f64::from(u8::from(*role == now.role)));
-        }
-        self.weight.set(f64::from(now.weight));
-        self.sessions.set(as_f64(now.sessions));
     }
 }
 

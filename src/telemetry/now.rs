@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::labels::NodeState;
 use crate::base::role::Role;
 
-/// State at the moment of a scrape. All lists in the order of the [`Shape`](super::shape::Shape).
+/// State at the moment of a scrape. Clusters, listeners and fronts in the order of the
+/// [`Shape`](super::shape::Shape).
 #[derive(Clone, Debug, Default)]
 pub struct Now {
     /// Clusters.
@@ -51,13 +52,17 @@ pub struct ClusterNow {
     pub primaries: u64,
     /// Live nodes that are standby.
     pub standbys_up: u64,
-    /// Its nodes.
+    /// The nodes that are there.
     pub nodes: Vec<NodeNow>,
+    /// Sessions that go on on nodes that are no longer there: the place the node had, and how many.
+    pub departed: Vec<(usize, u64)>,
 }
 
 /// State of a node.
 #[derive(Clone, Debug)]
 pub struct NodeNow {
+    /// Its place in the cluster's list.
+    pub place: usize,
     /// Whether it is alive, whatever its role.
     pub up: bool,
     /// How it is judged.

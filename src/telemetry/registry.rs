@@ -8,7 +8,7 @@ use super::catalog::{ALL, Described, Kind};
 const METADATA: Metadata<'static> = Metadata::new("pgsplit", Level::INFO, None);
 
 /// Where series are registered.
-pub(super) struct Registry(Box<dyn Recorder>);
+pub(super) struct Registry(Box<dyn Recorder + Send + Sync>);
 
 impl Registry {
     /// A recorder that nobody else has, with every metric described, and what renders it.

@@ -2,7 +2,7 @@
 
 use super::labels::HttpMethod;
 
-/// Everything that has figures of its own. Fixed while the process lives.
+/// Everything that has figures of its own from the start. Only nodes are added later.
 #[derive(Clone, Debug)]
 pub struct Shape {
     /// Version of pgsplit.
@@ -22,7 +22,7 @@ pub struct Shape {
 pub struct ClusterShape {
     /// Its label.
     pub name: String,
-    /// Labels of its nodes, unique over all clusters; the place is the `NodeId`.
+    /// Labels of its nodes, unique over all clusters; in the order of their places.
     pub nodes: Vec<String>,
 }
 

@@ -10,6 +10,7 @@ mod conversation;
 mod look;
 mod tls;
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::base::role::Role;
 use crate::base::text::escaped;
 use crate::config::{self, Check};
-use crate::net::peer;
+use crate::net::{dial, peer};
 use look::Look;
 
 pub use tls::{TlsAnswer, ask_tls};
@@ -112,14 +113,22 @@ pub struct Failure {
     pub answered: bool,
 }
 
+/// Where a look goes.
+#[derive(Clone, Copy, Debug)]
+pub enum Whither<'a> {
+    /// To the addresses that the node's name leads to, in turn. These are the ones it led to before: they serve while
+    /// the resolver does not.
+    Name(&'a [SocketAddr]),
+    /// To this address alone; nothing is looked up.
+    Addr(SocketAddr),
+}
+
 /// Looks at the node once. Takes no longer than `settings.timeout`. Cancel safe.
-///
-/// `known` are the addresses its name led to before: they serve while the resolver does not.
-pub async fn check(node: &config::Node, known: &[SocketAddr], settings: &Check) -> Report {
+pub async fn check(node: &config::Node, whither: Whither<'_>, settings: &Check) -> Report {
     let at = SystemTime::now();
     let began = Instant::now();
     let password = settings.password.as_ref().or(node.password.as_ref());
-    let mut look = Look::new(settings, password, known);
+    let mut look = Look::new(settings, password, whither);
     let deadline = began + settings.timeout;
     let looked = timeout_at(deadline, look.run(&node.addr)).await;
     let took = began.elapsed();
@@ -135,6 +144,21 @@ pub async fn check(node: &config::Node, known: &[SocketAddr], settings: &Check) 
         let _ = timeout_at(deadline, peer::leave(stream)).await;
     }
     Report { at, took, steps: look.steps, addrs: look.addrs, outcome }
+}
+
+impl Report {
+    /// A look that got no further than the name, which led nowhere.
+    #[must_use]
+    pub fn of_lookup(error: &io::Error) -> Self {
+        let (name, text) = ("resolve", dial::io_text(error));
+        let step = Step { name, took: Duration::ZERO, found: text.clone() };
+        let outcome = if dial::is_own_fault(error) {
+            Outcome::NotMade(text)
+        } else {
+            Outcome::Failed(Failure { step: name, sqlstate: None, text, answered: false })
+        };
+        Self { at: SystemTime::now(), took: Duration::ZERO, steps: vec![step], addrs: Vec::new(), outcome }
+    }
 }
 
 impl Facts {
@@ -166,11 +190,14 @@ mod tests {
         let config = config::Config::from_yaml(yaml, "test", &|_| None).unwrap();
         let cluster = &config.clusters[0];
         let known = [listener.local_addr().unwrap()];
-        let report = check(&cluster.nodes[0], &known, &cluster.check).await;
+        let report = check(&cluster.nodes[0], Whither::Name(&known), &cluster.check).await;
         assert!(matches!(report.outcome, Outcome::Up(_)), "{report:?}");
         assert!(report.steps[0].found.contains("known from before"), "{report:?}");
-        let report = check(&cluster.nodes[0], &[], &cluster.check).await;
+        let report = check(&cluster.nodes[0], Whither::Name(&[]), &cluster.check).await;
         assert!(matches!(report.outcome, Outcome::Failed(_)), "{report:?}");
+        let report = check(&cluster.nodes[0], Whither::Addr(known[0]), &cluster.check).await;
+        assert!(matches!(report.outcome, Outcome::Up(_)), "{report:?}");
+        assert_eq!((report.steps[0].name, &*report.addrs), ("connect", &known[..]), "nothing is looked up");
     }
 
     #[test]

@@ -96,7 +96,7 @@ pub(crate) mod tests {
                 max_connections: None,
                 password: None,
             };
-            let mut node = Node::starting(NodeId(at), &Arc::new(config), Arc::default());
+            let mut node = Node::starting(NodeId::first(at), &Arc::new(config), Arc::default());
             node.verdict = if word.starts_with('-') { Verdict::Down } else { Verdict::Up };
             node.role = role.map(|role| KnownRole { role, from: RoleSource::Check });
             node.is_lagging = flags.contains(&"lag");
@@ -105,13 +105,13 @@ pub(crate) mod tests {
             node.primary_since = flags.contains(&"old").then_some(now);
             node
         });
-        Topology { nodes: nodes.collect() }
+        Topology { nodes: nodes.collect(), departed: Vec::new() }
     }
 
     #[track_caller]
     fn check(words: &str, target: Target, expected: &[usize]) {
         let topology = topology(words);
-        let got: Vec<_> = fitting(&topology, target, |_| true).iter().map(|node| node.id.0).collect();
+        let got: Vec<_> = fitting(&topology, target, |_| true).iter().map(|node| node.id.place).collect();
         assert_eq!(got, expected, "{words} for {target}");
     }
 

@@ -1,8 +1,11 @@
 //! The one writer of a cluster's [`Topology`].
 //!
 //! Everything that is learnt about a node, by its checks or by sessions, comes here and is applied to the node's
-//! record in the order it comes; when it changed anything, one new snapshot is published.
+//! record in the order it comes; when it changed anything, one new snapshot is published. Where each address of a name
+//! is a node of its own, `names` says which there are, and `places` which of them is which node.
 
+mod names;
+mod places;
 mod record;
 
 use std::sync::Arc;
@@ -17,6 +20,7 @@ use crate::balance::judge::Verdict;
 use crate::base::id::NodeId;
 use crate::base::role::Role;
 use crate::config;
+use crate::net::discover::{Finding, Resolve, System};
 use crate::pg::sqlstate;
 use crate::telemetry::labels::CheckResult;
 use crate::telemetry::metrics::Metrics;
@@ -24,7 +28,9 @@ use crate::topology::check::{Outcome, Report};
 use crate::topology::choose::incumbent;
 use crate::topology::outcome::{Met, Outcomes};
 use crate::topology::watcher::{self, Reported, Watch};
-use crate::topology::{Current, Node, RoleSource, Topology};
+use crate::topology::{Current, RoleSource, Topology};
+use names::{Found, Names};
+use places::Places;
 use record::{Cause, Record};
 
 /// A cluster under watch: where its state is seen and where sessions report.
@@ -38,45 +44,67 @@ pub struct Watched {
     pub freed: Arc<Notify>,
 }
 
-/// Starts to watch the cluster, on the runtime it is called in: one task a node and one for the keeper, all ended
-/// by `stop`.
+/// Starts to watch the cluster, on the runtime it is called in: one task a node, one a name that is followed, and one
+/// for the keeper, all ended by `stop`.
 pub fn start(
     cluster: &Arc<config::Cluster>,
     index: usize,
+    dns: config::Dns,
+    metrics: &Arc<Metrics>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Watched {
+    start_with(&System, cluster, index, dns, metrics, tasks, stop)
+}
+
+fn start_with(
+    resolver: &impl Resolve,
+    cluster: &Arc<config::Cluster>,
+    index: usize,
+    dns: config::Dns,
     metrics: &Arc<Metrics>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Watched {
     let freed = Arc::new(Notify::new());
-    let topology = Topology::starting(cluster, &freed);
-    let keeper = Keeper::new(cluster, index, metrics, &topology);
-    let current = keeper.publish.subscribe();
     let (outcomes, met) = Outcomes::channel();
     let (reports, reported) = mpsc::channel(cluster.nodes.len().max(1));
-    for (record, node) in keeper.records.iter().zip(&cluster.nodes) {
-        let watch = Watch {
-            id: record.node.id,
-            node: Arc::clone(node),
-            settings: cluster.check.clone(),
-            current: current.clone(),
-            hurry: Arc::clone(&record.hurry),
-            reports: reports.clone(),
-        };
-        tasks.spawn(watcher::watch(watch, stop.clone()));
+    let names = Names::of(cluster, dns);
+    let watchers = Watchers { reports, tasks: tasks.clone(), stop: stop.clone() };
+    let mut keeper = Keeper::new(cluster, index, metrics, &freed, watchers);
+    let current = keeper.publish.subscribe();
+    let ids: Vec<NodeId> = keeper.places.records().map(|record| record.node.id).collect();
+    for (of, id) in ids.into_iter().enumerate() {
+        if !names.has(of) {
+            keeper.watch(id);
+        }
     }
-    tasks.spawn(keeper.keep(reported, met, stop.clone()));
+    let found = names.follow(resolver, tasks, stop);
+    tasks.spawn(keeper.keep(News { reported, met, found }, stop.clone()));
     Watched { current, outcomes, freed }
 }
 
 struct Keeper {
     cluster: Arc<config::Cluster>,
-    /// The cluster's place among all, for metrics.
-    index: usize,
-    metrics: Arc<Metrics>,
-    records: Vec<Record>,
+    places: Places,
+    watchers: Watchers,
     publish: watch::Sender<Arc<Topology>>,
     /// Sound primaries seen last.
     primaries: usize,
+}
+
+/// What watchers are started with.
+struct Watchers {
+    reports: mpsc::Sender<Reported>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// Where the keeper hears news.
+struct News {
+    reported: mpsc::Receiver<Reported>,
+    met: mpsc::Receiver<(NodeId, Met)>,
+    found: mpsc::Receiver<Found>,
 }
 
 impl Keeper {
@@ -84,57 +112,83 @@ impl Keeper {
         cluster: &Arc<config::Cluster>,
         index: usize,
         metrics: &Arc<Metrics>,
-        topology: &Topology,
+        freed: &Arc<Notify>,
+        watchers: Watchers,
     ) -> Self {
-        let record = |node: &Node| Record::new(node.clone(), &cluster.check, index, metrics);
-        Self {
-            records: topology.nodes.iter().map(record).collect(),
-            publish: watch::channel(Arc::new(topology.clone())).0,
-            cluster: Arc::clone(cluster),
-            index,
-            metrics: Arc::clone(metrics),
-            primaries: 0,
-        }
+        let places = Places::new(cluster, index, metrics, freed);
+        let publish = watch::channel(Arc::new(places.topology())).0;
+        Self { cluster: Arc::clone(cluster), places, watchers, publish, primaries: 0 }
     }
 
-    async fn keep(
-        mut self,
-        mut reported: mpsc::Receiver<Reported>,
-        mut met: mpsc::Receiver<(NodeId, Met)>,
-        stop: CancellationToken,
-    ) {
+    /// Starts to look at a node.
+    fn watch(&mut self, id: NodeId) {
+        let Some(record) = self.places.get_mut(id) else { return };
+        let watch = Watch {
+            id,
+            node: Arc::clone(&record.node.config),
+            only_at: record.node.only_at,
+            settings: self.cluster.check.clone(),
+            current: self.publish.subscribe(),
+            hurry: Arc::clone(&record.hurry),
+            reports: self.watchers.reports.clone(),
+        };
+        let gone = self.watchers.stop.child_token();
+        self.watchers.tasks.spawn(watcher::watch(watch, gone.clone()));
+        record.watched = Some(gone.drop_guard());
+    }
+
+    async fn keep(mut self, mut news: News, stop: CancellationToken) {
         loop {
             tokio::select! {
-                Some(Reported { id, report, pace }) = reported.recv() => {
+                Some(Reported { id, report, pace }) = news.reported.recv() => {
                     self.apply_report(id, report);
                     self.publish();
                     let _ = pace.send(self.pace(id));
                 }
-                Some((id, met)) = met.recv() => {
+                Some((id, met)) = news.met.recv() => {
                     if self.apply_met(id, &met) {
                         self.publish();
                     }
+                }
+                Some(found) = news.found.recv() => {
+                    self.apply_found(found);
+                    self.publish();
                 }
                 () = stop.cancelled() => return,
             }
         }
     }
 
+    /// Applies what was found out about a node's name.
+    fn apply_found(&mut self, Found { of, finding }: Found) {
+        match finding {
+            Finding::Addrs(addrs) => {
+                for id in self.places.settle(of, &addrs) {
+                    self.watch(id);
+                }
+            }
+            Finding::Nothing(error) => {
+                if let Some(id) = self.places.unsettled(of) {
+                    self.apply_report(id, Report::of_lookup(&error));
+                }
+            }
+        }
+    }
+
     fn publish(&mut self) {
-        let topology = Topology { nodes: self.records.iter().map(|record| record.node.clone()).collect() };
+        let topology = self.places.topology();
         self.warn_of_two_primaries(&topology);
         self.publish.send_replace(Arc::new(topology));
     }
 
     fn apply_report(&mut self, id: NodeId, report: Report) {
-        let written =
-            incumbent(&self.publish.borrow()).and_then(|primary| self.records.get(primary.id.0)?.lsn);
-        let Some(record) = self.records.get_mut(id.0) else { return };
-        let of_node = self.metrics.node(self.index, id);
+        self.places.forget_ended();
+        let written = incumbent(&self.publish.borrow()).and_then(|primary| self.places.get(primary.id)?.lsn);
+        let Some(record) = self.places.get_mut(id) else { return };
         let step = report.steps.last().map_or("", |step| step.name);
         match &report.outcome {
             Outcome::Up(facts) => {
-                of_node.check(CheckResult::Up, report.took);
+                record.metrics.check(CheckResult::Up, report.took);
                 if facts.is_ready {
                     record.set_full(false);
                 }
@@ -143,13 +197,13 @@ impl Keeper {
                 record.observe(true, &Cause { seen_by: "check", step, error: None, sqlstate: None });
             }
             Outcome::Full(text) => {
-                of_node.check(CheckResult::Full, report.took);
+                record.metrics.check(CheckResult::Full, report.took);
                 record.set_full(true);
                 let sqlstate = Some(sqlstate::TOO_MANY_CONNECTIONS);
                 record.observe(true, &Cause { seen_by: "check", step, error: Some(text), sqlstate });
             }
             Outcome::Failed(failure) => {
-                of_node.check(CheckResult::Failed, report.took);
+                record.metrics.check(CheckResult::Failed, report.took);
                 let sqlstate = failure.sqlstate.as_deref();
                 let error = Some(failure.text.as_str());
                 record.observe(false, &Cause { seen_by: "check", step: failure.step, error, sqlstate });
@@ -167,7 +221,7 @@ impl Keeper {
     /// Applies what a session met; whether that changed anything. A node that sessions complain of is looked at
     /// once more without delay.
     fn apply_met(&mut self, id: NodeId, met: &Met) -> bool {
-        let Some(record) = self.records.get_mut(id.0) else { return false };
+        let Some(record) = self.places.get_mut(id) else { return false };
         if !self.cluster.check.passive {
             return false;
         }
@@ -193,7 +247,7 @@ impl Keeper {
     /// How long to wait before the next look at a node.
     fn pace(&self, id: NodeId) -> Duration {
         let check = &self.cluster.check;
-        let Some(Record { node, .. }) = self.records.get(id.0) else { return check.interval };
+        let Some(Record { node, .. }) = self.places.get(id) else { return check.interval };
         match (node.verdict, node.progress) {
             (Verdict::Up | Verdict::Down, (1.., _)) => check.fast_interval,
             (Verdict::Up, _) if node.is_full() => check.fast_interval,

@@ -9,6 +9,7 @@
 //! - Health and role are two things: a node that is not what a listener wants is not therefore down.
 //! - A node that is full (53300) is not down: it gets no new session, and keeps those it has.
 //! - One slow node delays nobody's check but its own.
+//! - What is told of a node that is gone is never taken for news of the one that has its place now.
 
 pub mod check;
 pub mod choose;
@@ -33,10 +34,23 @@ use crate::telemetry::labels::NodeState;
 use check::{Outcome, Report};
 
 /// What is held true of one cluster at one moment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Topology {
-    /// In the order of the file; a node's place is its [`NodeId`].
+    /// The nodes that are there. In the order of the file, the addresses of one name in the order of their places.
     pub nodes: Vec<Node>,
+    /// Nodes that are no longer there, for as long as sessions on them go on.
+    pub departed: Vec<Departed>,
+}
+
+/// A node that is no longer there: its name does not lead to its address any more.
+#[derive(Clone, Debug)]
+pub struct Departed {
+    /// Which one it was.
+    pub id: NodeId,
+    /// Where it is, if it still is.
+    pub addr: SocketAddr,
+    /// Its sessions now.
+    pub load: Arc<Load>,
 }
 
 /// The place where the current [`Topology`] of a cluster is found.
@@ -45,10 +59,12 @@ pub type Current = watch::Receiver<Arc<Topology>>;
 /// What is held true of one node at one moment.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Its place in the cluster.
+    /// Which one it is.
     pub id: NodeId,
-    /// What the file says of it.
+    /// What the file says of it. A further address of a name has a name of its own there: `db/2`.
     pub config: Arc<config::Node>,
+    /// Its only address, where each address of a name is a node of its own.
+    pub only_at: Option<SocketAddr>,
     /// Its sessions now; the same object in every snapshot.
     pub load: Arc<Load>,
     /// Where its name led when it last led anywhere.
@@ -123,9 +139,8 @@ impl Topology {
     #[must_use]
     pub fn starting(cluster: &config::Cluster, freed: &Arc<Notify>) -> Self {
         let nodes = cluster.nodes.iter().enumerate();
-        Self {
-            nodes: nodes.map(|(at, config)| Node::starting(NodeId(at), config, Arc::clone(freed))).collect(),
-        }
+        let nodes = nodes.map(|(at, config)| Node::starting(NodeId::first(at), config, Arc::clone(freed)));
+        Self { nodes: nodes.collect(), departed: Vec::new() }
     }
 
     /// Nodes that are alive and take writes; more than one is trouble.
@@ -133,10 +148,10 @@ impl Topology {
         self.nodes.iter().filter(|node| node.is_up() && node.role() == Some(Role::Primary))
     }
 
-    /// The node in that place.
+    /// That node, if it is still there.
     #[must_use]
     pub fn node(&self, id: NodeId) -> Option<&Node> {
-        self.nodes.get(id.0)
+        self.nodes.iter().find(|node| node.id == id)
     }
 }
 
@@ -145,6 +160,7 @@ impl Node {
         Self {
             id,
             config: Arc::clone(config),
+            only_at: None,
             load: Arc::new(Load::new(freed)),
             addrs: Arc::new([]),
             verdict: Verdict::Starting,
@@ -159,6 +175,12 @@ impl Node {
             since: SystemTime::now(),
             last_check: None,
         }
+    }
+
+    /// Where it is, for a person.
+    #[must_use]
+    pub fn place_in_words(&self) -> String {
+        self.only_at.map_or_else(|| self.config.addr.to_string(), |addr| addr.to_string())
     }
 
     /// Its role, however learnt.

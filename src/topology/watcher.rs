@@ -1,5 +1,6 @@
 //! Looks at one node again and again.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::id::NodeId;
 use crate::config::{self, Check};
 use crate::topology::Current;
-use crate::topology::check::{Report, check};
+use crate::topology::check::{Report, Whither, check};
 
 /// Two looks at a node that sessions complain of are at least this far apart.
 const COMPLAINT_PAUSE: Duration = Duration::from_millis(50);
@@ -22,6 +23,8 @@ pub struct Watch {
     pub id: NodeId,
     /// The node.
     pub node: Arc<config::Node>,
+    /// Its only address, if it has one: then its name is not looked up.
+    pub only_at: Option<SocketAddr>,
     /// How to look.
     pub settings: Check,
     /// Where the addresses that were last good are found.
@@ -49,7 +52,8 @@ pub async fn watch(watch: Watch, stop: CancellationToken) {
         loop {
             let known =
                 watch.current.borrow().node(watch.id).map(|node| Arc::clone(&node.addrs)).unwrap_or_default();
-            let report = check(&watch.node, &known, &watch.settings).await;
+            let whither = watch.only_at.map_or(Whither::Name(&known), Whither::Addr);
+            let report = check(&watch.node, whither, &watch.settings).await;
             let (pace, answer) = oneshot::channel();
             let reported = Reported { id: watch.id, report, pace };
             if watch.reports.send(reported).await.is_err() {

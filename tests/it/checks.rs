@@ -619,3 +619,46 @@ async fn a_node_that_changes_is_looked_at_again_soon() {
     let gap = times.1.load(Ordering::SeqCst) - times.0.load(Ordering::SeqCst);
     assert!(gap < 1000, "{gap} ms from the first bad check to the second, not about 50");
 }
+
+/// How many addresses `localhost` has is up to the machine; the IPv4 one comes first, and here only it is served.
+#[tokio::test]
+async fn an_address_of_a_name_is_a_node_like_any_other() {
+    let server = Postgres::start_new(Settings::default()).await;
+    let door = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (addr, node) = (door.local_addr().unwrap(), server.addr());
+    let mut passing = tokio::task::JoinSet::from_iter([async move {
+        let mut sessions = tokio::task::JoinSet::new();
+        while let Ok((mut client, _)) = door.accept().await {
+            sessions.spawn(async move {
+                if let Ok(mut server) = tokio::net::TcpStream::connect(node).await {
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                }
+            });
+        }
+    }]);
+    let nodes = format!("nodes: [{{addr: \"localhost:{}\"}}]\n", addr.port());
+    let config = nodes + &quick_checks() + "dns: {refresh: 200ms, all_addresses: true}\n";
+    let balancer = Balancer::start(&config).await;
+    balancer.wait_role("localhost", "primary").await;
+    let found = balancer.wait_log("node_found", |line| line["node"] == "localhost").await;
+    assert_eq!(found["addr"], addr.to_string());
+    let seen = balancer.node("localhost").await;
+    assert_eq!(
+        (&seen["ip"], &seen["addr"]),
+        (&"127.0.0.1".into(), &format!("localhost:{}", addr.port()).into())
+    );
+    let client = connect(balancer.rw()).await.unwrap();
+    assert_eq!(value(&client, "select 1").await.unwrap(), "1");
+    assert!(
+        (balancer.metric("pgsplit_sessions_active{listener=\"rw\",node=\"localhost\"}").await - 1.0).abs()
+            < 0.1
+    );
+    drop(client);
+    let ended = balancer.wait_log("session_end", |_| true).await;
+    assert_eq!(
+        (&ended["node"], &ended["node_addr"]),
+        (&"localhost".into(), &addr.to_string().into()),
+        "{ended}"
+    );
+    passing.abort_all();
+}

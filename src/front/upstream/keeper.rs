@@ -1,6 +1,5 @@
 //! The one writer of a group's [`Standing`].
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,12 +13,10 @@ use tracing::{info, warn};
 use crate::balance::judge::{Judge, Verdict};
 use crate::config::http::{Front, Group, HttpCheck};
 use crate::front::upstream::check::{self, Look, Outcome};
-use crate::front::upstream::discover::discover;
 use crate::front::upstream::{Current, Instance, Member, Standing};
+use crate::net::discover::{Finding, Name, System, follow};
 use crate::telemetry::front::FrontMetrics;
 
-/// An address is given up when its name has not led there for so many lookups: an answer may hold only some.
-const ABSENCES: u32 = 2;
 /// Failures in a row that put an upstream aside; one that cannot be connected to is put aside at once.
 const FAILURES: u32 = 3;
 /// How long the first time, doubled each time after,
@@ -40,8 +37,8 @@ pub enum News {
     Found {
         /// Its place in the group.
         upstream: usize,
-        /// Sorted, without repeats.
-        addrs: Vec<SocketAddr>,
+        /// What was found.
+        finding: Finding,
     },
     /// What a check found.
     Looked {
@@ -98,7 +95,10 @@ pub fn start(place: &Place, group: &Group, tasks: &TaskTracker, stop: &Cancellat
     let (news, receiver) = mpsc::channel(BACKLOG);
     let freed = Arc::<Notify>::default();
     for (at, upstream) in group.upstreams.iter().enumerate() {
-        tasks.spawn(discover(at, upstream.addr.clone(), place.refresh, news.clone(), stop.clone()));
+        let (host, port) = (upstream.addr.host.clone(), upstream.addr.port);
+        let name = Name { host, port, refresh: place.refresh };
+        let found = follow(name, System, news.clone(), move |finding| News::Found { upstream: at, finding });
+        tasks.spawn(stop.clone().run_until_cancelled_owned(found));
     }
     let keeper = Keeper {
         place: place.clone(),
@@ -129,7 +129,6 @@ struct Keeper {
 struct Record {
     member: Member,
     judge: Judge,
-    absences: u32,
     ejections: u32,
     ejected_at: Option<Instant>,
     /// Ends its checks.
@@ -159,7 +158,8 @@ impl Keeper {
 
     fn apply(&mut self, news: News) {
         match news {
-            News::Found { upstream, addrs } => self.found(upstream, &addrs),
+            News::Found { upstream, finding: Finding::Addrs(addrs) } => self.found(upstream, &addrs),
+            News::Found { finding: Finding::Nothing(_), .. } => return,
             News::Looked { instance, look, pace } => {
                 let next = self.looked(&instance, look);
                 self.publish();
@@ -179,30 +179,19 @@ impl Keeper {
         self.publish.send_replace(Arc::new(Standing { members }));
     }
 
-    /// New addresses join; those that have been missing for long enough leave, and their requests end by themselves.
+    /// New addresses join; those that are no longer there leave, and their requests end by themselves.
     fn found(&mut self, upstream: usize, addrs: &[SocketAddr]) {
         let Some(config) = self.group.upstreams.get(upstream).cloned() else { return };
-        let mut known: HashMap<SocketAddr, &mut Record> = self
-            .records
-            .iter_mut()
-            .filter(|record| record.member.instance.upstream == upstream)
-            .map(|record| (record.member.instance.addr, record))
-            .collect();
-        let mut fresh = Vec::new();
-        for addr in addrs {
-            match known.remove(addr) {
-                Some(record) => record.absences = 0,
-                None => fresh.push(*addr),
-            }
-        }
-        for missing in known.into_values() {
-            missing.absences += 1;
-        }
         let (front, group) = (self.place.front.name.as_str(), self.group.name.as_str());
+        let mut fresh = addrs.to_vec();
         self.records.retain(|record| {
-            let stays = record.absences < ABSENCES;
+            let instance = &record.member.instance;
+            if instance.upstream != upstream {
+                return true;
+            }
+            let stays = addrs.contains(&instance.addr);
+            fresh.retain(|addr| *addr != instance.addr);
             if !stays {
-                let instance = &record.member.instance;
                 info!(front, group, upstream = %instance.config.addr, addr = %instance.addr, "upstream_gone");
                 record.gone.cancel();
                 instance.close_idle();
@@ -244,7 +233,7 @@ impl Keeper {
             last: None,
         };
         let judge = Judge::new(rise, fall);
-        self.records.push(Record { member, judge, absences: 0, ejections: 0, ejected_at: None, gone });
+        self.records.push(Record { member, judge, ejections: 0, ejected_at: None, gone });
     }
 
     /// Applies a check; how long to wait until the next.

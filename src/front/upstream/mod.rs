@@ -1,10 +1,10 @@
 //! The upstreams of a group: where they are, how they fare, and connections to them.
 //!
-//! [`discover`] looks their names up again and again, [`check`] asks each address how it is, and [`keeper`], the only
-//! writer, publishes the [`Standing`] of all. Requests read that, and tell the keeper what they met.
+//! [`follow`](crate::net::discover::follow) looks their names up again and again, [`check`] asks each address how it
+//! is, and [`keeper`], the only writer, publishes the [`Standing`] of all. Requests read that, and tell the keeper what
+//! they met.
 
 pub mod check;
-pub mod discover;
 pub mod keeper;
 pub mod link;
 

@@ -14,7 +14,18 @@ use crate::telemetry::now::{ClusterNow, ListenerNow, NodeNow};
 use crate::telemetry::shape::ClusterShape;
 
 const ODD: &str = "d\"b\n3\\";
-const DB2: NodeId = NodeId(1);
+const DB2: NodeId = NodeId::first(1);
+
+const NOTHING_KNOWN: NodeNow = NodeNow {
+    place: 0,
+    up: false,
+    state: NodeState::Starting,
+    role: None,
+    lag_seconds: None,
+    lag_bytes: None,
+    weight: 0,
+    sessions: 0,
+};
 
 fn shape() -> Shape {
     let listener = |name: &str| ListenerShape { name: name.to_owned(), cluster: 0, limit: 100 };
@@ -35,7 +46,8 @@ fn shape() -> Shape {
 }
 
 fn now() -> Now {
-    let node = |role, lag_seconds| NodeNow {
+    let node = |place, role, lag_seconds| NodeNow {
+        place,
         up: true,
         state: NodeState::Up,
         role,
@@ -44,11 +56,11 @@ fn now() -> Now {
         weight: 100,
         sessions: 3,
     };
-    let nodes =
-        vec![node(Some(Role::Primary), None), node(Some(Role::Standby), Some(0.25)), node(None, None)];
+    let (primary, standby) = (Some(Role::Primary), Some(Role::Standby));
+    let nodes = vec![node(0, primary, None), node(1, standby, Some(0.25)), node(2, None, None)];
     let listener = |reads_on_primary| ListenerNow { reads_on_primary, ready: true, ..ListenerNow::default() };
     Now {
-        clusters: vec![ClusterNow { primaries: 1, standbys_up: 1, nodes }],
+        clusters: vec![ClusterNow { primaries: 1, standbys_up: 1, nodes, departed: Vec::new() }],
         listeners: vec![listener(None), listener(Some(false))],
         fronts: vec![FrontNow::default()],
     }
@@ -78,8 +90,18 @@ fn every_described_metric_is_rendered_with_its_type_and_no_other() {
 
 #[test]
 fn every_series_exists_at_first_with_0() {
-    let series = series(&Metrics::new(&shape()).render(&Now::default()));
+    let mut first = now();
+    for node in &mut first.clusters[0].nodes {
+        *node = NodeNow { place: node.place, ..NOTHING_KNOWN };
+    }
+    (first.clusters[0].primaries, first.clusters[0].standbys_up) = (0, 0);
+    first.listeners.iter_mut().for_each(|listener| listener.ready = false);
+    let series = series(&Metrics::new(&shape()).render(&first));
     for (name, figure) in &series {
+        if *figure == 1.0 && (name.ends_with(r#"state="starting"}"#) || name.ends_with(r#"role="unknown"}"#))
+        {
+            continue;
+        }
         let set = ["process_", "pgsplit_build_info", "pgsplit_sessions_limit"];
         assert!(*figure == 0.0 || set.iter().any(|start| name.starts_with(start)), "{name} {figure}");
     }
@@ -241,8 +263,8 @@ fn a_scrape_is_in_the_order_of_names() {
 fn counting_for_what_does_not_exist_goes_nowhere() {
     let metrics = Metrics::new(&shape());
     metrics.listener(9).accept();
-    metrics.node(0, NodeId(9)).check(CheckResult::Up, Duration::ZERO);
-    metrics.pair(9, NodeId(0)).end(End::Client);
+    metrics.node(0, NodeId::first(9)).check(CheckResult::Up, Duration::ZERO);
+    metrics.pair(9, NodeId::first(0)).end(End::Client);
     assert_eq!(metrics.opening(), 0);
     assert!(!metrics.render(&now()).contains(r#"node="""#));
 }
@@ -253,4 +275,51 @@ fn every_thread_may_count() {
     shared::<Metrics>();
     shared::<PairMetrics>();
     assert_eq!(std::mem::align_of::<crate::telemetry::pair::Traffic>(), 128);
+}
+
+#[test]
+fn a_node_that_is_added_has_series_of_its_own_and_adds_up() {
+    let metrics = Metrics::new(&shape());
+    let before = series(&metrics.render(&now()));
+    metrics.add_node(0, "db2/2");
+    let added = NodeId { place: 3, life: 7 };
+    (0..3).for_each(|_| metrics.listener(1).accept());
+    let pair = metrics.pair(1, added);
+    let guard = pair.active_guard();
+    pair.end(End::Client);
+    metrics.node(0, added).check(CheckResult::Up, Duration::ZERO);
+    assert_eq!((metrics.opening(), metrics.pair(1, DB2).active()), (1, 0));
+    let mut now = now();
+    now.clusters[0].nodes.push(NodeNow { place: 3, up: true, sessions: 1, ..NOTHING_KNOWN });
+    let there = series(&metrics.render(&now));
+    assert!(before.keys().all(|name| there.contains_key(name)));
+    for (name, figure) in [
+        (r#"pgsplit_node_up{node="db2/2"}"#, 1.0),
+        (r#"pgsplit_node_checks_total{node="db2/2",result="up"}"#, 1.0),
+        (r#"pgsplit_sessions_active{listener="ro",node="db2/2"}"#, 1.0),
+        (r#"pgsplit_sessions_active{listener="rw",node="db2/2"}"#, 0.0),
+        (r#"pgsplit_sessions_total{listener="ro",node="db2/2",end="client"}"#, 1.0),
+        (r#"pgsplit_node_sessions_active{node="db2/2"}"#, 1.0),
+    ] {
+        assert_eq!(there.get(name), Some(&figure), "{name}");
+    }
+    drop(guard);
+}
+
+#[test]
+fn a_node_that_is_gone_shows_no_state_and_keeps_its_counts() {
+    let metrics = Metrics::new(&shape());
+    metrics.node(0, DB2).check(CheckResult::Failed, Duration::ZERO);
+    let mut now = now();
+    now.clusters[0].nodes.remove(1);
+    now.clusters[0].departed = vec![(1, 2), (0, 1), (1, 1)];
+    let series = series(&metrics.render(&now));
+    for name in ["up", "state", "role", "weight", "lag_seconds", "last_check_timestamp_seconds"] {
+        let start = format!(r#"pgsplit_node_{name}{{node="db2""#);
+        assert!(!series.keys().any(|name| name.starts_with(&start)), "{start}");
+    }
+    assert_eq!(series[r#"pgsplit_node_checks_total{node="db2",result="failed"}"#], 1.0);
+    assert_eq!(series[r#"pgsplit_node_sessions_active{node="db2"}"#], 3.0);
+    assert_eq!(series[r#"pgsplit_node_sessions_active{node="db1"}"#], 4.0);
+    assert_eq!(series[&format!(r#"pgsplit_node_up{{node="{}"}}"#, r#"d\"b\n3\\"#)], 1.0);
 }

@@ -19,7 +19,7 @@ use crate::pg::backend::columns;
 use crate::pg::error_response::ErrorFields;
 use crate::pg::sqlstate;
 use crate::topology::check::conversation::Conversation;
-use crate::topology::check::{Facts, Failure, Outcome, Step};
+use crate::topology::check::{Facts, Failure, Outcome, Step, Whither};
 use crate::topology::scram::{Exchange, method_name};
 
 /// A server's text in a report is cut here.
@@ -35,7 +35,7 @@ const LAG_QUERY_VERSION: u32 = 10;
 pub(super) struct Look<'a> {
     settings: &'a Check,
     password: Option<&'a Secret>,
-    known: &'a [SocketAddr],
+    whither: Whither<'a>,
     pub(super) steps: Vec<Step>,
     pub(super) addrs: Vec<SocketAddr>,
     pub(super) step: &'static str,
@@ -56,9 +56,9 @@ enum Login {
 
 impl<'a> Look<'a> {
     /// A look that has not begun.
-    pub(super) fn new(settings: &'a Check, password: Option<&'a Secret>, known: &'a [SocketAddr]) -> Self {
+    pub(super) fn new(settings: &'a Check, password: Option<&'a Secret>, whither: Whither<'a>) -> Self {
         let (steps, addrs, since) = (Vec::new(), Vec::new(), Instant::now());
-        Self { settings, password, known, steps, addrs, step: "resolve", done_with: None, since }
+        Self { settings, password, whither, steps, addrs, step: "resolve", done_with: None, since }
     }
 
     pub(super) async fn run(&mut self, addr: &NodeAddr) -> Outcome {
@@ -76,7 +76,10 @@ impl<'a> Look<'a> {
 
     async fn talk(&mut self, addr: &NodeAddr) -> io::Result<Outcome> {
         let deadline = self.since + self.settings.timeout;
-        self.resolve(addr, deadline).await?;
+        match self.whither {
+            Whither::Name(known) => self.resolve(addr, known, deadline).await?,
+            Whither::Addr(addr) => self.addrs = vec![addr],
+        }
 
         self.step = "connect";
         let (stream, addr) = dial::connect(&self.addrs, deadline).await?;
@@ -108,16 +111,16 @@ impl<'a> Look<'a> {
     }
 
     /// Finds the addresses; while the resolver fails, those that were last good.
-    async fn resolve(&mut self, addr: &NodeAddr, deadline: Instant) -> io::Result<()> {
-        let patience = if self.known.is_empty() { deadline } else { self.since + self.settings.timeout / 2 };
+    async fn resolve(&mut self, addr: &NodeAddr, known: &[SocketAddr], deadline: Instant) -> io::Result<()> {
+        let patience = if known.is_empty() { deadline } else { self.since + self.settings.timeout / 2 };
         let found = match dial::resolve(&addr.host, addr.port, patience).await {
             Ok(addrs) => {
                 self.addrs = addrs;
                 String::new()
             }
-            Err(error) if self.known.is_empty() => return Err(error),
+            Err(error) if known.is_empty() => return Err(error),
             Err(error) => {
-                self.addrs = self.known.to_vec();
+                self.addrs = known.to_vec();
                 format!(" (known from before: {})", io_text(&error))
             }
         };

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::DropGuard;
 use tracing::{info, warn};
 
 use crate::balance::judge::{Judge, Verdict};
@@ -12,6 +13,7 @@ use crate::base::role::Role;
 use crate::config::{Check, MaxLag};
 use crate::telemetry::labels::NodeState;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::node::NodeMetrics;
 use crate::topology::check::Facts;
 use crate::topology::{KnownRole, Lag, Node, RoleSource};
 
@@ -28,8 +30,9 @@ pub(super) struct Record {
     pub(super) lsn: Option<u64>,
     judge: Judge,
     full_for: Duration,
-    metrics: Arc<Metrics>,
-    cluster: usize,
+    pub(super) metrics: Arc<NodeMetrics>,
+    /// Ends its checks when the record goes.
+    pub(super) watched: Option<DropGuard>,
     /// The state that was counted and logged last.
     noted: NodeState,
     /// The warning that was logged last, so that it is logged once.
@@ -57,13 +60,13 @@ impl Record {
     pub(super) fn new(node: Node, check: &Check, cluster: usize, metrics: &Arc<Metrics>) -> Self {
         Self {
             noted: node.state(),
+            metrics: metrics.node(cluster, node.id),
             node,
             hurry: Arc::default(),
             lsn: None,
             judge: Judge::new(check.rise, check.fall),
             full_for: FULL_FOR.max(check.fast_interval * 2),
-            metrics: Arc::clone(metrics),
-            cluster,
+            watched: None,
             warning: None,
             over_lag: false,
             down_counted: None,
@@ -72,11 +75,7 @@ impl Record {
 
     /// Lets the judge hear one observation.
     pub(super) fn observe(&mut self, good: bool, cause: &Cause<'_>) {
-        if let Some(counted) = &mut self.down_counted {
-            let now = Instant::now();
-            let time = now - std::mem::replace(counted, now);
-            self.metrics.node(self.cluster, self.node.id).down_for(time);
-        }
+        self.count_down_time();
         let changed = self.judge.observe(good);
         self.node.progress = self.judge.progress();
         if let Some(verdict) = changed {
@@ -93,6 +92,19 @@ impl Record {
         self.note(cause);
     }
 
+    fn count_down_time(&mut self) {
+        if let Some(counted) = &mut self.down_counted {
+            let now = Instant::now();
+            self.metrics.down_for(now - std::mem::replace(counted, now));
+        }
+    }
+
+    /// The node is no longer there: ends its checks.
+    pub(super) fn leave(&mut self) {
+        self.count_down_time();
+        self.watched = None;
+    }
+
     /// The node has said that it is full, or has shown that it is not.
     pub(super) fn set_full(&mut self, is_full: bool) {
         self.node.full_until = is_full.then(|| Instant::now() + self.full_for);
@@ -105,7 +117,7 @@ impl Record {
         if before == now {
             return;
         }
-        self.metrics.node(self.cluster, self.node.id).state_change(now);
+        self.metrics.state_change(now);
         let (from, to) = (settled(before), settled(now));
         if from == to {
             return;

@@ -4,14 +4,14 @@ use super::*;
 use crate::config::Config;
 use crate::telemetry::labels::NodeState;
 use crate::telemetry::shape::{ClusterShape, Shape};
-use crate::topology::Lag;
 use crate::topology::check::Facts;
+use crate::topology::{Lag, Node};
 use record::FULL_FOR;
 use std::time::SystemTime;
 use tokio::time::advance;
 
-/// A keeper of the nodes of a file; nobody looks at them but the test.
-fn keeper(yaml: &str) -> Keeper {
+/// The only cluster of a file, and what counts for it.
+fn cluster(yaml: &str) -> (Arc<config::Cluster>, Arc<Metrics>) {
     let config = Config::from_yaml(yaml, "test", &|_| None).unwrap();
     let cluster = Arc::clone(&config.clusters[0]);
     let nodes: Vec<_> = cluster.nodes.iter().map(|node| node.name.clone()).collect();
@@ -23,8 +23,17 @@ fn keeper(yaml: &str) -> Keeper {
         fronts: Vec::new(),
         workers: 1,
     });
-    let topology = Topology::starting(&cluster, &Arc::default());
-    Keeper::new(&cluster, 0, &Arc::new(metrics), &topology)
+    (cluster, Arc::new(metrics))
+}
+
+/// A keeper of the nodes of a file; nobody looks at them but the test.
+fn keeper(yaml: &str) -> Keeper {
+    let (cluster, metrics) = cluster(yaml);
+    // Those who would look at nodes end before they begin.
+    let (reports, stop) = (mpsc::channel(1).0, CancellationToken::new());
+    stop.cancel();
+    let watchers = Watchers { reports, tasks: TaskTracker::new(), stop };
+    Keeper::new(&cluster, 0, &metrics, &Arc::default(), watchers)
 }
 
 const THREE: &str = "{nodes: [a:1, b:1, c:1], check: {user: u, max_lag: 10s}}";
@@ -38,12 +47,17 @@ impl Keeper {
             addrs: vec!["127.0.0.1:1".parse().unwrap()],
             outcome,
         };
-        self.apply_report(NodeId(node), report);
+        self.apply_report(self.id(node), report);
         self.publish();
     }
 
+    /// Who has the place now.
+    fn id(&self, place: usize) -> NodeId {
+        self.places.records().map(|record| record.node.id).find(|id| id.place == place).unwrap()
+    }
+
     fn node(&self, node: usize) -> &Node {
-        &self.records[node].node
+        &self.places.get(self.id(node)).unwrap().node
     }
 
     fn sees(&mut self, node: usize, role: Role) {
@@ -66,13 +80,15 @@ impl Keeper {
     }
 
     fn states(&self) -> Vec<&'static str> {
-        self.records.iter().map(|record| record.node.state().as_str()).collect()
+        self.places.records().map(|record| record.node.state().as_str()).collect()
     }
 
     fn writes_go_to(&self) -> Option<usize> {
-        incumbent(&self.publish.borrow()).map(|node| node.id.0)
+        incumbent(&self.publish.borrow()).map(|node| node.id.place)
     }
 }
+
+mod addresses;
 
 #[tokio::test(start_paused = true)]
 async fn the_first_look_decides_and_then_it_takes_a_row() {
@@ -95,7 +111,7 @@ async fn the_first_look_decides_and_then_it_takes_a_row() {
 async fn a_full_node_is_up_and_comes_back_by_itself() {
     let mut keeper = keeper(THREE);
     keeper.sees(0, Role::Primary);
-    keeper.apply_met(NodeId(0), &Met::Full("sorry".into()));
+    keeper.apply_met(NodeId::first(0), &Met::Full("sorry".into()));
     assert_eq!(keeper.states()[0], "full");
     assert!(keeper.node(0).is_up());
     advance(FULL_FOR + Duration::from_millis(1)).await;
@@ -111,11 +127,11 @@ async fn sessions_can_take_a_node_out_but_silence_alone_cannot() {
     let mut keeper = keeper(THREE);
     keeper.sees(0, Role::Primary);
     for _ in 0..9 {
-        keeper.apply_met(NodeId(0), &Met::Silence);
+        keeper.apply_met(NodeId::first(0), &Met::Silence);
     }
     assert_eq!(keeper.states()[0], "up");
     for _ in 0..3 {
-        keeper.apply_met(NodeId(0), &Met::Failure("refused".into()));
+        keeper.apply_met(NodeId::first(0), &Met::Failure("refused".into()));
     }
     assert_eq!(keeper.states()[0], "down");
 }
@@ -125,7 +141,7 @@ async fn with_passive_off_sessions_say_nothing() {
     let mut keeper = keeper("{nodes: [{addr: a:1, role: primary}], check: {passive: false}}");
     keeper.sees(0, Role::Primary);
     for _ in 0..9 {
-        keeper.apply_met(NodeId(0), &Met::Failure("refused".into()));
+        keeper.apply_met(NodeId::first(0), &Met::Failure("refused".into()));
     }
     assert_eq!(keeper.states(), ["up"]);
 }
@@ -149,7 +165,7 @@ async fn an_old_primary_that_returns_does_not_take_over() {
     (0..3).for_each(|_| keeper.fails(0));
     assert_eq!(keeper.writes_go_to(), None);
     advance(Duration::from_secs(5)).await;
-    assert!(keeper.apply_met(NodeId(1), &Met::Role { in_recovery: false }));
+    assert!(keeper.apply_met(NodeId::first(1), &Met::Role { in_recovery: false }));
     keeper.publish();
     assert_eq!(keeper.writes_go_to(), Some(1));
     advance(Duration::from_secs(5)).await;
@@ -162,7 +178,7 @@ async fn a_written_role_wins_over_what_is_seen() {
     let mut keeper = keeper("nodes: [{addr: a:1, role: primary}, {addr: b:1, role: replica}]");
     keeper.sees(0, Role::Primary);
     keeper.sees(1, Role::Primary);
-    keeper.apply_met(NodeId(1), &Met::Role { in_recovery: false });
+    keeper.apply_met(NodeId::first(1), &Met::Role { in_recovery: false });
     assert_eq!(keeper.node(1).role(), Some(Role::Standby));
 }
 
