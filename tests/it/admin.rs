@@ -114,7 +114,9 @@ async fn wait_lag(balancer: &Balancer) {
 
 #[tokio::test]
 async fn metrics_are_strict_prometheus_text_and_all_there_from_the_start() {
-    let balancer = Balancer::start(&shared().await.config()).await;
+    // A front with everything that has figures. Nobody listens at its upstream, and nobody asks.
+    let front = "http: {bind: \"BALANCER:8080\", upstreams: [\"127.0.0.1:1\"], check: off, cache: 1MiB}\n";
+    let balancer = Balancer::start(&(shared().await.config() + front)).await;
     balancer.wait_ready().await;
     wait_lag(&balancer).await;
     let families = parse(&balancer.metrics().await);

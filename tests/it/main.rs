@@ -16,6 +16,7 @@ mod first_packets;
 mod hold;
 mod http_balance;
 mod http_cache;
+mod http_database;
 mod http_errors;
 mod http_h2;
 mod http_headers;
