@@ -100,8 +100,8 @@ impl Account {
     }
 
     /// Where the fate of its body can be seen.
-    pub fn set_upload(&mut self, fate: &Arc<Fate>) {
-        self.upload = Some(Arc::clone(fate));
+    pub fn set_upload(&mut self, fate: Option<Arc<Fate>>) {
+        self.upload = fate;
     }
 
     /// The upstream that it is sent to.

@@ -15,7 +15,7 @@ use crate::front::answer::{Answer, Passing};
 use crate::front::cache::{Fetch, Look, Mark, ResponseCache, Settled};
 use crate::front::deliver::{Delivered, Delivery};
 use crate::front::refusal::Refusal;
-use crate::front::upload::{Fate, Upload};
+use crate::front::upload::Upload;
 use crate::telemetry::labels::Cached;
 
 /// Answers from the cache what it can, and asks an upstream for the rest.
@@ -28,7 +28,6 @@ pub async fn consult(
     cache: &Arc<ResponseCache>,
     delivery: Delivery,
     upload: Upload,
-    fate: &Fate,
     account: &mut Account,
 ) -> Result<Outcome, Refusal> {
     let database_is_gone = delivery.front.database.as_ref().is_some_and(|database| !database.is_there());
@@ -51,7 +50,7 @@ pub async fn consult(
         Look::OnlyIfCached => Err(Refusal::NotCached),
         Look::Bypass => {
             account.set_cached(Cached::Bypass);
-            let outcome = delivery.pass(upload, fate, account).await;
+            let outcome = delivery.pass(upload, account).await;
             match &outcome {
                 Ok(Outcome::Passing(head, _)) => {
                     cache.note(&delivery.head, &delivery.authority, head.status());
@@ -67,7 +66,7 @@ pub async fn consult(
             }
             outcome
         }
-        Look::Fetch(fetch) => fetched(delivery, fetch, upload, fate, account).await,
+        Look::Fetch(fetch) => fetched(delivery, fetch, upload, account).await,
     }
 }
 
@@ -87,11 +86,10 @@ async fn fetched(
     mut delivery: Delivery,
     fetch: Fetch,
     upload: Upload,
-    fate: &Fate,
     account: &mut Account,
 ) -> Result<Outcome, Refusal> {
     fetch.conditions(&mut delivery.head.headers);
-    let delivered = match delivery.send(upload, fate, false, account).await {
+    let delivered = match delivery.send(upload, false, account).await {
         Ok(delivered) => delivered,
         Err(refusal) if refusal.is_of_the_client() => return Err(refusal),
         Err(refusal) => {
@@ -150,7 +148,7 @@ async fn refreshed(mut delivery: Delivery, fetch: Fetch) {
     let mut account = Account::open(&delivery.front, &delivery.caller, &request);
     account.set_authority(&delivery.authority);
     account.set_group(delivery.group);
-    let Ok(delivered) = delivery.send(Upload::Empty, &Fate::default(), false, &mut account).await else {
+    let Ok(delivered) = delivery.send(Upload::Empty, false, &mut account).await else {
         drop(fetch.fail(SystemTime::now()));
         return;
     };

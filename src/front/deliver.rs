@@ -15,7 +15,7 @@ use crate::front::connection::Caller;
 use crate::front::exchange::{self, Answered, Sent};
 use crate::front::refusal::Refusal;
 use crate::front::shared::Front;
-use crate::front::upload::{Fate, Upload};
+use crate::front::upload::Upload;
 use crate::front::{Outcome, forward};
 
 /// A request as it goes to an upstream.
@@ -59,7 +59,6 @@ impl Delivery {
     pub async fn send(
         &self,
         upload: Upload,
-        fate: &Fate,
         is_upgrade: bool,
         account: &mut Account,
     ) -> Result<Delivered, Refusal> {
@@ -73,7 +72,7 @@ impl Delivery {
             deadline: self.deadline,
             is_upgrade,
         };
-        let answered = exchange::exchange(front, group, &sent, upload, fate, account).await?;
+        let answered = exchange::exchange(front, group, &sent, upload, account).await?;
         Ok(Delivered { answered, turn })
     }
 
@@ -81,8 +80,8 @@ impl Delivery {
     ///
     /// # Errors
     /// The refusal that the client gets.
-    pub async fn pass(&self, upload: Upload, fate: &Fate, account: &mut Account) -> Result<Outcome, Refusal> {
-        let delivered = self.send(upload, fate, false, account).await?;
+    pub async fn pass(&self, upload: Upload, account: &mut Account) -> Result<Outcome, Refusal> {
+        let delivered = self.send(upload, false, account).await?;
         let (head, passing) = self.receive(delivered)?;
         Ok(Outcome::Passing(head, passing))
     }

@@ -20,7 +20,7 @@ use crate::front::answer::Passing;
 use crate::front::group::{Chosen, Group};
 use crate::front::refusal::Refusal;
 use crate::front::shared::Front;
-use crate::front::upload::{Broken, Fate, Upload};
+use crate::front::upload::{Broken, Upload};
 use crate::front::upstream::Instance;
 use crate::front::upstream::link::Link;
 use crate::net::dial::{io_text, is_own_fault};
@@ -90,11 +90,11 @@ pub async fn exchange(
     group: &Group,
     sent: &Sent<'_>,
     upload: Upload,
-    fate: &Fate,
     account: &mut Account,
 ) -> Result<Answered, Refusal> {
     let retries = &front.config.retries;
     let may_repeat = upload.is_empty() && retries.methods.iter().any(|m| m == sent.head.method.as_str());
+    let fate = upload.fate();
     let mut upload = Some(upload);
     let mut tried: Vec<usize> = Vec::new();
     let mut repeats = 0;
@@ -126,7 +126,7 @@ pub async fn exchange(
             }
             Err(missed) => missed,
         };
-        if let Some(broken) = fate.broken() {
+        if let Some(broken) = fate.as_ref().and_then(|fate| fate.broken()) {
             return Err(blame(broken, front));
         }
         tell(group, &chosen.instance, &miss);

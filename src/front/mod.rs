@@ -146,8 +146,8 @@ async fn live(
 
     let upgrade = asked.upgrade(&mut head);
     account.set_id(forward::prepare(&mut head, &front.config, &caller.client, &asked.authority));
-    let (upload, fate) = Upload::new(body, limits.max_body, limits.body_timeout);
-    account.set_upload(&fate);
+    let upload = Upload::new(body, limits.max_body, limits.body_timeout);
+    account.set_upload(upload.fate());
     let delivery = Delivery {
         front: Arc::clone(front),
         caller: Arc::clone(caller),
@@ -158,8 +158,8 @@ async fn live(
         deadline: account.begun() + limits.queue_timeout,
     };
     match (&front.cache, upgrade) {
-        (_, Some(upgrade)) => upgrade::ask(delivery, upgrade, upload, &fate, account).await,
-        (Some(cache), None) => consult::consult(cache, delivery, upload, &fate, account).await,
-        (None, None) => delivery.pass(upload, &fate, account).await,
+        (_, Some(upgrade)) => upgrade::ask(delivery, upgrade, upload, account).await,
+        (Some(cache), None) => consult::consult(cache, delivery, upload, account).await,
+        (None, None) => delivery.pass(upload, account).await,
     }
 }

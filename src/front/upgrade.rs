@@ -13,7 +13,7 @@ use crate::front::account::Account;
 use crate::front::deliver::Delivery;
 use crate::front::exchange::Answered;
 use crate::front::refusal::Refusal;
-use crate::front::upload::{Fate, Upload};
+use crate::front::upload::Upload;
 
 /// What a client asks its connection to go on as.
 #[derive(Debug)]
@@ -32,11 +32,10 @@ pub async fn ask(
     mut delivery: Delivery,
     upgrade: Upgrade,
     upload: Upload,
-    fate: &Fate,
     account: &mut Account,
 ) -> Result<Outcome, Refusal> {
     say(&mut delivery.head.headers, upgrade.protocol.clone());
-    let mut delivered = delivery.send(upload, fate, true, account).await?;
+    let mut delivered = delivery.send(upload, true, account).await?;
     if delivered.answered.response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let (head, passing) = delivery.receive(delivered)?;
         return Ok(Outcome::Passing(head, passing));

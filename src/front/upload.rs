@@ -77,17 +77,23 @@ impl Fate {
 }
 
 impl Upload {
-    /// The body `incoming`, of at most `limit` bytes, without a pause longer than `timeout`; and where its fate can
-    /// be seen.
+    /// The body `incoming`, of at most `limit` bytes, without a pause longer than `timeout`.
     #[must_use]
-    pub fn new(incoming: Incoming, limit: Option<u64>, timeout: Duration) -> (Self, Arc<Fate>) {
-        let fate = Arc::<Fate>::default();
+    pub fn new(incoming: Incoming, limit: Option<u64>, timeout: Duration) -> Self {
         if incoming.is_end_stream() {
-            return (Self::Empty, fate);
+            return Self::Empty;
         }
-        let stream =
-            Stream { incoming, left: limit, patience: Patience::new(timeout), fate: Arc::clone(&fate) };
-        (Self::Stream(Box::new(stream)), fate)
+        let patience = Patience::new(timeout);
+        Self::Stream(Box::new(Stream { incoming, left: limit, patience, fate: Arc::default() }))
+    }
+
+    /// Where its fate can be seen, if there is one.
+    #[must_use]
+    pub fn fate(&self) -> Option<Arc<Fate>> {
+        match self {
+            Self::Empty => None,
+            Self::Stream(stream) => Some(Arc::clone(&stream.fate)),
+        }
     }
 
     /// Whether there is none.
