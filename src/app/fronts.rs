@@ -1,6 +1,7 @@
 //! Builds the HTTP fronts: their groups under watch, their threads, their doors.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
 use tokio_util::sync::CancellationToken;
@@ -93,6 +94,7 @@ fn build(ground: &Ground<'_>, index: usize, config: &Arc<http::Front>, socket: &
         metrics,
         descriptors: shared.descriptors.clone(),
         stop: shared.stop.clone(),
+        is_stopping: AtomicBool::new(false),
         kill: shared.kill.clone(),
     }
 }

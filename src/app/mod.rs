@@ -7,7 +7,7 @@ mod fronts;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -181,6 +181,7 @@ impl App {
         let requests: u64 = self.fronts.iter().map(|front| front.metrics.in_flight()).sum();
         let drain = shared.config.runtime.drain_timeout;
         info!(sessions, requests, drain_s = drain.as_secs_f64(), "draining");
+        self.fronts.iter().for_each(|front| front.is_stopping.store(true, Ordering::Relaxed));
         shared.stop.cancel();
         let kill = shared.kill.clone();
         let mut ended = tokio::task::spawn_blocking(move || {

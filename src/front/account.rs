@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hyper::header::HeaderValue;
@@ -42,6 +43,7 @@ pub struct Account {
     upload: Option<Arc<Fate>>,
     /// Bytes of the answer's body.
     bytes: u64,
+    tunnel: Option<(Arc<AtomicU64>, Arc<AtomicU64>)>,
     id: Option<HeaderValue>,
     is_whole: bool,
 }
@@ -73,6 +75,7 @@ impl Account {
             response: None,
             upload: None,
             bytes: 0,
+            tunnel: None,
             id: None,
             is_whole: false,
         })
@@ -154,10 +157,18 @@ impl Account {
         self.is_whole = true;
     }
 
-    /// Its connection goes on as another protocol; bytes that went to the client and to the upstream.
-    pub const fn set_upgraded(&mut self, to_client: u64) {
-        self.is_whole = true;
-        self.bytes = to_client;
+    /// Its connection goes on as another protocol: where bytes from the client and to it are counted from now on.
+    pub fn tunnel(&mut self) -> (Arc<AtomicU64>, Arc<AtomicU64>) {
+        let counts = (Arc::default(), Arc::default());
+        self.tunnel.insert(counts).clone()
+    }
+
+    /// Bytes of body, or of another protocol: from the client, to it.
+    fn bytes(&self) -> (u64, u64) {
+        match &self.tunnel {
+            Some((received, sent)) => (received.load(Ordering::Relaxed), sent.load(Ordering::Relaxed)),
+            None => (self.upload.as_ref().map_or(0, |fate| fate.bytes()), self.bytes),
+        }
     }
 
     fn is_normal(&self) -> bool {
@@ -188,6 +199,7 @@ impl Account {
 
     fn log(&self, took: Duration) {
         let seconds = |time: Duration| time.as_secs_f64();
+        let (received, sent) = self.bytes();
         let group = self.group.and_then(|group| self.front.groups.get(group));
         let end = match (self.is_whole, self.status) {
             (true, _) => "complete",
@@ -214,8 +226,8 @@ impl Account {
             connect_s = self.connect.map(seconds),
             response_s = self.response.map(seconds),
             duration_s = seconds(took),
-            received_bytes = self.upload.as_ref().map_or(0, |fate| fate.bytes()),
-            sent_bytes = self.bytes,
+            received_bytes = received,
+            sent_bytes = sent,
             retries = self.retries.len(),
             retry_reasons = self.retries.join(","),
             "request"

@@ -48,6 +48,7 @@ pub mod upload;
 pub mod upstream;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -77,7 +78,8 @@ pub async fn serve(
     let mut account = Account::open(front, caller, &request);
     let lived = live(front, worker, caller, request, &mut account).await;
     let mut response = answer(front, caller, account, lived, is_http1);
-    if is_last {
+    let is_stopping = is_http1 && front.is_stopping.load(Ordering::Relaxed);
+    if is_last || (is_stopping && response.status() != StatusCode::SWITCHING_PROTOCOLS) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

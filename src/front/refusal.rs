@@ -100,10 +100,12 @@ impl Refusal {
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::QueueFull | Self::QueueTimeout | Self::NoUpstream(_) | Self::Database(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::Connect | Self::Reset => StatusCode::BAD_GATEWAY,
+            Self::QueueFull
+            | Self::QueueTimeout
+            | Self::NoUpstream(_)
+            | Self::Database(_)
+            | Self::Connect => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Reset => StatusCode::BAD_GATEWAY,
             Self::Timeout | Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
         }
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +40,8 @@ pub struct Front {
     pub descriptors: Descriptors,
     /// No new requests from now on.
     pub stop: CancellationToken,
+    /// The same, for every request to look at: asking the token takes a lock.
+    pub is_stopping: AtomicBool,
     /// Everything ends now.
     pub kill: CancellationToken,
 }

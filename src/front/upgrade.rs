@@ -1,12 +1,15 @@
 //! A connection that goes on as another protocol, such as a WebSocket: bytes both ways until either side ends.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hyper::StatusCode;
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
+use tokio_util::io::InspectReader;
 
 use crate::front::Outcome;
 use crate::front::account::Account;
@@ -69,9 +72,17 @@ pub fn tunnel(
             Pin::new(&mut upstream).poll(cx)
         });
         let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
-        let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+        account.set_whole();
+        // Counted as they come: a tunnel that is cut has no last moment to say how many there were.
+        let (received, sent) = account.tunnel();
+        let count = |bytes: Arc<AtomicU64>| {
+            move |piece: &[u8]| {
+                bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            }
+        };
+        let mut client = InspectReader::new(TokioIo::new(client), count(received));
+        let mut upstream = InspectReader::new(TokioIo::new(upstream), count(sent));
         // An error is one side breaking off, and its own affair.
-        let (_, to_client) = copy_bidirectional(&mut client, &mut upstream).await.unwrap_or_default();
-        account.set_upgraded(to_client);
+        let _ = copy_bidirectional(&mut client, &mut upstream).await;
     }
 }

@@ -327,3 +327,6 @@ fn log_change(front: &str, group: &str, member: &Member, from: Verdict, error: O
         warn!(front, group, upstream, addr, from, to, error, "upstream_state");
     }
 }
+
+#[cfg(test)]
+mod tests;
