@@ -11,13 +11,23 @@ use tokio::sync::Notify;
 pub struct Load {
     sessions: AtomicU32,
     freed: Arc<Notify>,
+    wakes: Wakes,
+}
+
+/// Whom a free place is told to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wakes {
+    /// All who wait: not every one can use every place.
+    All,
+    /// The one that has waited longest: any of them can. Thousands may wait, and only one will get it.
+    One,
 }
 
 impl Load {
-    /// No sessions yet. All who wait on `freed` are told when a place becomes free.
+    /// No sessions yet. Who waits on `freed` is told when a place becomes free.
     #[must_use]
-    pub const fn new(freed: Arc<Notify>) -> Self {
-        Self { sessions: AtomicU32::new(0), freed }
+    pub const fn new(freed: Arc<Notify>, wakes: Wakes) -> Self {
+        Self { sessions: AtomicU32::new(0), freed, wakes }
     }
 
     /// Sessions now.
@@ -43,7 +53,10 @@ pub struct Place(Arc<Load>);
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.sessions.fetch_sub(1, Ordering::Relaxed);
-        self.0.freed.notify_waiters();
+        match self.0.wakes {
+            Wakes::All => self.0.freed.notify_waiters(),
+            Wakes::One => self.0.freed.notify_one(),
+        }
     }
 }
 
@@ -53,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_place_is_given_back() {
-        let load = Arc::new(Load::new(Arc::default()));
+        let load = Arc::new(Load::new(Arc::default(), Wakes::All));
         let place = load.enter(NonZeroU32::new(1)).unwrap();
         assert!(load.enter(NonZeroU32::new(1)).is_none());
         assert_eq!(load.sessions(), 1);

@@ -40,8 +40,8 @@ const RESETS: u32 = 200;
 const STOP_INTERVAL: Duration = Duration::from_millis(200);
 /// Silence before the first probe, from one to the next, and how many unanswered ones end a connection.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(10), 3);
-/// The library's buffers for one connection: large answers leave in large pieces.
-const BUFFER: usize = 256 * 1024;
+/// Most of an answer that is in memory on its way out.
+const BUFFER: usize = 64 * 1024;
 /// Least that the library takes.
 const BUFFER_LEAST: usize = 8192;
 

@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_node_that_is_gone_is_asked_while_sessions_on_it_go_on() {
-        let load = Arc::new(Load::new(Arc::default()));
+        let load = Arc::new(Load::new(Arc::default(), crate::balance::load::Wakes::All));
         let addr: SocketAddr = "10.0.0.1:5432".parse().unwrap();
         let departed = || Departed { id: NodeId::first(0), addr, load: Arc::clone(&load) };
         let topology = Topology { departed: vec![departed(), departed()], ..Topology::default() };

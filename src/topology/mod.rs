@@ -26,7 +26,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::balance::judge::Verdict;
-use crate::balance::load::Load;
+use crate::balance::load::{Load, Wakes};
 use crate::base::id::NodeId;
 use crate::base::role::Role;
 use crate::config;
@@ -161,7 +161,7 @@ impl Node {
             id,
             config: Arc::clone(config),
             only_at: None,
-            load: Arc::new(Load::new(freed)),
+            load: Arc::new(Load::new(freed, Wakes::All)),
             addrs: Arc::new([]),
             verdict: Verdict::Starting,
             progress: (0, 1),

@@ -19,8 +19,8 @@ use crate::front::upload::Upload;
 use crate::net::descriptors::Held;
 use crate::net::dial;
 
-/// Answers come in larger pieces than the library reads by default, which saves system calls.
-const READ_BUFFER: usize = 256 * 1024;
+/// Most of an answer that is in memory on its way in. Larger pieces save system calls; but there may be thousands.
+const READ_BUFFER: usize = 64 * 1024;
 
 type Driver = dyn Future<Output = hyper::Result<()>> + Send;
 
@@ -29,6 +29,8 @@ pub struct Link {
     sender: SendRequest<Upload>,
     /// `None` once it has ended.
     driver: Option<Pin<Box<Driver>>>,
+    /// Whether its last request had a body.
+    has_upload: bool,
     /// When it was last given back.
     pub idle_since: Instant,
     _descriptor: Option<Held>,
@@ -54,6 +56,7 @@ impl Link {
         Ok(Self {
             sender,
             driver: Some(Box::pin(connection.with_upgrades())),
+            has_upload: false,
             idle_since: Instant::now(),
             _descriptor: descriptor,
         })
@@ -68,10 +71,10 @@ impl Link {
         }
     }
 
-    /// Whether it is known to have ended.
-    #[must_use]
-    pub const fn has_ended(&self) -> bool {
-        self.driver.is_none()
+    /// Whether it can be kept for another request, now that the answer is complete. Whether its upstream keeps it too is
+    /// seen when it is wanted; but a body that is still being sent is its client's, who waits for it to be taken.
+    pub fn may_be_kept(&mut self) -> bool {
+        self.driver.is_some() && (!self.has_upload || self.is_usable())
     }
 
     /// Whether another request can be sent. Only to be asked of one that is idle: it is driven meanwhile.
@@ -91,6 +94,7 @@ impl Link {
         &mut self,
         request: Request<Upload>,
     ) -> Result<Response<Incoming>, TrySendError<Request<Upload>>> {
+        self.has_upload = !request.body().is_empty();
         let mut answer = pin!(self.sender.try_send_request(request));
         let driver = &mut self.driver;
         std::future::poll_fn(|cx| {

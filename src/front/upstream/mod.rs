@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::balance::judge::Verdict;
-use crate::balance::load::Load;
+use crate::balance::load::{Load, Wakes};
 use crate::config::http::Upstream;
 use check::Look;
 use link::Link;
@@ -69,7 +69,7 @@ impl Instance {
             upstream,
             config: config.clone(),
             addr,
-            load: Arc::new(Load::new(freed)),
+            load: Arc::new(Load::new(freed, Wakes::One)),
             requests: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             is_suspect: AtomicBool::new(false),
@@ -94,7 +94,7 @@ impl Instance {
 
     /// Keeps a connection for the next request of this worker. Whether it can be used again is seen then.
     pub fn keep_link(&self, worker: usize, mut link: Link) {
-        if self.is_suspect() || link.has_ended() {
+        if self.is_suspect() || !link.may_be_kept() {
             return;
         }
         link.idle_since = Instant::now();
