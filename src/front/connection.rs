@@ -41,7 +41,7 @@ const STOP_INTERVAL: Duration = Duration::from_millis(200);
 /// Silence before the first probe, from one to the next, and how many unanswered ones end a connection.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(10), 3);
 /// Most of an answer that is in memory on its way out.
-const BUFFER: usize = 64 * 1024;
+const BUFFER: usize = 128 * 1024;
 /// Least that the library takes.
 const BUFFER_LEAST: usize = 8192;
 

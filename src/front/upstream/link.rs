@@ -20,7 +20,7 @@ use crate::net::descriptors::Held;
 use crate::net::dial;
 
 /// Most of an answer that is in memory on its way in. Larger pieces save system calls; but there may be thousands.
-const READ_BUFFER: usize = 64 * 1024;
+const READ_BUFFER: usize = 256 * 1024;
 
 type Driver = dyn Future<Output = hyper::Result<()>> + Send;
 
