@@ -127,6 +127,14 @@ pub struct Retries {
     pub budget: Option<u32>,
 }
 
+impl Retries {
+    /// Whether requests of this method may be sent twice.
+    #[must_use]
+    pub fn may_repeat(&self, method: &str) -> bool {
+        self.methods.iter().any(|allowed| allowed == method)
+    }
+}
+
 /// How an upstream is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpCheck {

@@ -72,7 +72,7 @@ impl Delivery {
             deadline: self.deadline,
             is_upgrade,
         };
-        let answered = exchange::exchange(front, group, &sent, upload, account).await?;
+        let answered = exchange::exchange(front, group, sent, upload, account).await?;
         Ok(Delivered { answered, turn })
     }
 

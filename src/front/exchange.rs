@@ -88,181 +88,209 @@ enum Miss {
 pub async fn exchange(
     front: &Front,
     group: &Group,
-    sent: &Sent<'_>,
+    sent: Sent<'_>,
     upload: Upload,
     account: &mut Account,
 ) -> Result<Answered, Refusal> {
-    let retries = &front.config.retries;
-    let may_repeat = upload.is_empty() && retries.methods.iter().any(|m| m == sent.head.method.as_str());
-    let fate = upload.fate();
-    let mut upload = Some(upload);
-    let mut tried: Vec<usize> = Vec::new();
-    let mut repeats = 0;
-    let mut pause = PAUSE;
+    let may_repeat = upload.is_empty() && front.config.retries.may_repeat(sent.head.method.as_str());
     front.budget.earn();
-    loop {
-        let chosen = choose(front, group, &tried, sent, account).await?;
-        tried.push(chosen.instance.slot);
-        account.set_upstream(&chosen.instance);
-        let body = upload.take().unwrap_or(Upload::Empty);
-        let attempt = attempt(front, group, sent, &chosen, &tried, body, may_repeat, account).await;
-        let (miss, unsent) = match attempt {
-            Ok((response, link)) => {
-                let status = response.status().as_u16();
-                let is_as_good_as_none = retries.statuses.contains(&status);
-                if is_as_good_as_none {
-                    group.failed(&chosen.instance, false, &format!("answered {status}"));
-                } else {
-                    chosen.instance.succeeded();
-                }
-                let another = is_as_good_as_none && may_repeat && repeats < retries.max;
-                if another && group.has_another(&tried) && front.budget.spend() {
-                    repeats += 1;
-                    account.add_retry(HttpRetry::Status);
-                    Answered { response, link, chosen }.discard(sent.worker);
+    Exchange { front, group, sent, account, may_repeat, tried: Vec::new(), repeats: 0, pause: PAUSE }
+        .run(upload)
+        .await
+}
+
+/// A request on its way to an answer.
+struct Exchange<'a> {
+    front: &'a Front,
+    group: &'a Group,
+    sent: Sent<'a>,
+    account: &'a mut Account,
+    /// Whether it may be sent again although something of it was.
+    may_repeat: bool,
+    /// Who was asked, since all were.
+    tried: Vec<usize>,
+    /// How often it was sent again.
+    repeats: u32,
+    /// How long to wait before all are asked once more.
+    pause: Duration,
+}
+
+impl Exchange<'_> {
+    async fn run(mut self, upload: Upload) -> Result<Answered, Refusal> {
+        let fate = upload.fate();
+        let mut upload = upload;
+        loop {
+            let chosen = self.choose().await?;
+            self.tried.push(chosen.instance.slot);
+            self.account.set_upstream(&chosen.instance);
+            let (miss, unsent) = match self.attempt(&chosen, upload).await {
+                Ok((response, link)) => {
+                    let answered = Answered { response, link, chosen };
+                    if !self.wants_another(&answered) {
+                        return Ok(answered);
+                    }
+                    answered.discard(self.sent.worker);
+                    upload = Upload::Empty;
                     continue;
                 }
-                return Ok(Answered { response, link, chosen });
+                Err(missed) => missed,
+            };
+            if let Some(broken) = fate.as_ref().and_then(|fate| fate.broken()) {
+                return Err(self.blame(broken));
             }
-            Err(missed) => missed,
-        };
-        if let Some(broken) = fate.as_ref().and_then(|fate| fate.broken()) {
-            return Err(blame(broken, front));
-        }
-        tell(group, &chosen.instance, &miss);
-        drop(chosen);
-        upload = unsent;
-        let reason = miss.reason();
-        let may_go_on = match &miss {
-            // Nothing was sent: no upstream is the worse for another try.
-            Miss::Connect(_) | Miss::Own => {
-                upload.is_some() && (group.has_another(&tried) || Instant::now() < sent.deadline)
+            self.tell(&chosen.instance, &miss);
+            drop(chosen);
+            if !self.may_go_on(&miss, unsent.is_some()) {
+                return Err(miss.refusal());
             }
-            _ if upload.is_some() || may_repeat => repeats < retries.max && front.budget.spend(),
-            _ => false,
-        };
-        if !may_go_on {
-            return Err(miss.refusal());
-        }
-        if !matches!(miss, Miss::Connect(_) | Miss::Own) {
-            repeats += 1;
-        }
-        if group.has_another(&tried) {
-            account.add_retry(reason);
-        } else {
-            tried.clear();
-            sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MOST);
+            upload = unsent.unwrap_or(Upload::Empty);
+            self.go_on(&miss).await;
         }
     }
-}
 
-/// The upstream to try next. When none fits, one is waited for.
-async fn choose(
-    front: &Front,
-    group: &Group,
-    tried: &[usize],
-    sent: &Sent<'_>,
-    account: &mut Account,
-) -> Result<Chosen, Refusal> {
-    if let Some(chosen) = group.choose(tried, sent.source) {
-        return Ok(chosen);
-    }
-    let _waiting = front.turns.wait(&front.metrics)?;
-    let begun = Instant::now();
-    // Whoever was tried before may be the first to be back.
-    let chosen = group.wait(&[], sent.source, sent.deadline).await;
-    account.add_queue(begun.elapsed());
-    chosen.ok_or_else(|| Refusal::NoUpstream(group.config.name.clone()))
-}
-
-/// One upstream asked once. With the failure comes the body, when nothing of the request was sent.
-#[expect(clippy::too_many_arguments, reason = "everything that one attempt is about, and nothing is kept")]
-async fn attempt(
-    front: &Front,
-    group: &Group,
-    sent: &Sent<'_>,
-    chosen: &Chosen,
-    tried: &[usize],
-    upload: Upload,
-    may_repeat: bool,
-    account: &mut Account,
-) -> Result<(Response<Incoming>, Link), (Miss, Option<Upload>)> {
-    let instance = &chosen.instance;
-    let mut upload = upload;
-    let mut kept = if sent.is_upgrade { None } else { instance.take_link(sent.worker) };
-    loop {
-        let was_kept = kept.is_some();
-        let mut link = match kept.take() {
-            Some(link) => link,
-            None => match open(front, group, instance, account).await {
-                Ok(link) => link,
-                Err(miss) => return Err((miss, Some(upload))),
-            },
-        };
-        instance.requests.fetch_add(1, Ordering::Relaxed);
-        let request = request(sent.head, upload, instance);
-        let answer = in_time(link.send(request), group, instance, tried, may_repeat).await;
-        let mut error = match answer {
-            Ok(Ok(response)) => return Ok((response, link)),
-            Ok(Err(error)) => error,
-            Err(miss) => return Err((miss, None)),
-        };
-        let unsent = error.take_message().map(Request::into_body);
-        match unsent {
-            // Closed by the upstream while nobody used it: that says nothing of the upstream.
-            Some(unsent) if was_kept => upload = unsent,
-            None if was_kept && may_repeat => upload = Upload::Empty,
-            unsent => return Err((Miss::Reset(error.into_error().to_string()), unsent)),
+    /// The upstream to try next. When none fits, one is waited for.
+    async fn choose(&mut self) -> Result<Chosen, Refusal> {
+        let Self { front, group, sent, .. } = self;
+        if let Some(chosen) = group.choose(&self.tried, sent.source) {
+            return Ok(chosen);
         }
+        let _waiting = front.turns.wait(&front.metrics)?;
+        let begun = Instant::now();
+        // Whoever was tried before may be the first to be back.
+        let chosen = group.wait(&[], sent.source, sent.deadline).await;
+        self.account.add_queue(begun.elapsed());
+        chosen.ok_or_else(|| Refusal::NoUpstream(group.config.name.clone()))
     }
-}
 
-/// A new connection.
-async fn open(
-    front: &Front,
-    group: &Group,
-    instance: &Instance,
-    account: &mut Account,
-) -> Result<Link, Miss> {
-    let Some(descriptor) = front.descriptors.for_node() else {
-        return Err(Miss::Own);
-    };
-    let begun = Instant::now();
-    let opened = Link::open(instance.addr, begun + group.config.connect_timeout, Some(descriptor)).await;
-    account.add_connect(begun.elapsed());
-    opened.map_err(|error| if is_own_fault(&error) { Miss::Own } else { Miss::Connect(io_text(&error)) })
-}
-
-/// Waits for an answer's head: for as long as the group allows, and no longer than the upstream is sound, if there
-/// is another and the request may be repeated.
-async fn in_time<T>(
-    answer: impl Future<Output = T>,
-    group: &Group,
-    instance: &Instance,
-    tried: &[usize],
-    may_repeat: bool,
-) -> Result<T, Miss> {
-    let begun = Instant::now();
-    let until = begun + group.config.response_timeout;
-    let mut answer = pin!(answer);
-    if let Ok(answer) = timeout(SILENCE.min(group.config.response_timeout), answer.as_mut()).await {
-        return Ok(answer);
-    }
-    instance.hurry.notify_one();
-    let suspected = async {
+    /// One upstream asked once. With the failure comes the body, when nothing of the request was sent.
+    async fn attempt(
+        &mut self,
+        chosen: &Chosen,
+        mut upload: Upload,
+    ) -> Result<(Response<Incoming>, Link), (Miss, Option<Upload>)> {
+        let instance = &chosen.instance;
+        let mut kept = if self.sent.is_upgrade { None } else { instance.take_link(self.sent.worker) };
         loop {
-            instance.suspected().await;
-            if group.has_another(tried) {
-                return;
+            let was_kept = kept.is_some();
+            let mut link = match kept.take() {
+                Some(link) => link,
+                None => match self.open(instance).await {
+                    Ok(link) => link,
+                    Err(miss) => return Err((miss, Some(upload))),
+                },
+            };
+            instance.requests.fetch_add(1, Ordering::Relaxed);
+            let request = request(self.sent.head, upload, instance);
+            let mut error = match self.in_time(link.send(request), instance).await {
+                Ok(Ok(response)) => return Ok((response, link)),
+                Ok(Err(error)) => error,
+                Err(miss) => return Err((miss, None)),
+            };
+            let unsent = error.take_message().map(Request::into_body);
+            match unsent {
+                // Closed by the upstream while nobody used it: that says nothing of the upstream.
+                Some(unsent) if was_kept => upload = unsent,
+                None if was_kept && self.may_repeat => upload = Upload::Empty,
+                unsent => return Err((Miss::Reset(error.into_error().to_string()), unsent)),
             }
-            sleep(SILENCE).await;
         }
-    };
-    tokio::select! {
-        answer = answer.as_mut() => Ok(answer),
-        () = sleep_until(until) => Err(Miss::Timeout),
-        () = suspected, if may_repeat => Err(Miss::Down),
+    }
+
+    /// A new connection.
+    async fn open(&mut self, instance: &Instance) -> Result<Link, Miss> {
+        let descriptor = self.front.descriptors.for_node().ok_or(Miss::Own)?;
+        let begun = Instant::now();
+        let deadline = begun + self.group.config.connect_timeout;
+        let opened = Link::open(instance.addr, deadline, Some(descriptor)).await;
+        self.account.add_connect(begun.elapsed());
+        opened.map_err(|error| if is_own_fault(&error) { Miss::Own } else { Miss::Connect(io_text(&error)) })
+    }
+
+    /// Waits for an answer's head: for as long as the group allows, and no longer than the upstream is sound, if
+    /// there is another and the request may be repeated.
+    async fn in_time<T>(&self, answer: impl Future<Output = T>, instance: &Instance) -> Result<T, Miss> {
+        let limit = self.group.config.response_timeout;
+        let until = Instant::now() + limit;
+        let mut answer = pin!(answer);
+        if let Ok(answer) = timeout(SILENCE.min(limit), answer.as_mut()).await {
+            return Ok(answer);
+        }
+        instance.hurry.notify_one();
+        let suspected = async {
+            loop {
+                instance.suspected().await;
+                if self.group.has_another(&self.tried) {
+                    return;
+                }
+                sleep(SILENCE).await;
+            }
+        };
+        tokio::select! {
+            answer = answer.as_mut() => Ok(answer),
+            () = sleep_until(until) => Err(Miss::Timeout),
+            () = suspected, if self.may_repeat => Err(Miss::Down),
+        }
+    }
+
+    /// Notes what an answer says of its upstream; whether it is as good as none, and somebody else may be asked.
+    fn wants_another(&mut self, answered: &Answered) -> bool {
+        let (retries, instance) = (&self.front.config.retries, &answered.chosen.instance);
+        let status = answered.response.status().as_u16();
+        if !retries.statuses.contains(&status) {
+            instance.succeeded();
+            return false;
+        }
+        self.group.failed(instance, false, &format!("answered {status}"));
+        let wants = self.may_repeat
+            && self.repeats < retries.max
+            && self.group.has_another(&self.tried)
+            && self.front.budget.spend();
+        if wants {
+            self.repeats += 1;
+            self.account.add_retry(HttpRetry::Status);
+        }
+        wants
+    }
+
+    /// Whether there may be another try after a failure.
+    fn may_go_on(&mut self, miss: &Miss, is_unsent: bool) -> bool {
+        if miss.is_before_sending() {
+            // No upstream is the worse for another try.
+            return is_unsent && (self.group.has_another(&self.tried) || Instant::now() < self.sent.deadline);
+        }
+        self.repeats += 1;
+        (is_unsent || self.may_repeat)
+            && self.repeats <= self.front.config.retries.max
+            && self.front.budget.spend()
+    }
+
+    /// To the next upstream at once; when all have been asked, to the same ones after a while.
+    async fn go_on(&mut self, miss: &Miss) {
+        if self.group.has_another(&self.tried) {
+            self.account.add_retry(miss.reason());
+            return;
+        }
+        self.tried.clear();
+        sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(PAUSE_MOST);
+    }
+
+    /// Tells the keeper what was met.
+    fn tell(&self, instance: &Arc<Instance>, miss: &Miss) {
+        match miss {
+            Miss::Connect(error) => self.group.failed(instance, true, error),
+            Miss::Reset(error) => self.group.failed(instance, false, error),
+            Miss::Timeout => self.group.failed(instance, false, "no answer in time"),
+            Miss::Down | Miss::Own => {}
+        }
+    }
+
+    fn blame(&self, broken: Broken) -> Refusal {
+        match broken {
+            Broken::TooLarge => Refusal::BodyTooLarge(self.front.config.limits.max_body.unwrap_or(u64::MAX)),
+            Broken::TooSlow => Refusal::SlowBody,
+            Broken::Client => Refusal::BadRequest("the body is malformed or incomplete"),
+        }
     }
 }
 
@@ -286,25 +314,12 @@ fn request(head: &Parts, upload: Upload, instance: &Instance) -> Request<Upload>
     request
 }
 
-/// Tells the keeper what was met.
-fn tell(group: &Group, instance: &Arc<Instance>, miss: &Miss) {
-    match miss {
-        Miss::Connect(error) => group.failed(instance, true, error),
-        Miss::Reset(error) => group.failed(instance, false, error),
-        Miss::Timeout => group.failed(instance, false, "no answer in time"),
-        Miss::Down | Miss::Own => {}
-    }
-}
-
-fn blame(broken: Broken, front: &Front) -> Refusal {
-    match broken {
-        Broken::TooLarge => Refusal::BodyTooLarge(front.config.limits.max_body.unwrap_or(u64::MAX)),
-        Broken::TooSlow => Refusal::SlowBody,
-        Broken::Client => Refusal::BadRequest("the body is malformed or incomplete"),
-    }
-}
-
 impl Miss {
+    /// Whether nothing can have been sent.
+    const fn is_before_sending(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Own)
+    }
+
     const fn reason(&self) -> HttpRetry {
         match self {
             Self::Connect(_) | Self::Own => HttpRetry::Connect,
