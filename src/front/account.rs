@@ -46,6 +46,8 @@ pub struct Account {
     tunnel: Option<(Arc<AtomicU64>, Arc<AtomicU64>)>,
     id: Option<HeaderValue>,
     is_whole: bool,
+    /// Whether its upstream cut it.
+    is_broken: bool,
 }
 
 impl Account {
@@ -78,6 +80,7 @@ impl Account {
             tunnel: None,
             id: None,
             is_whole: false,
+            is_broken: false,
         })
     }
 
@@ -152,7 +155,12 @@ impl Account {
         self.bytes = self.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 
-    /// The whole answer has been passed on.
+    /// The upstream has broken the answer off.
+    pub const fn set_broken(&mut self) {
+        self.is_broken = true;
+    }
+
+    /// All there is of the answer has been handed over.
     pub const fn set_whole(&mut self) {
         self.is_whole = true;
     }
@@ -249,6 +257,6 @@ impl Drop for Account {
         if self.is_logged() {
             self.log(took);
         }
-        self.caller.request_ended(self.is_whole);
+        self.caller.request_ended(!self.is_whole && !self.is_broken);
     }
 }

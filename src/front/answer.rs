@@ -18,6 +18,9 @@ use crate::front::shared::Front;
 use crate::front::upload::Patience;
 use crate::front::upstream::link::Link;
 
+/// Pieces of an answer that are read for nothing: more would cost more than a new connection.
+const DISCARD: u32 = 8;
+
 /// The body of an answer.
 pub struct Answer {
     content: Content,
@@ -168,7 +171,11 @@ impl Passing {
     /// Throws the answer away, and keeps its connection if the rest of it is already here.
     pub fn discard(mut self) {
         let mut cx = Context::from_waker(Waker::noop());
-        while let Poll::Ready(Some(Ok(_))) = self.poll_piece(&mut cx) {}
+        for _ in 0..DISCARD {
+            if !matches!(self.poll_piece(&mut cx), Poll::Ready(Some(Ok(_)))) {
+                return;
+            }
+        }
     }
 }
 
@@ -227,6 +234,9 @@ impl Body for Answer {
             }
             Content::Passing(passing) => {
                 let polled = passing.poll_piece(cx);
+                if let (Some(account), Poll::Ready(Some(Err(_)))) = (&mut *account, &polled) {
+                    account.set_broken();
+                }
                 let (bytes, is_end) = match &polled {
                     Poll::Ready(None) => (0, true),
                     Poll::Ready(Some(Ok(frame))) => {

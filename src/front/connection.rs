@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
@@ -30,8 +31,12 @@ use crate::telemetry::labels::HttpRejection;
 
 /// What a client that knows the server to speak HTTP/2 begins with. See RFC 9113, section 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Between two looks at the beginning of a connection that may be the preface.
+/// Between two looks at the beginning of a connection that may be the preface; doubled each time,
 const PEEK_PAUSE: Duration = Duration::from_millis(5);
+/// up to this.
+const PEEK_PAUSE_MOST: Duration = Duration::from_millis(500);
+/// How long it may take to say that there is no room.
+const TURN_AWAY: Duration = Duration::from_millis(5);
 /// Streams at a time on one HTTP/2 connection.
 const STREAMS: u32 = 128;
 /// So many requests that a client broke off itself end its connection, if they are most of them.
@@ -61,6 +66,8 @@ pub struct Caller {
     waker: OnceLock<Waker>,
     /// What its requests have begun and that outlives them.
     pub tasks: TaskTracker,
+    /// Ends them, when the connection is to end at once.
+    pub cut: CancellationToken,
 }
 
 /// What a connection is told to do.
@@ -84,6 +91,7 @@ impl Caller {
             order: AtomicU8::new(0),
             waker: OnceLock::new(),
             tasks: TaskTracker::new(),
+            cut: CancellationToken::new(),
         }
     }
 
@@ -97,9 +105,13 @@ impl Caller {
 
     /// Orders it, unless it has a sharper order.
     fn tell(&self, order: Order) {
-        if self.order.fetch_max(order as u8, Ordering::Relaxed) < order as u8
-            && let Some(waker) = self.waker.get()
-        {
+        if order as u8 <= self.order.fetch_max(order as u8, Ordering::Relaxed) {
+            return;
+        }
+        if order == Order::End {
+            self.cut.cancel();
+        }
+        if let Some(waker) = self.waker.get() {
             waker.wake_by_ref();
         }
     }
@@ -120,10 +132,10 @@ impl Caller {
         if is_stalled { Some(Overdue::Reading) } else { self.pulse.overdue(limits) }
     }
 
-    /// One of its requests is over; whether its answer went out as a whole.
-    pub fn request_ended(&self, is_whole: bool) {
+    /// One of its requests is over; whether the client itself broke it off.
+    pub fn request_ended(&self, is_reset: bool) {
         let requests = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
-        if !is_whole {
+        if is_reset {
             let resets = self.resets.fetch_add(1, Ordering::Relaxed) + 1;
             if RESETS < resets && requests / 2 < resets {
                 self.tell(Order::End);
@@ -246,6 +258,9 @@ pub async fn converse(desk: Arc<Desk>, accepted: Accepted) {
     }
     let caller = Arc::new(Caller::new(Client::new(accepted.peer, &front.config)));
     let _seat = desk.enter(accepted.door, &caller);
+    if front.kill.is_cancelled() {
+        return;
+    }
     let is_http2 = if front.config.http2 {
         // Who says nothing is sent away like who begins a head and does not end it.
         let Some(is_http2) = caller.obey(is_preface(&stream)).await else { return };
@@ -269,13 +284,17 @@ pub async fn converse(desk: Arc<Desk>, accepted: Accepted) {
 /// Whether the client begins with the preface of HTTP/2. Reads nothing. Cancel safe.
 async fn is_preface(stream: &TcpStream) -> bool {
     let mut begin = [0; PREFACE.len()];
+    let mut pause = PEEK_PAUSE;
     loop {
         match stream.peek(&mut begin).await {
             Ok(0) | Err(_) => return false,
             Ok(len) if begin.get(..len) != PREFACE.get(..len) => return false,
             Ok(len) if len == PREFACE.len() => return true,
             // What is there already makes the socket readable: there is nothing to wait on but the clock.
-            Ok(_) => sleep(PEEK_PAUSE).await,
+            Ok(_) => {
+                sleep(pause).await;
+                pause = (pause * 2).min(PEEK_PAUSE_MOST);
+            }
         }
     }
 }
@@ -383,7 +402,7 @@ async fn turn_away(front: &Front, mut stream: TcpStream) {
         b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nx-pgsplit-reason: connections\r\n\
         content-length: 0\r\nconnection: close\r\n\r\n";
     front.metrics.reject(HttpRejection::Connections);
-    let deadline = Instant::now() + PEEK_PAUSE;
+    let deadline = Instant::now() + TURN_AWAY;
     if let Ok(Ok(())) = timeout_at(deadline, stream.write_all(WORDS)).await {
         crate::net::peer::leave(stream).await;
     }

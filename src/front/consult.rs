@@ -1,7 +1,7 @@
 //! The cache between a request and its upstream: what is stored goes out, what is fetched is kept.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -18,6 +18,9 @@ use crate::front::refusal::Refusal;
 use crate::front::upload::Upload;
 use crate::telemetry::labels::Cached;
 
+/// How long a request waits for what another one is fetching before it fetches that itself.
+const OTHERS_FETCH: Duration = Duration::from_secs(1);
+
 /// Answers from the cache what it can, and asks an upstream for the rest.
 ///
 /// Cancel safe as far as the cache goes: a fetch that is dropped lets others fetch.
@@ -30,13 +33,19 @@ pub async fn consult(
     upload: Upload,
     account: &mut Account,
 ) -> Result<Outcome, Refusal> {
+    if !upload.is_empty() {
+        // What was asked for is not in the URL alone.
+        return bypass(cache, &delivery, upload, account).await;
+    }
     let database_is_gone = delivery.front.database.as_ref().is_some_and(|database| !database.is_there());
     if database_is_gone
         && let Some(stored) = cache.look_stale(&delivery.head, &delivery.authority, SystemTime::now())
     {
         return Ok(give(stored, account));
     }
-    let look = cache.look(&delivery.head, &delivery.authority, SystemTime::now(), delivery.deadline).await;
+    // Somebody else's fetch comes at the pace of somebody else's client.
+    let patience = delivery.deadline.min(Instant::now() + OTHERS_FETCH);
+    let look = cache.look(&delivery.head, &delivery.authority, SystemTime::now(), patience).await;
     match look {
         Look::Hit(stored) => Ok(give(stored, account)),
         Look::Stale { answer, refresh } => {
@@ -48,26 +57,33 @@ pub async fn consult(
             Ok(give(answer, account))
         }
         Look::OnlyIfCached => Err(Refusal::NotCached),
-        Look::Bypass => {
-            account.set_cached(Cached::Bypass);
-            let outcome = delivery.pass(upload, account).await;
-            match &outcome {
-                Ok(Outcome::Passing(head, _)) => {
-                    cache.note(&delivery.head, &delivery.authority, head.status());
-                }
-                // A HEAD, for one, which is answered from what a GET has left.
-                Err(refusal) if !refusal.is_of_the_client() => {
-                    let now = SystemTime::now();
-                    if let Some(stored) = cache.look_stale(&delivery.head, &delivery.authority, now) {
-                        return Ok(give(stored, account));
-                    }
-                }
-                _ => {}
-            }
-            outcome
-        }
+        Look::Bypass => bypass(cache, &delivery, upload, account).await,
         Look::Fetch(fetch) => fetched(delivery, fetch, upload, account).await,
     }
+}
+
+/// Asks an upstream, and keeps nothing; but an answer to a change makes what is stored out of date.
+async fn bypass(
+    cache: &ResponseCache,
+    delivery: &Delivery,
+    upload: Upload,
+    account: &mut Account,
+) -> Result<Outcome, Refusal> {
+    account.set_cached(Cached::Bypass);
+    let is_plain = upload.is_empty();
+    let outcome = delivery.pass(upload, account).await;
+    match &outcome {
+        Ok(Outcome::Passing(head, _)) => cache.note(&delivery.head, &delivery.authority, head.status()),
+        // A HEAD, for one, which is answered from what a GET has left.
+        Err(refusal) if is_plain && !refusal.is_of_the_client() => {
+            let stored = cache.look_stale(&delivery.head, &delivery.authority, SystemTime::now());
+            if let Some(stored) = stored {
+                return Ok(give(stored, account));
+            }
+        }
+        _ => {}
+    }
+    outcome
 }
 
 /// A stored answer, and what it is: it says so itself.
@@ -148,9 +164,14 @@ async fn refreshed(mut delivery: Delivery, fetch: Fetch) {
     let mut account = Account::open(&delivery.front, &delivery.caller, &request);
     account.set_authority(&delivery.authority);
     account.set_group(delivery.group);
-    let Ok(delivered) = delivery.send(Upload::Empty, false, &mut account).await else {
-        drop(fetch.fail(SystemTime::now()));
-        return;
+    let delivered = match delivery.send(Upload::Empty, false, &mut account).await {
+        Ok(delivered) => delivered,
+        Err(refusal) => {
+            account.set_refused(refusal.reason());
+            account.set_whole();
+            drop(fetch.fail(SystemTime::now()));
+            return;
+        }
     };
     account.set_status(delivered.answered.response.status());
     match fetch.settle(&head_of(&delivered), SystemTime::now()) {

@@ -64,6 +64,16 @@ impl Delivery {
     ) -> Result<Delivered, Refusal> {
         let front = &self.front;
         let group = front.groups.get(self.group).ok_or(Refusal::NoRoute)?;
+        if !group.is_ready() {
+            // Without a turn: a group that is down must not take those of the others.
+            let _waiting = front.turns.wait(&front.metrics)?;
+            let begun = Instant::now();
+            let is_ready = group.ready(self.deadline).await;
+            account.add_queue(begun.elapsed());
+            if !is_ready {
+                return Err(Refusal::NoUpstream(group.config.name.clone()));
+            }
+        }
         let turn = admit::admit(front, account, self.deadline).await?;
         let sent = Sent {
             head: &self.head,

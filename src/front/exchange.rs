@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
-use hyper::header::{HOST, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::{Request, Response};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -20,7 +20,7 @@ use crate::front::answer::Passing;
 use crate::front::group::{Chosen, Group};
 use crate::front::refusal::Refusal;
 use crate::front::shared::Front;
-use crate::front::upload::{Broken, Upload};
+use crate::front::upload::{Broken, Fate, Upload};
 use crate::front::upstream::Instance;
 use crate::front::upstream::link::Link;
 use crate::net::dial::{io_text, is_own_fault};
@@ -94,9 +94,9 @@ pub async fn exchange(
 ) -> Result<Answered, Refusal> {
     let may_repeat = upload.is_empty() && front.config.retries.may_repeat(sent.head.method.as_str());
     front.budget.earn();
-    Exchange { front, group, sent, account, may_repeat, tried: Vec::new(), repeats: 0, pause: PAUSE }
-        .run(upload)
-        .await
+    let fate = upload.fate();
+    let (tried, repeats, pause) = (Vec::new(), 0, PAUSE);
+    Exchange { front, group, sent, account, fate, may_repeat, tried, repeats, pause }.run(upload).await
 }
 
 /// A request on its way to an answer.
@@ -105,6 +105,8 @@ struct Exchange<'a> {
     group: &'a Group,
     sent: Sent<'a>,
     account: &'a mut Account,
+    /// What becomes of its body, if it has one.
+    fate: Option<Arc<Fate>>,
     /// Whether it may be sent again although something of it was.
     may_repeat: bool,
     /// Who was asked, since all were.
@@ -117,14 +119,14 @@ struct Exchange<'a> {
 
 impl Exchange<'_> {
     async fn run(mut self, upload: Upload) -> Result<Answered, Refusal> {
-        let fate = upload.fate();
         let mut upload = upload;
         loop {
             let chosen = self.choose().await?;
             self.tried.push(chosen.instance.slot);
             self.account.set_upstream(&chosen.instance);
             let (miss, unsent) = match self.attempt(&chosen, upload).await {
-                Ok((response, link)) => {
+                Ok((mut response, link)) => {
+                    settle_framing(&mut response)?;
                     let answered = Answered { response, link, chosen };
                     if !self.wants_another(&answered) {
                         return Ok(answered);
@@ -135,7 +137,7 @@ impl Exchange<'_> {
                 }
                 Err(missed) => missed,
             };
-            if let Some(broken) = fate.as_ref().and_then(|fate| fate.broken()) {
+            if let Some(broken) = self.fate.as_ref().and_then(|fate| fate.broken()) {
                 return Err(self.blame(broken));
             }
             self.tell(&chosen.instance, &miss);
@@ -210,12 +212,25 @@ impl Exchange<'_> {
     /// there is another and the request may be repeated.
     async fn in_time<T>(&self, answer: impl Future<Output = T>, instance: &Instance) -> Result<T, Miss> {
         let limit = self.group.config.response_timeout;
-        let until = Instant::now() + limit;
+        let begun = Instant::now();
         let mut answer = pin!(answer);
         if let Ok(answer) = timeout(SILENCE.min(limit), answer.as_mut()).await {
             return Ok(answer);
         }
-        instance.hurry.notify_one();
+        if self.fate.is_none() {
+            instance.hurry.notify_one();
+        }
+        // While a body is being sent, its last piece counts: the upstream has not been asked yet.
+        let late = async {
+            let mut last = begun;
+            loop {
+                sleep_until(last + limit).await;
+                match self.fate.as_ref().and_then(|fate| fate.last()).filter(|piece| last < *piece) {
+                    Some(piece) => last = piece,
+                    None => return,
+                }
+            }
+        };
         let suspected = async {
             loop {
                 instance.suspected().await;
@@ -227,7 +242,7 @@ impl Exchange<'_> {
         };
         tokio::select! {
             answer = answer.as_mut() => Ok(answer),
-            () = sleep_until(until) => Err(Miss::Timeout),
+            () = late => Err(Miss::Timeout),
             () = suspected, if self.may_repeat => Err(Miss::Down),
         }
     }
@@ -266,8 +281,11 @@ impl Exchange<'_> {
 
     /// To the next upstream at once; when all have been asked, to the same ones after a while.
     async fn go_on(&mut self, miss: &Miss) {
-        if self.group.has_another(&self.tried) {
+        let has_another = self.group.has_another(&self.tried);
+        if has_another || !miss.is_before_sending() {
             self.account.add_retry(miss.reason());
+        }
+        if has_another {
             return;
         }
         self.tried.clear();
@@ -291,6 +309,20 @@ impl Exchange<'_> {
             Broken::TooSlow => Refusal::SlowBody,
             Broken::Client => Refusal::BadRequest("the body is malformed or incomplete"),
         }
+    }
+}
+
+/// Two lengths are two readings: that in chunks is the one that holds. See RFC 9112, section 6.3. Another coding than
+/// chunks cannot be passed on: nobody would be told of it.
+fn settle_framing(response: &mut Response<Incoming>) -> Result<(), Refusal> {
+    if response.body().size_hint().exact().is_some() {
+        return Ok(());
+    }
+    let headers = response.headers_mut();
+    headers.remove(CONTENT_LENGTH);
+    match headers.get(TRANSFER_ENCODING) {
+        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Err(Refusal::Reset),
+        _ => Ok(()),
     }
 }
 

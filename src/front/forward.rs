@@ -92,9 +92,20 @@ enum Special {
 }
 
 fn special(name: &HeaderName) -> Option<Special> {
-    Some(match name.as_str() {
+    let name = name.as_str();
+    if name.contains('_') {
+        // Many servers cannot tell the two apart: `X_Forwarded_For` would be believed for what it is not.
+        return kind(&name.replace('_', "-"));
+    }
+    kind(name)
+}
+
+fn kind(name: &str) -> Option<Special> {
+    Some(match name {
         "connection" => Special::Connection,
-        "keep-alive"
+        // The last is ours to say.
+        "x-pgsplit-reason"
+        | "keep-alive"
         | "proxy-connection"
         | "proxy-authenticate"
         | "proxy-authorization"
@@ -104,8 +115,9 @@ fn special(name: &HeaderName) -> Option<Special> {
         "expect" | "http2-settings" => Special::Ours,
         // Some frameworks take these for the method: a way around a front that only lets reads pass.
         "x-http-method-override" | "x-http-method" | "x-method-override" => Special::MethodOverride,
-        "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "forwarded" => Special::Forwarding,
+        "forwarded" | "x-real-ip" | "x-client-ip" | "true-client-ip" => Special::Forwarding,
         "x-request-id" => Special::RequestId,
+        _ if name.starts_with("x-forwarded-") => Special::Forwarding,
         _ => return None,
     })
 }
@@ -327,6 +339,12 @@ mod tests {
             map.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         lines.sort();
         lines.join("\n")
+    }
+
+    #[test]
+    fn other_names_for_the_same_are_the_same() {
+        let odd = "x_forwarded_for: 1.2.3.4\nx-real-ip: 1.2.3.4\nx-forwarded-port: 1\nx_http_method_override: PUT\na_b: c";
+        assert_eq!(passed("forwarded: off", odd), "a_b: c");
     }
 
     const OURS: &str = "forwarded: for=10.0.0.7;host=\"a.example\";proto=http\nx-forwarded-for: 10.0.0.7\n\

@@ -13,8 +13,9 @@ pub enum Follows {
     Nothing,
     /// So many bytes of body, then the next request.
     Body(u64),
-    /// A body in chunks.
-    Chunks,
+    /// What cannot be told apart without reading it: a body in chunks, or, if the server agrees, another protocol. Nothing
+    /// else may follow on the connection.
+    Anything,
 }
 
 /// A head that can be read in more than one way, or not at all.
@@ -53,6 +54,7 @@ pub fn examine(head: &[u8]) -> Result<Follows, Ambiguous> {
     let is_http_11 = request_line.ends_with(b" HTTP/1.1");
     let mut length = None;
     let mut is_chunked = false;
+    let mut is_upgrade = false;
     loop {
         let (header, after) = line(rest)?;
         rest = after;
@@ -73,6 +75,8 @@ pub fn examine(head: &[u8]) -> Result<Follows, Ambiguous> {
                 return Err(Ambiguous);
             }
             is_chunked = true;
+        } else if name.eq_ignore_ascii_case(b"upgrade") {
+            is_upgrade = true;
         }
     }
     if !rest.is_empty() {
@@ -80,7 +84,8 @@ pub fn examine(head: &[u8]) -> Result<Follows, Ambiguous> {
     }
     match (length, is_chunked) {
         (Some(_), true) => Err(Ambiguous),
-        (None, true) => Ok(Follows::Chunks),
+        (None, true) => Ok(Follows::Anything),
+        (None | Some(0), false) if is_upgrade => Ok(Follows::Anything),
         (None | Some(0), false) => Ok(Follows::Nothing),
         (Some(length), false) => Ok(Follows::Body(length)),
     }
@@ -136,7 +141,8 @@ mod tests {
         assert_eq!(follows(""), Ok(Follows::Nothing));
         assert_eq!(follows("Content-Length: 0\r\n"), Ok(Follows::Nothing));
         assert_eq!(follows("content-length:7\r\n"), Ok(Follows::Body(7)));
-        assert_eq!(follows("Transfer-Encoding: Chunked\r\n"), Ok(Follows::Chunks));
+        assert_eq!(follows("Transfer-Encoding: Chunked\r\n"), Ok(Follows::Anything));
+        assert_eq!(follows("Connection: upgrade\r\nupgrade: websocket\r\n"), Ok(Follows::Anything));
         assert_eq!(examine(b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(Follows::Nothing));
     }
 

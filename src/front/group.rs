@@ -69,13 +69,17 @@ impl Group {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         let Turns { picker, candidates } = &mut *turns;
         // One whose last check failed comes after those whose did not: it is not down yet, but slow at best.
+        let mut is_busy = false;
         for (backup, suspect) in [(false, false), (false, true), (true, false), (true, true)] {
+            // A backup is not there to help out when the others are merely busy.
+            if backup && is_busy {
+                return None;
+            }
             let fits = |member: &Member| {
                 let instance = &member.instance;
                 instance.config.backup == backup && instance.is_suspect() == suspect && member.takes_new()
             };
             candidates.clear();
-            let mut is_busy = false;
             for member in standing.members.iter().filter(|member| fits(member)) {
                 let instance = &member.instance;
                 let (upstream, load) = (&instance.config, instance.load.sessions());
@@ -99,10 +103,6 @@ impl Group {
                 candidates.retain(|candidate| candidate.index != picked.index);
                 is_busy = true;
             }
-            // A backup is not there to help out when the others are merely busy.
-            if is_busy {
-                return None;
-            }
         }
         None
     }
@@ -112,6 +112,13 @@ impl Group {
     pub fn has_another(&self, tried: &[usize]) -> bool {
         let standing = self.watched.current.borrow();
         standing.members.iter().any(|member| member.takes_new() && !tried.contains(&member.instance.slot))
+    }
+
+    /// Waits until `deadline` for any upstream to take requests; whether one does. Cancel safe.
+    pub async fn ready(&self, deadline: Instant) -> bool {
+        let mut current = self.current();
+        let ready = current.wait_for(|standing| standing.members.iter().any(Member::takes_new));
+        matches!(timeout_at(deadline, ready).await, Ok(Ok(_)))
     }
 
     /// Like [`Group::choose`], waiting until `deadline` for one to come up or to have room. Cancel safe.

@@ -52,7 +52,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Version};
 
@@ -73,13 +73,17 @@ pub async fn serve(
     request: Request<Incoming>,
 ) -> Response<Answer> {
     let is_http1 = request.version() < Version::HTTP_2;
-    // What comes after a body in chunks is not looked at, so nothing may.
-    let is_last = is_http1 && request.headers().contains_key(TRANSFER_ENCODING);
+    // What comes after these is not looked at, so nothing may: see `framing::Follows::Anything`.
+    let is_last = is_http1
+        && (request.headers().contains_key(TRANSFER_ENCODING) || request.headers().contains_key(UPGRADE));
     let mut account = Account::open(front, caller, &request);
     let lived = live(front, worker, caller, request, &mut account).await;
-    let mut response = answer(front, caller, account, lived, is_http1);
+    let mut response = answer(caller, account, lived, is_http1);
+    if !is_http1 {
+        response = response.map(|answer| answer.read_by(caller));
+    }
     let is_stopping = is_http1 && front.is_stopping.load(Ordering::Relaxed);
-    if is_last || (is_stopping && response.status() != StatusCode::SWITCHING_PROTOCOLS) {
+    if (is_last || is_stopping) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -87,7 +91,6 @@ pub async fn serve(
 
 /// How a request went on, as an answer.
 fn answer(
-    front: &Front,
     caller: &Arc<Caller>,
     mut account: Box<Account>,
     lived: Result<Outcome, Refusal>,
@@ -96,8 +99,7 @@ fn answer(
     match lived {
         Ok(Outcome::Passing(head, passing)) => {
             account.set_status(head.status());
-            let answer = Answer::passing(passing, Some(account));
-            head.map(|()| if is_http1 { answer } else { answer.read_by(caller) })
+            head.map(|()| Answer::passing(passing, Some(account)))
         }
         Ok(Outcome::Stored(response)) => {
             account.set_status(response.status());
@@ -107,7 +109,7 @@ fn answer(
             account.set_status(StatusCode::SWITCHING_PROTOCOLS);
             // The account goes on with the connection.
             let life = upgrade::tunnel(client, answered, account);
-            caller.tasks.spawn(front.kill.clone().run_until_cancelled_owned(life));
+            caller.tasks.spawn(caller.cut.clone().run_until_cancelled_owned(life));
             head.map(|()| Answer::nothing())
         }
         Err(refusal) => {

@@ -3,7 +3,7 @@
 //! A timer for each request would cost more than the request's parsing. So its times are only written down, and one
 //! timer a connection looks at them now and then.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -20,8 +20,6 @@ pub struct Pulse {
     head_since: AtomicU64,
     idle_since: AtomicU64,
     blocked_since: AtomicU64,
-    /// Whether it goes on as another protocol.
-    is_upgraded: AtomicBool,
 }
 
 /// What took too long.
@@ -45,7 +43,6 @@ impl Pulse {
             head_since: AtomicU64::new(1),
             idle_since: AtomicU64::new(0),
             blocked_since: AtomicU64::new(0),
-            is_upgraded: AtomicBool::new(false),
         }
     }
 
@@ -72,22 +69,15 @@ impl Pulse {
         self.idle_since.store(self.now(), Ordering::Relaxed);
     }
 
-    /// It goes on as another protocol: what comes is no request.
-    pub fn set_upgraded(&self) {
-        self.is_upgraded.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether it does.
-    #[must_use]
-    pub fn is_upgraded(&self) -> bool {
-        self.is_upgraded.load(Ordering::Relaxed)
-    }
-
     /// A piece of an answer was written, or could not be.
     pub fn written(&self, all: bool) {
         if all {
             if self.blocked_since.load(Ordering::Relaxed) != 0 {
                 self.blocked_since.store(0, Ordering::Relaxed);
+                // The library has long let go of an answer that it still writes: only now the client is idle.
+                if self.requests.load(Ordering::Relaxed) == 0 {
+                    self.idle_since.store(self.now(), Ordering::Relaxed);
+                }
             }
         } else if self.blocked_since.load(Ordering::Relaxed) == 0 {
             self.blocked_since.store(self.now(), Ordering::Relaxed);
@@ -107,10 +97,10 @@ impl Pulse {
         }
     }
 
-    /// Whether no request is being answered.
+    /// Whether no request is being answered, and nothing of an answer is left to be written.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.requests.load(Ordering::Relaxed) == 0
+        self.requests.load(Ordering::Relaxed) == 0 && self.blocked_since.load(Ordering::Relaxed) == 0
     }
 
     /// What has taken longer than it may.

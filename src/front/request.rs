@@ -1,6 +1,6 @@
 //! What a client may ask for, and for which host.
 
-use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, UPGRADE};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Version};
@@ -39,7 +39,10 @@ pub fn examine(front: &Front, head: &Parts) -> Result<Asked, Refusal> {
     if head.uri.path() == "*" && head.method != Method::OPTIONS {
         return Err(Refusal::BadRequest("only OPTIONS is for the server as a whole"));
     }
-    if head.uri.path_and_query().is_none() && head.method != Method::OPTIONS {
+    if head.version == Version::HTTP_2 && 1 < head.headers.get_all(CONTENT_LENGTH).iter().count() {
+        return Err(Refusal::BadRequest("more than one Content-Length"));
+    }
+    if head.uri.path_and_query().is_none() {
         return Err(Refusal::BadRequest("no path"));
     }
     Ok(Asked { authority, is_upgrade: head.version == Version::HTTP_11 && asks_to_upgrade(head) })
@@ -112,13 +115,15 @@ fn asks_to_upgrade(head: &Parts) -> bool {
     let Some(protocol) = head.headers.get(UPGRADE) else { return false };
     // HTTP/2 by upgrade would go past everything that is looked at here.
     let is_http2 = protocol.as_bytes().get(..2).is_some_and(|start| start.eq_ignore_ascii_case(b"h2"));
+    let has_body = head.headers.contains_key(TRANSFER_ENCODING)
+        || head.headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
     let is_named = head.headers.get_all(CONNECTION).iter().any(|value| {
         value
             .as_bytes()
             .split(|b| *b == b',')
             .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
     });
-    is_named && !is_http2
+    is_named && !is_http2 && !has_body
 }
 
 #[cfg(test)]

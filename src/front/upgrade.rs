@@ -47,7 +47,6 @@ pub async fn ask(
     let chosen = delivered.answered.response.headers().get(UPGRADE).cloned();
     let mut head = delivery.head_of(&mut delivered.answered.response);
     say(head.headers_mut(), chosen.unwrap_or(upgrade.protocol));
-    delivery.caller.pulse.set_upgraded();
     Ok(Outcome::Upgraded(head, upgrade.client, delivered.answered))
 }
 

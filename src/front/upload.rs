@@ -27,10 +27,13 @@ pub struct Stream {
 }
 
 /// What became of a body, for whoever has to explain the failure of its request.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Fate {
     what: AtomicU8,
     bytes: AtomicU64,
+    born: Instant,
+    /// Milliseconds after birth, and 1 more, when its last piece was taken; 0: none was.
+    last: AtomicU64,
 }
 
 /// Why a body came to nothing.
@@ -48,6 +51,28 @@ pub enum Broken {
 }
 
 impl Fate {
+    fn new() -> Self {
+        Self {
+            what: AtomicU8::new(0),
+            bytes: AtomicU64::new(0),
+            born: Instant::now(),
+            last: AtomicU64::new(0),
+        }
+    }
+
+    /// When its last piece was taken, if any was.
+    #[must_use]
+    pub fn last(&self) -> Option<Instant> {
+        let after = self.last.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.born + Duration::from_millis(after))
+    }
+
+    fn took(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(now.saturating_add(1), Ordering::Relaxed);
+    }
+
     /// Why it came to nothing, if it did.
     #[must_use]
     pub fn broken(&self) -> Option<Broken> {
@@ -84,7 +109,7 @@ impl Upload {
             return Self::Empty;
         }
         let patience = Patience::new(timeout);
-        Self::Stream(Box::new(Stream { incoming, left: limit, patience, fate: Arc::default() }))
+        Self::Stream(Box::new(Stream { incoming, left: limit, patience, fate: Arc::new(Fate::new()) }))
     }
 
     /// Where its fate can be seen, if there is one.
@@ -110,7 +135,7 @@ impl Stream {
                 self.patience.renew();
                 let len =
                     frame.data_ref().map_or(0, |data| u64::try_from(data.remaining()).unwrap_or(u64::MAX));
-                self.fate.bytes.fetch_add(len, Ordering::Relaxed);
+                self.fate.took(len);
                 match self.left.map(|left| left.checked_sub(len)) {
                     Some(None) => Poll::Ready(Some(Err(self.fate.note(Broken::TooLarge)))),
                     Some(left) => {

@@ -47,7 +47,7 @@ impl WorkerHandle {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Hands a connection over. Cancel safe: a connection not handed over is closed.
+    /// Hands a connection over. Not cancel safe: the worker would count a connection that it never got.
     pub async fn take(&self, accepted: Accepted) {
         self.connections.fetch_add(1, Ordering::Relaxed);
         if self.sender.send(accepted).await.is_err() {

@@ -16,7 +16,7 @@ use crate::front::upstream::keeper::News;
 use crate::front::upstream::link::Link;
 use crate::net::dial::{io_text, is_own_fault};
 
-/// Two looks at an upstream that requests complain of are at least this far apart.
+/// Two looks at an upstream that requests complain of are at least `fast_interval` apart, and this.
 const COMPLAINT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a look found.
@@ -87,6 +87,7 @@ pub async fn watch(
     let life = async {
         loop {
             let look = look(&instance, &check).await;
+            let looked = Instant::now();
             let (pace, answer) = oneshot::channel();
             if news.send(News::Looked { instance: Arc::clone(&instance), look, pace }).await.is_err() {
                 return;
@@ -95,7 +96,8 @@ pub async fn watch(
             // Within a tenth, so that checks of many upstreams do not fall into step.
             let jittered = pace.mul_f64(0.9 + 0.2 * fastrand::f64());
             if timeout(jittered, instance.hurry.notified()).await.is_ok() {
-                sleep(COMPLAINT_PAUSE.min(pace)).await;
+                let rest = check.fast_interval.saturating_sub(looked.elapsed());
+                sleep(rest.max(COMPLAINT_PAUSE).min(pace)).await;
             }
         }
     };

@@ -194,7 +194,8 @@ impl Keeper {
             if !stays {
                 info!(front, group, upstream = %instance.config.addr, addr = %instance.addr, "upstream_gone");
                 record.gone.cancel();
-                instance.close_idle();
+                // Who waits for an answer of it may be better off elsewhere.
+                instance.set_suspect(true);
             }
             stays
         });
