@@ -17,6 +17,7 @@ mod hold;
 mod http_balance;
 mod http_cache;
 mod http_database;
+mod http_edges;
 mod http_errors;
 mod http_h2;
 mod http_headers;
