@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::support::balancer::Balancer;
 use crate::support::client::background;
@@ -49,13 +50,23 @@ async fn turns_are_taken_by_weight() {
         c.addr()
     )))
     .await;
-    let answers = answers(&balancer, 6000).await;
-    let counts = counts(&answers);
-    for (name, share) in [("a", 1000), ("b", 2000), ("c", 3000)] {
+    let mut all = answers(&balancer, 2000).await;
+    let run = all.chunk_by(|one, next| one == next).map(<[_]>::len).max();
+    assert!(run.unwrap() <= 3, "{run:?} in a row to the same one");
+    // Turns are taken by all clients together, on whichever thread they are served.
+    let balancer = Arc::new(balancer);
+    let mut clients = JoinSet::new();
+    for _ in 0..6 {
+        let balancer = Arc::clone(&balancer);
+        clients.spawn_on(async move { answers(&balancer, 3000).await }, background().handle());
+    }
+    while let Some(more) = clients.join_next().await {
+        all.extend(more.unwrap());
+    }
+    let counts = counts(&all);
+    for (name, share) in [("a", 3333), ("b", 6667), ("c", 10_000)] {
         assert!(counts[name].abs_diff(share) <= 1, "{counts:?}");
     }
-    let run = answers.chunk_by(|one, next| one == next).map(<[_]>::len).max();
-    assert!(run.unwrap() <= 3, "{run:?} in a row to the same one");
 }
 
 #[tokio::test]
