@@ -39,10 +39,10 @@ postgres: ## installs a PostgreSQL server for tests and demo, unless one is ther
 	@tests/install-postgres.sh
 
 httptools: ## installs curl and wrk for tests, unless they are there
-	@tests/install-http-tools.sh
+	@tests/install-programs.sh curl wrk
 
 peers: ## installs nginx, HAProxy and wrk for bench-http, unless they are there
-	@tests/install-peers.sh
+	@tests/install-programs.sh nginx haproxy wrk
 
 rust:
 	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust as https://rustup.rs says'; exit 1; }

@@ -1,7 +1,7 @@
 //! One client's connection: which protocol it speaks, its requests, and what ends it.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
@@ -311,20 +311,8 @@ async fn speak_http1(front: &Arc<Front>, worker: usize, caller: &Arc<Caller>, st
     let service = service_fn(|request: Request<Incoming>| async {
         Ok::<_, Infallible>(serve(front, worker, caller, request).await)
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(gate), service).with_upgrades());
-    let mut is_finishing = false;
-    let life = std::future::poll_fn(|cx| {
-        match caller.heed(cx.waker()) {
-            Order::End => return Poll::Ready(Ok(())),
-            Order::Finish if !is_finishing => {
-                is_finishing = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            Order::Finish | Order::GoOn => {}
-        }
-        connection.as_mut().poll(cx)
-    });
-    note(front, caller, life.await);
+    let connection = builder.serve_connection(TokioIo::new(gate), service).with_upgrades();
+    note(front, caller, drive(caller, connection, http1::UpgradeableConnection::graceful_shutdown).await);
 }
 
 async fn speak_http2(front: &Arc<Front>, worker: usize, caller: &Arc<Caller>, stream: TcpStream) {
@@ -342,20 +330,30 @@ async fn speak_http2(front: &Arc<Front>, worker: usize, caller: &Arc<Caller>, st
         let (front, caller) = (Arc::clone(front), Arc::clone(caller));
         async move { Ok::<_, Infallible>(serve(&front, worker, &caller, request).await) }
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(gate), service));
+    let connection = builder.serve_connection(TokioIo::new(gate), service);
+    note(front, caller, drive(caller, connection, http2::Connection::graceful_shutdown).await);
+}
+
+/// Serves a connection to its end, heeding orders.
+async fn drive<C: Future<Output = hyper::Result<()>>>(
+    caller: &Caller,
+    connection: C,
+    finish: impl Fn(Pin<&mut C>),
+) -> hyper::Result<()> {
+    let mut connection = pin!(connection);
     let mut is_finishing = false;
-    let life = std::future::poll_fn(|cx| {
+    std::future::poll_fn(|cx| {
         match caller.heed(cx.waker()) {
             Order::End => return Poll::Ready(Ok(())),
             Order::Finish if !is_finishing => {
                 is_finishing = true;
-                connection.as_mut().graceful_shutdown();
+                finish(connection.as_mut());
             }
             Order::Finish | Order::GoOn => {}
         }
         connection.as_mut().poll(cx)
-    });
-    note(front, caller, life.await);
+    })
+    .await
 }
 
 impl Caller {

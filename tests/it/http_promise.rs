@@ -192,7 +192,7 @@ async fn by_default_a_killed_instance_is_not_noticed() {
 #[tokio::test]
 async fn wrk_notices_nothing() {
     if Command::new("wrk").arg("-v").output().is_err() {
-        println!("wrk is not installed; tests/install-http-tools.sh does that");
+        println!("wrk is not installed; `make httptools` installs it");
         return;
     }
     let (a, b, balancer) = two(&format!("response_timeout: 1s\n{QUICK}")).await;

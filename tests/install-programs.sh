@@ -1,15 +1,17 @@
 #!/bin/sh
-# Makes sure that nginx, HAProxy and wrk are here, for `make bench-http`. Installs what is missing where that needs
-# no question (Debian or Ubuntu, as root); elsewhere says what to install and fails. Changes nothing when everything
-# is there.
+# Makes sure that some of curl, wrk, nginx and haproxy are here: clients for the tests, peers for `make bench-http`.
+# Usage: install-programs.sh PROGRAM... Installs what is missing where that needs no question (Debian or Ubuntu, as
+# root); elsewhere says what to install and fails. Changes nothing when everything is there.
 set -eu
+
+programs=$*
 
 # Debian keeps servers where only root's PATH looks.
 PATH=$PATH:/usr/sbin:/usr/local/sbin
 
 # Each is the name of the program and of its package.
 missing() {
-    for program in nginx haproxy wrk; do
+    for program in $programs; do
         command -v "$program" >/dev/null || printf '%s ' "$program"
     done
 }
@@ -63,12 +65,12 @@ echo 'install them, then try again:' >&2
 if command -v apt-get >/dev/null; then
     echo '  sudo apt-get update' >&2
     echo "  sudo apt-get install -y --no-install-recommends $wanted" >&2
-    echo '(the packages of nginx and HAProxy start both as services, which the benchmark does not need)' >&2
+    echo '(the packages of nginx and HAProxy start them as services, which nothing here needs)' >&2
 elif command -v dnf >/dev/null; then
-    echo '  sudo dnf install -y nginx haproxy, and wrk from https://github.com/wg/wrk' >&2
+    echo "  sudo dnf install -y $wanted(wrk comes from https://github.com/wg/wrk)" >&2
 elif command -v apk >/dev/null; then
     echo "  apk add $wanted" >&2
 else
-    echo '  nginx 1.19.5 or newer, HAProxy 2.4 or newer, wrk 4' >&2
+    echo "  $wanted(nginx 1.19.5 or newer, HAProxy 2.4 or newer, wrk 4)" >&2
 fi
 exit 1
