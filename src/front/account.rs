@@ -12,7 +12,7 @@ use tracing::info;
 
 use crate::base::text::escaped;
 use crate::config::http::LogRequests;
-use crate::front::connection::Caller;
+use crate::front::caller::Caller;
 use crate::front::shared::Front;
 use crate::front::upload::Fate;
 use crate::front::upstream::Instance;

@@ -11,7 +11,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use crate::front::account::Account;
 use crate::front::admit::Turn;
 use crate::front::cache::Keeping;
-use crate::front::connection::Caller;
+use crate::front::caller::Caller;
 use crate::front::group::Chosen;
 use crate::front::pulse::Stall;
 use crate::front::shared::Front;

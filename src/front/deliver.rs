@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::front::account::Account;
 use crate::front::admit::{self, Turn};
 use crate::front::answer::Passing;
-use crate::front::connection::Caller;
+use crate::front::caller::Caller;
 use crate::front::exchange::{self, Answered, Sent};
 use crate::front::refusal::Refusal;
 use crate::front::shared::Front;

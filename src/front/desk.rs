@@ -1,0 +1,114 @@
+//! What the connections of one worker share: somebody who looks at all of them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tokio_util::task::TaskTracker;
+
+use crate::front::caller::{Caller, Order};
+use crate::front::pulse::{Overdue, Pulse};
+use crate::front::shared::Front;
+use crate::telemetry::labels::HttpRejection;
+
+/// How often connections are looked at while the process stops.
+const STOP_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What the connections of one worker share.
+#[derive(Debug)]
+pub struct Desk {
+    /// The worker's number.
+    pub index: usize,
+    /// In the order of the configuration.
+    pub fronts: Vec<Arc<Front>>,
+    callers: Mutex<Vec<(usize, Arc<Caller>)>>,
+    is_guarded: AtomicBool,
+    guards: TaskTracker,
+}
+
+impl Desk {
+    /// The desk of the worker with this number.
+    #[must_use]
+    pub fn new(index: usize, fronts: Vec<Arc<Front>>) -> Self {
+        Self {
+            index,
+            fronts,
+            callers: Mutex::default(),
+            is_guarded: AtomicBool::new(false),
+            guards: TaskTracker::new(),
+        }
+    }
+
+    /// Takes a connection's place among those that are looked at.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>, door: usize, caller: &Arc<Caller>) -> Seat {
+        self.callers.lock().unwrap_or_else(PoisonError::into_inner).push((door, Arc::clone(caller)));
+        // By the first connection, as only now there is a runtime to do it on.
+        if !self.is_guarded.swap(true, Ordering::Relaxed) {
+            self.guards.spawn(Arc::clone(self).guard());
+        }
+        Seat { desk: Arc::clone(self), caller: Arc::clone(caller) }
+    }
+
+    /// Looks at all connections now and then: one timer for all of them, and none of their requests ever touches it.
+    async fn guard(self: Arc<Self>) {
+        let Some(first) = self.fronts.first() else { return };
+        let (stop, kill) = (first.stop.clone(), first.kill.clone());
+        let intervals = self.fronts.iter().map(|front| Pulse::interval(&front.config.limits));
+        let interval = intervals.min().unwrap_or(Duration::from_secs(1));
+        let mut is_stopping = false;
+        loop {
+            tokio::select! {
+                () = sleep(if is_stopping { interval.min(STOP_INTERVAL) } else { interval }) => {}
+                () = stop.cancelled(), if !is_stopping => is_stopping = true,
+                () = kill.cancelled() => {}
+            }
+            let callers: Vec<_> = self.callers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            for (door, caller) in callers {
+                let Some(front) = self.fronts.get(door) else { continue };
+                if kill.is_cancelled() {
+                    caller.tell(Order::End);
+                } else if let Some(overdue) = caller.overdue(&front.config.limits) {
+                    end_overdue(front, &caller, overdue);
+                } else if is_stopping {
+                    // One that has had the time to, and has nothing to finish, may wait for a client that is silent.
+                    let is_done = caller.order() == Order::Finish && caller.pulse.is_idle();
+                    caller.tell(if is_done { Order::End } else { Order::Finish });
+                }
+            }
+            if kill.is_cancelled() {
+                return;
+            }
+        }
+    }
+}
+
+fn end_overdue(front: &Front, caller: &Caller, overdue: Overdue) {
+    match overdue {
+        Overdue::Idle if caller.order() == Order::GoOn => caller.tell(Order::Finish),
+        Overdue::Idle => caller.tell(Order::End),
+        Overdue::Head | Overdue::Reading => {
+            if caller.order() != Order::End {
+                front.metrics.reject(HttpRejection::Slow);
+            }
+            caller.tell(Order::End);
+        }
+    }
+}
+
+/// A connection's place among those that are looked at; left on `Drop`.
+#[derive(Debug)]
+pub struct Seat {
+    desk: Arc<Desk>,
+    caller: Arc<Caller>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut callers = self.desk.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = callers.iter().position(|(_, caller)| Arc::ptr_eq(caller, &self.caller)) {
+            callers.swap_remove(at);
+        }
+    }
+}
