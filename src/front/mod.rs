@@ -21,7 +21,8 @@
 //! - No byte of a request reaches an upstream before its head has been read in full and can be read in one way only.
 //! - A request's body is never sent twice, and nothing is repeated once a byte of its answer has gone out.
 //! - What was counted up is counted down by a guard's `Drop`.
-//! - An answer is never held in memory but by the cache: an upstream sends as fast as the client reads.
+//! - Only the cache collects answers. Of any other a few pieces are in memory: an upstream sends as fast as the client
+//!   reads.
 
 pub mod accept;
 pub mod account;

@@ -1,7 +1,7 @@
 //! When something last moved on a client's connection, noted without a timer, and what has taken too long.
 //!
 //! A timer for each request would cost more than the request's parsing. So its times are only written down, and one
-//! timer a connection looks at them now and then.
+//! timer a worker ([`desk`](crate::front::desk)) looks at those of all connections now and then.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;

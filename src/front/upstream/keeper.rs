@@ -194,8 +194,7 @@ impl Keeper {
             if !stays {
                 info!(front, group, upstream = %instance.config.addr, addr = %instance.addr, "upstream_gone");
                 record.gone.cancel();
-                // Who waits for an answer of it may be better off elsewhere.
-                instance.set_suspect(true);
+                instance.close_idle();
             }
             stays
         });

@@ -45,7 +45,7 @@ pub struct Instance {
     pub requests: AtomicU64,
     /// Requests in a row that failed.
     failures: AtomicU32,
-    /// Whether its last check failed, or its address is gone.
+    /// Whether its last check failed.
     is_suspect: AtomicBool,
     /// Tells all who wait for an answer of it that it became suspect.
     suspicion: Notify,
@@ -133,7 +133,7 @@ impl Instance {
         self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
 
-    /// Whether its last check failed, or its address is gone.
+    /// Whether its last check failed.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
         self.is_suspect.load(Ordering::Acquire)
