@@ -1,5 +1,6 @@
 //! What may be written after `pgsplit`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -39,6 +40,12 @@ pub(super) enum Verb {
     #[command(after_help = "Examples:\n  pgsplit probe db1:5432\n  pgsplit probe db1 --user lb_check   \
         (password from PGPASSWORD or ~/.pgpass)")]
     Probe(Probe),
+    /// Ask the pgsplit that runs here whether it is alive; exit code 0 or 1
+    ///
+    /// It is asked on its admin address, which is looked up in the same configuration as `run` uses.
+    #[command(after_help = "Examples:\n  pgsplit healthcheck\n  pgsplit healthcheck --ready\n  \
+        HEALTHCHECK CMD [\"/pgsplit\", \"healthcheck\"]   (in a Dockerfile)")]
+    Healthcheck(Healthcheck),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  pgsplit completions bash > /etc/bash_completion.d/pgsplit")]
     Completions {
@@ -79,6 +86,21 @@ pub(super) struct Probe {
     #[arg(long, short = 'd', env = "PGDATABASE", default_value = "postgres")]
     pub(super) dbname: String,
     /// Longest time for the whole look
+    #[arg(long, short = 't', default_value = "3s", value_parser = parse_duration)]
+    pub(super) timeout: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Healthcheck {
+    #[command(flatten)]
+    pub(super) source: Source,
+    /// Also whether every listener has a node and every front can serve
+    #[arg(long)]
+    pub(super) ready: bool,
+    /// The admin address, instead of the one in the configuration
+    #[arg(long, value_name = "IP:PORT")]
+    pub(super) admin: Option<SocketAddr>,
+    /// Longest time for the answer
     #[arg(long, short = 't', default_value = "3s", value_parser = parse_duration)]
     pub(super) timeout: Duration,
 }

@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+mod healthcheck;
 mod out;
 mod probe;
 mod run;
@@ -28,6 +29,7 @@ pub fn main() -> ExitCode {
         Verb::Run(source) => run::run(&source),
         Verb::Check { config, connect } => check::check(config.as_deref(), connect),
         Verb::Probe(probe) => probe::probe(&probe),
+        Verb::Healthcheck(args) => healthcheck::healthcheck(&args),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "pgsplit", &mut script);

@@ -239,6 +239,54 @@ async fn a_password_in_a_url_or_a_variable_is_shown_nowhere() {
 }
 
 #[tokio::test]
+async fn healthcheck_tells_alive_from_ready_and_from_gone() {
+    let node = Postgres::start_new(Settings::default()).await;
+    let path = file("healthcheck.yaml", &format!("nodes: [{{addr: \"{}\", role: primary}}]\n", node.addr()));
+    let mut running = Running::start(&["run", &path], &[]);
+    running.wait_health().await;
+    let here = running.ip.to_string();
+    // The address is found as `run` found it: in the file, with the same environment.
+    let env = [("PGSPLIT_BIND", here.as_str())];
+    let ready = async |timeout| pgsplit(&["healthcheck", "--ready", "-t", timeout, &path], &env).await;
+    wait_until("both listeners", async || match ready("3s").await {
+        (Some(0), _) => Ok(()),
+        (_, said) => Err(said),
+    })
+    .await;
+    assert_eq!(pgsplit(&["healthcheck", &path], &env).await, (Some(0), "ok\n".to_owned()));
+
+    node.kill9().await;
+    wait_until("no listener", async || ready("3s").await.0 == Some(1)).await;
+    let (_, said) = ready("3s").await;
+    assert!(said.contains("/readyz answered 503\nlistener \"rw\" has no node"), "{said}");
+    assert_eq!(pgsplit(&["healthcheck", &path], &env).await.0, Some(0), "alive all the same");
+    let admin = running.at(8404).to_string();
+    assert_eq!(pgsplit(&["healthcheck", "--admin", &admin], &[]).await.0, Some(0), "needs no file");
+
+    signal(running.child.id(), Signal::STOP);
+    let (code, said) = ready("200ms").await;
+    assert_eq!((code, said.contains("no answer within 200ms")), (Some(1), true), "{said}");
+    running.child.kill().unwrap();
+    running.child.wait().unwrap();
+    let (code, said) = ready("3s").await;
+    assert_eq!((code, said.contains("connection refused")), (Some(1), true), "{said}");
+}
+
+#[tokio::test]
+async fn healthcheck_says_why_it_cannot_ask() {
+    let path = file("unasked.yaml", "nodes: [{addr: db1, role: primary}]\n");
+    for (args, env, code, part) in [
+        (&["healthcheck", &path][..], &[("PGSPLIT_ADMIN", "off")][..], 1, "admin is off"),
+        (&["healthcheck", &path], &[("PGSPLIT_ADMIN", "127.0.0.1:0")], 1, "name it by --admin"),
+        (&["healthcheck", "/nowhere.yaml"], &[], 78, "cannot read /nowhere.yaml"),
+        (&["healthcheck", "--admin", "here"], &[], 2, "IP:PORT"),
+    ] {
+        let (ended, said) = pgsplit(args, env).await;
+        assert_eq!((ended, said.contains(part)), (Some(code), true), "{args:?}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn a_url_in_the_wrong_place_is_refused_without_its_password() {
     const URL: &str = "postgres://app:canary-3b3b@db1,db2/shop";
     for (args, code) in [
@@ -390,7 +438,7 @@ async fn an_address_in_use_is_said_with_a_hint() {
 
 #[tokio::test]
 async fn every_verb_has_an_example_and_completions_work() {
-    for verb in ["run", "check", "probe", "completions"] {
+    for verb in ["run", "check", "probe", "healthcheck", "completions"] {
         let (code, said) = pgsplit(&[verb, "--help"], &[]).await;
         assert_eq!((code, said.contains("Example")), (Some(0), true), "{said}");
     }
