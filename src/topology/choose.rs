@@ -10,13 +10,14 @@ use crate::topology::{Node, Topology};
 /// further behind than allowed come last rather than never: for a read, late is better than not at all.
 pub fn fitting(topology: &Topology, target: Target, allowed: impl Fn(&Node) -> bool) -> Vec<&Node> {
     let takes_new = |node: &Node| node.is_up() && 0 < node.config.weight && !node.is_full() && allowed(node);
-    let writable = incumbent(topology);
+    let primary = incumbent(topology);
+    let is_incumbent = |node: &Node| primary.is_some_and(|primary| primary.id == node.id);
     let fits = |node: &Node, kind: Kind| match kind {
+        // A second primary stopped receiving the cluster's changes when the other one was promoted: not even for reads.
+        _ if node.role() == Some(Role::Primary) && !is_incumbent(node) => false,
         Kind::Any => true,
-        Kind::Primary => writable.is_some_and(|primary| primary.id == node.id),
-        Kind::Writable => {
-            writable.is_some_and(|primary| primary.id == node.id) && node.read_only != Some(true)
-        }
+        Kind::Primary => is_incumbent(node),
+        Kind::Writable => is_incumbent(node) && node.read_only != Some(true),
         Kind::Standby => node.role() == Some(Role::Standby),
         Kind::ReadOnly => node.role() == Some(Role::Standby) || node.read_only == Some(true),
     };
@@ -37,8 +38,8 @@ pub fn fitting(topology: &Topology, target: Target, allowed: impl Fn(&Node) -> b
     Vec::new()
 }
 
-/// The primary that gets the writes. Of two living ones it is the one that has been seen longer: an old primary
-/// that comes back must not take over.
+/// The primary of the cluster. Of two living ones it is the one that has been seen longer: an old primary that comes
+/// back must not take over.
 #[must_use]
 pub fn incumbent(topology: &Topology) -> Option<&Node> {
     topology.living_primaries().min_by_key(|node| (node.primary_since.is_none(), node.primary_since))
@@ -147,6 +148,18 @@ pub(crate) mod tests {
     fn of_two_primaries_the_one_seen_longer_takes_the_writes() {
         check("primary primary:old", Target::Primary, &[1]);
         check("primary:old -primary", Target::Primary, &[0]);
+    }
+
+    #[test]
+    fn a_second_primary_is_not_even_read_from() {
+        for target in [Target::Any, Target::PreferStandby, Target::ReadWrite] {
+            check("primary primary:old", target, &[1]);
+            check("primary primary:old:full", target, &[]);
+            check("primary -primary:old", target, &[0]);
+        }
+        check("primary primary:old ?", Target::Any, &[1, 2]);
+        check("primary:readonly primary:old", Target::ReadOnly, &[]);
+        check("primary primary:old standby", Target::PreferStandby, &[2]);
     }
 
     #[test]
