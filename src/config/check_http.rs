@@ -74,6 +74,7 @@ fn check_front(
         via: or(file.via.as_ref(), false),
         cache: file.cache.as_ref().and_then(|cache| check_cache(cache, f)),
         listener: check_listener(file, whole, listeners, f),
+        monitor_uri: or(file.monitor_uri.as_ref(), None),
     };
     if file.is_sound && f.count() == before {
         rules_http::unreached(file, f);

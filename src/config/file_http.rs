@@ -40,6 +40,7 @@ pub(super) const HTTP: &[&str] = &[
     "via",
     "cache",
     "listener",
+    "monitor_uri",
 ];
 pub(super) const GROUP: &[&str] =
     &["upstreams", "balance", "check", "passive", "connect_timeout", "response_timeout"];
@@ -76,6 +77,8 @@ pub(super) struct FileFront {
     pub cache: Option<FileCache>,
     /// Inner `None`: none is meant.
     pub listener: Option<Given<Option<String>>>,
+    /// Inner `None`: none is meant.
+    pub monitor_uri: Option<Given<Option<String>>>,
     /// Whether nothing in it is wrong, so that rules about the whole say something new.
     pub is_sound: bool,
 }
@@ -221,6 +224,7 @@ fn read_front(value: &Value, path: &str, at: Pos, is_only: bool, f: &mut Finding
         via: table.get("via", &words::YES_NO, f),
         cache: read_cache(&table, f),
         listener: table.get("listener", &words_http::LISTENER, f),
+        monitor_uri: table.get("monitor_uri", &words_http::MONITOR, f),
         is_sound: false,
     };
     let has_routes = table.value("routes").is_some_and(|routes| match &routes.kind {

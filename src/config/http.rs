@@ -36,6 +36,8 @@ pub struct Front {
     pub cache: Option<Cache>,
     /// The listener its services reach their database by: index into [`Config::listeners`](super::Config).
     pub listener: Option<usize>,
+    /// The path at which the front tells its own health; `None`: nowhere, and every path is an upstream's.
+    pub monitor_uri: Option<String>,
 }
 
 /// Instances of one service.

@@ -111,6 +111,9 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("forwardedHeaders", "forwarded"),
     ("proxy_cache", "cache"),
     ("access_log", "requests"),
+    ("monitor", "monitor_uri"),
+    ("monitor-uri", "monitor_uri"),
+    ("ping", "monitor_uri"),
 ];
 
 /// A mapping whose keys are known to be good.

@@ -147,6 +147,7 @@ fn summary_of_front(front: &Front, config: &Config, out: &mut String) {
     let trusted: Vec<String> = front.trusted.iter().map(|net| format!("{}/{}", net.addr, net.bits)).collect();
     let _ = writeln!(out, "{name}: forwarded {:?} trusted {trusted:?} via {}", front.forwarded, front.via);
     let _ = writeln!(out, "{name}: {:?}", front.cache);
+    let _ = writeln!(out, "{name}: monitor_uri {:?}", front.monitor_uri);
 }
 
 fn outcome(input: &str) -> String {

@@ -25,6 +25,18 @@ pub(super) const LISTENER: Word<Option<String>> = Word {
     parse: |text| if text.is_empty() { Ok(None) } else { name(text).map(Some) },
 };
 
+/// `None`: none is meant.
+pub(super) const MONITOR: Word<Option<String>> = Word {
+    what: "a path such as /healthz",
+    parse: |text| match text {
+        "" => Ok(None),
+        _ if text.contains('?') => {
+            Err(format!("`{text}` is more than a path: leave out what begins with `?`"))
+        }
+        _ => check_path(text).map(Some),
+    },
+};
+
 pub(super) const CHECK_PATH: Word<String> = Word { what: "a path such as /health", parse: check_path };
 pub(super) const CHECK_HOST: Word<Option<String>> =
     Word { what: "a host such as users.example.com", parse: check_host };

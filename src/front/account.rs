@@ -45,6 +45,8 @@ pub struct Account {
     bytes: u64,
     tunnel: Option<(Arc<AtomicU64>, Arc<AtomicU64>)>,
     id: Option<HeaderValue>,
+    /// Whether it asks for the front's own health.
+    is_monitor: bool,
     is_whole: bool,
     /// Whether its upstream cut it.
     is_broken: bool,
@@ -79,6 +81,7 @@ impl Account {
             bytes: 0,
             tunnel: None,
             id: None,
+            is_monitor: false,
             is_whole: false,
             is_broken: false,
         })
@@ -93,6 +96,12 @@ impl Account {
     /// The host it is for.
     pub fn set_authority(&mut self, authority: &str) {
         authority.clone_into(&mut self.authority);
+    }
+
+    /// It asks for the front's own health. Whoever does so does it every second: it is neither logged nor
+    /// counted.
+    pub const fn set_monitor(&mut self) {
+        self.is_monitor = true;
     }
 
     /// The group it goes to.
@@ -251,11 +260,13 @@ fn path(uri: &Uri) -> Cow<'_, str> {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        let took = self.begun.elapsed();
-        let code = self.status.map_or(CodeClass::None, CodeClass::of);
-        self.front.metrics.request(self.answered_by(), self.method, code, took);
-        if self.is_logged() {
-            self.log(took);
+        if !self.is_monitor {
+            let took = self.begun.elapsed();
+            let code = self.status.map_or(CodeClass::None, CodeClass::of);
+            self.front.metrics.request(self.answered_by(), self.method, code, took);
+            if self.is_logged() {
+                self.log(took);
+            }
         }
         self.caller.request_ended(!self.is_whole && !self.is_broken);
     }

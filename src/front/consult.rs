@@ -94,7 +94,7 @@ fn give(stored: Response<Bytes>, account: &mut Account) -> Outcome {
         Some(b"revalidated") => Cached::Revalidated,
         _ => Cached::Hit,
     });
-    Outcome::Stored(stored)
+    Outcome::Whole(stored)
 }
 
 /// Fetches an answer that is missing or out of date.
@@ -135,7 +135,7 @@ async fn fetched(
                     let kill = delivery.front.kill.clone();
                     let read = kill.run_until_cancelled_owned(read(Answer::passing(passing, None)));
                     delivery.caller.tasks.spawn(read);
-                    Ok(Outcome::Stored(not_modified))
+                    Ok(Outcome::Whole(not_modified))
                 }
             }
         }

@@ -4,7 +4,7 @@
 //! requests is one call of [`serve`]. The steps, in the order of a request's life:
 //!
 //! 1. [`gate`]: is the request's head framed in one way only? ([`framing`])
-//! 2. [`request`]: may it be asked for, and for which host?
+//! 2. [`request`]: may it be asked for, and for which host? ([`monitor`]: unless it asks for the front's own health)
 //! 3. [`route`]: which group of upstreams?
 //! 4. [`consult`]: is a stored answer good enough? ([`cache`])
 //! 5. [`admit`]: is there room, or a place to wait? [`database`]: and is the database there?
@@ -41,6 +41,7 @@ pub mod forward;
 pub mod framing;
 pub mod gate;
 pub mod group;
+pub mod monitor;
 pub mod pulse;
 pub mod refusal;
 pub mod request;
@@ -104,7 +105,7 @@ fn answer(
             account.set_status(head.status());
             head.map(|()| Answer::passing(passing, Some(account)))
         }
-        Ok(Outcome::Stored(response)) => {
+        Ok(Outcome::Whole(response)) => {
             account.set_status(response.status());
             response.map(|bytes| Answer::whole(bytes, account))
         }
@@ -128,8 +129,8 @@ fn answer(
 pub enum Outcome {
     /// An upstream's answer is passed on.
     Passing(Response<()>, Passing),
-    /// A stored answer is given.
-    Stored(Response<Bytes>),
+    /// An answer that is all here: a stored one, or the front's own.
+    Whole(Response<Bytes>),
     /// The connection goes on as another protocol.
     Upgraded(Response<()>, OnUpgrade, Answered),
 }
@@ -142,6 +143,10 @@ async fn live(
     request: Request<Incoming>,
     account: &mut Account,
 ) -> Result<Outcome, Refusal> {
+    if let Some(health) = monitor::health(front, &request) {
+        account.set_monitor();
+        return Ok(Outcome::Whole(health));
+    }
     let (mut head, body) = request.into_parts();
     let asked = request::examine(&front.config, &head)?;
     account.set_authority(&asked.authority);

@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use crate::support::balancer::Balancer;
-use crate::support::raw::RawUpstream;
+use crate::support::raw::{RawUpstream, exchange};
 use crate::support::upstream::{Mode, Upstream};
 use crate::support::wait::wait_until;
-use crate::support::web::{QUICK, Web, front, get};
+use crate::support::web::{QUICK, Web, front, get, send};
 
 async fn two(more: &str) -> (Upstream, Upstream, Balancer) {
     let (a, b) = (Upstream::named("a").await, Upstream::named("b").await);
@@ -158,4 +158,29 @@ async fn without_checks_everybody_counts_as_up() {
     fine(&balancer, 20).await;
     assert_eq!((a.checks(), b.checks()), (0, 0));
     assert_eq!((a.heads(), b.heads()), (10, 10));
+}
+
+#[tokio::test]
+async fn the_front_tells_its_own_health_without_asking_anybody() {
+    let upstream = Upstream::named("a").await;
+    let more = format!("methods: any\nmonitor_uri: /healthz\n{QUICK}");
+    let balancer = Balancer::start_front(&front(&[upstream.addr()], &more)).await;
+    balancer.wait_upstream(upstream.addr(), true).await;
+    let got = get(balancer.front(), "/healthz?from=elsewhere").await;
+    assert_eq!((got.status, got.text().as_str()), (200, "ok\n"));
+    // A host that no route could fit, as health checkers send it, and no host at all.
+    let got = exchange(balancer.front(), "GET /healthz HTTP/1.0\r\n\r\n").await;
+    assert!(got.starts_with(b"HTTP/1.0 200 OK\r\n"), "{}", String::from_utf8_lossy(&got));
+    assert_eq!(upstream.heads(), 0, "nobody was asked");
+    // Only this path, and only to look at.
+    assert_eq!(get(balancer.front(), "/healthz/").await.status, 200);
+    assert_eq!(send(balancer.front(), "POST", "/healthz", &[], "").await.status, 200);
+    assert_eq!(upstream.heads(), 2);
+
+    upstream.set(Mode::Refuse).await;
+    balancer.wait_upstream(upstream.addr(), false).await;
+    let got = get(balancer.front(), "/healthz").await;
+    assert_eq!((got.status, got.text().as_str()), (503, "not ready\n"));
+    assert_eq!(balancer.requests().len(), 2, "health is not logged");
+    assert!(balancer.metric("pgsplit_http_requests_total{code=\"5xx\"}").await < 0.5, "nor counted");
 }
