@@ -126,10 +126,18 @@ impl Status {
     #[must_use]
     pub fn in_words(&self) -> String {
         let mut out =
-            format!("pgsplit {}  up {:.0}s  {}\n\n", self.version, self.uptime_seconds, self.config.path);
+            format!("pgsplit {}  up {:.0}s  {}\n", self.version, self.uptime_seconds, self.config.path);
+        if !self.listeners.is_empty() {
+            self.databases_in_words(&mut out);
+        }
+        self.http.iter().for_each(|front| front.in_words(&mut out));
+        out
+    }
+
+    fn databases_in_words(&self, out: &mut String) {
         let _ = writeln!(
             out,
-            "{:<10} {:<22} {:<15} {:>8} {:>8}  READY",
+            "\n{:<10} {:<22} {:<15} {:>8} {:>8}  READY",
             "LISTENER", "BIND", "TARGET", "SESSIONS", "WAITING"
         );
         for l in &self.listeners {
@@ -155,8 +163,6 @@ impl Status {
                 n.name, n.shown, n.sessions
             );
         }
-        self.http.iter().for_each(|front| front.in_words(&mut out));
-        out
     }
 }
 

@@ -78,9 +78,11 @@ async fn look_at_all(config: &Config) -> (String, bool) {
 fn counts(config: &Config) -> String {
     let nodes = count(config.clusters.iter().map(|cluster| cluster.nodes.len()).sum(), "node");
     let listeners = count(config.listeners.len(), "listener");
-    match config.fronts.len() {
-        0 => format!("{nodes} and {listeners}"),
-        fronts => format!("{nodes}, {listeners} and {}", count(fronts, "HTTP front")),
+    let fronts = count(config.fronts.len(), "HTTP front");
+    match (config.clusters.len(), config.fronts.len()) {
+        (0, _) => fronts,
+        (_, 0) => format!("{nodes} and {listeners}"),
+        _ => format!("{nodes}, {listeners} and {fronts}"),
     }
 }
 

@@ -161,7 +161,11 @@ fn start_screen(app: &App, origin: &str) -> String {
         let _ =
             writeln!(out, "  {:<16} {:<22} {}", node.config.name, node.place_in_words(), first_look(&node));
     }
-    out.push_str("\nPut a postgres:// URL into DATABASE_URL; only host and port change. Ctrl-C stops.\n");
+    if app.shared.listeners.is_empty() {
+        out.push_str("Ctrl-C stops.\n");
+    } else {
+        out.push_str("\nPut a postgres:// URL into DATABASE_URL; only host and port change. Ctrl-C stops.\n");
+    }
     out
 }
 

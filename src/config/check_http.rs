@@ -222,7 +222,10 @@ fn check_listener(
         }
         None => listeners.iter().map(|listener| listener.name.as_str()).collect(),
     };
-    if !known.contains(&name.as_str()) && !known.is_empty() {
+    if known.is_empty() && f.count() == 0 {
+        let message = "without `nodes` there are no listeners, and no database to depend on";
+        f.fault(&written.path, written.at, message);
+    } else if !known.contains(&name.as_str()) && !known.is_empty() {
         let message = format!("no listener is named `{name}`; there is {}", words_or(&known));
         f.fault(&written.path, written.at, &message);
     }

@@ -187,6 +187,9 @@ pub(super) fn read_file(root: &Value, f: &mut Findings<'_>) -> File {
 
 fn read_clusters(top: &Table<'_>, f: &mut Findings<'_>) -> Vec<FileCluster> {
     let Some(value) = top.value("clusters").filter(|value| !matches!(value.kind, Kind::Null)) else {
+        if is_http_only(top) {
+            return Vec::new();
+        }
         let name = Given { value: "main".to_owned(), at: Pos::NOWHERE, path: String::new() };
         return vec![read_cluster(top, name, String::new(), f)];
     };
@@ -208,6 +211,13 @@ fn read_clusters(top: &Table<'_>, f: &mut Findings<'_>) -> Vec<FileCluster> {
         f.fault("clusters", value.at, "no cluster is written here");
     }
     entries.iter().filter_map(|(key, value)| read_named_cluster(key, value, f)).collect()
+}
+
+/// Whether the file is about HTTP services alone. A key that is not known may be `nodes`, misspelt.
+fn is_http_only(top: &Table<'_>) -> bool {
+    let is_there = |key: &&str| top.key_at(key).is_some();
+    let has_http = top.value("http").is_some_and(|http| !matches!(http.kind, Kind::Null));
+    has_http && !top.has_unknown && !CLUSTER.iter().chain(&["listeners"]).any(is_there)
 }
 
 fn read_named_cluster(key: &Key, value: &Value, f: &mut Findings<'_>) -> Option<FileCluster> {
