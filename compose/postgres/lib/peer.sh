@@ -11,17 +11,19 @@ ask_peer() {
 wait_for_peer() {
     local deadline=$((SECONDS + $1)) pause=1 left answer
     until answer=$(ask_peer postgres 'SELECT 1' 2>&1); do
+        answer=${answer#psql: error: }
         # A primary that can refuse a password has been set up: waiting does not help.
         [[ $answer != *'password authentication failed'* ]] \
             || fail "$PRIMARY_HOST refuses the password of replicator;" \
                 "REPLICATION_PASSWORD must be what it was at the first start of the primary"
         left=$((deadline - SECONDS))
         if ((left <= 0)); then
-            say "${answer##*$'\n'}"
+            say "${answer%%$'\n'*}"
             return 1
         fi
         ((pause <= left)) || pause=$left
-        say "waiting for $PRIMARY_HOST:$PRIMARY_PORT, next try in $pause s, giving up in $left s: ${answer%%$'\n'*}"
+        say "waiting for $PRIMARY_HOST:$PRIMARY_PORT, next try in $pause s, giving up in $left s:" \
+            "${answer%%$'\n'*}"
         long sleep "$pause"
         pause=$((pause < 8 ? pause * 2 : 10))
     done
