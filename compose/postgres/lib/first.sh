@@ -4,7 +4,12 @@
 
 complete() {
     sync "$fresh"
-    rm -rf "$PGDATA"
+    # Without the mark, a start that is killed here would find an empty volume, and ROLE=primary would fill it.
+    if [[ -e $PGDATA ]]; then
+        touch "$torn"
+        sync "$volume"
+        rm -rf "$PGDATA"
+    fi
     mv "$fresh" "$PGDATA"
     rm -f "$torn"
     sync "$volume"

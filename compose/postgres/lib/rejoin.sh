@@ -17,7 +17,7 @@ rejoin() {
     theirs=$(ask_peer postgres 'SELECT system_identifier FROM pg_control_system()')
     [[ $mine == "$theirs" ]] \
         || fail "REJOIN: $PRIMARY_HOST is not the same cluster as this volume (system identifier $theirs, not $mine);" \
-            "correct PRIMARY_HOST, or remove the volume to copy that server"
+            "correct PRIMARY_HOST, or start with an empty volume and ROLE=replica to copy that server"
     if [[ -e $PGDATA/standby.signal ]]; then
         rejoin_standby
     else
@@ -74,10 +74,9 @@ rejoin_standby() {
     local needs gone
     needs=$(control 'Minimum recovery ending location')
     [[ $needs != 0/0 ]] || needs=$(control "Latest checkpoint's REDO location")
-    # Names of WAL files without their timeline sort like positions.
-    gone=$(ask_peer postgres "SELECT min(substr(name, 9)) > substr(
-            lpad(to_hex((('$needs'::pg_lsn - '0/0') / 4294967296)::bigint), 8, '0')
-            || lpad(to_hex(((('$needs'::pg_lsn - '0/0')::bigint % 4294967296) / 16777216)::bigint), 8, '0'), 1)
+    # Names of WAL files without their timeline sort like positions. Only a primary can name them.
+    gone=$(ask_peer postgres "SELECT CASE WHEN NOT pg_is_in_recovery()
+            THEN min(substr(name, 9)) > substr(pg_walfile_name('$needs'), 9) END
         FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}\$'")
     if [[ $gone == t ]]; then
         say "REJOIN: this standby stands at $needs, and $PRIMARY_HOST has no WAL of then: copying it anew"
