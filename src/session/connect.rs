@@ -9,6 +9,7 @@
 //!
 //! Through TLS the answers cannot be read; there the replay ends with the node's yes.
 
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, timeout};
 
 use crate::balance::load::Place;
 use crate::base::id::NodeId;
@@ -32,7 +33,7 @@ use crate::pg::sqlstate;
 use crate::session::account::Account;
 use crate::session::error::SessionError;
 use crate::session::negotiate::Client;
-use crate::session::place::{Choice, Hold, is_there_another};
+use crate::session::place::{Choice, Hold, is_another_in, is_there_another};
 use crate::session::shared::{Listener, Shared};
 use crate::telemetry::labels::{ConnectError, Redispatch, StartupError};
 use crate::topology::Node;
@@ -203,7 +204,7 @@ async fn send(
     tried: &[NodeId],
 ) -> Result<Reached, Refusal> {
     let (mut reached, has_waited) = match next {
-        Next::Fresh(choice) => (dial(shared, listener, choice).await?, false),
+        Next::Fresh(choice) => (dial(shared, listener, choice, tried).await?, false),
         Next::Waiting(reached) => (reached, true),
     };
     let id = reached.id;
@@ -241,7 +242,12 @@ async fn send(
     Err(refusal)
 }
 
-async fn dial(shared: &Shared, listener: &Listener, choice: Choice) -> Result<Reached, Refusal> {
+async fn dial(
+    shared: &Shared,
+    listener: &Listener,
+    choice: Choice,
+    tried: &[NodeId],
+) -> Result<Reached, Refusal> {
     let metrics = shared.metrics.node(listener.config.cluster, choice.id);
     let began = Instant::now();
     let connected = async {
@@ -250,7 +256,14 @@ async fn dial(shared: &Shared, listener: &Listener, choice: Choice) -> Result<Re
         listener.options.apply(&stream)?;
         Ok((stream, addr))
     };
-    match connected.await {
+    let connected = tokio::select! {
+        connected = connected => connected,
+        () = lose_patience(listener, choice.id, tried) => {
+            metrics.connect_error(ConnectError::Timeout);
+            return Err(Refusal { reason: Redispatch::Connect, met: Some(Met::Silence) });
+        }
+    };
+    match connected {
         Ok((stream, addr)) => {
             metrics.connect_duration(began.elapsed());
             let Choice { id, config, role, place, .. } = choice;
@@ -274,13 +287,26 @@ async fn dial(shared: &Shared, listener: &Listener, choice: Choice) -> Result<Re
     }
 }
 
-/// Resolves when the node has been silent long enough to look for another one: at once when there is another,
-/// else when the node is found down or a client would have waited that long for any node.
+/// Resolves when the node has been silent long enough to look for another one. Where there is another: when the node
+/// begins to fail, no longer fits, or has been silent for `answer_timeout`. Else when it is found down, or a client would
+/// have waited that long for any node.
 async fn lose_patience(listener: &Listener, id: NodeId, tried: &[NodeId]) {
     let sessions = listener.sessions();
     let longest = Instant::now() + sessions.queue_timeout.max(sessions.answer_timeout);
+    let mut current = listener.watched.current.clone();
     loop {
-        sleep(sessions.answer_timeout).await;
+        let doubted = async {
+            let is_sound = |node: &Node| node.is_up() && !node.is_going_down();
+            let doubted = current.wait_for(|topology| {
+                !topology.node(id).is_some_and(is_sound) && is_another_in(topology, listener, tried)
+            });
+            if doubted.await.is_err() {
+                pending::<()>().await;
+            }
+        };
+        if timeout(sessions.answer_timeout, doubted).await.is_ok() {
+            return;
+        }
         // Asks for a check, which finds out whether the node is stopped or only slow.
         listener.watched.outcomes.tell(id, Met::Silence);
         let is_up = listener.watched.current.borrow().node(id).is_some_and(Node::is_up);

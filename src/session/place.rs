@@ -69,9 +69,14 @@ pub fn choose(listener: &Listener, source: IpAddr, tried: &[NodeId]) -> Option<C
 /// Whether a session would find a node now, other than those in `tried`.
 #[must_use]
 pub fn is_there_another(listener: &Listener, tried: &[NodeId]) -> bool {
-    let topology = listener.watched.current.borrow();
+    is_another_in(&listener.watched.current.borrow(), listener, tried)
+}
+
+/// The same, as `topology` has it.
+#[must_use]
+pub fn is_another_in(topology: &Topology, listener: &Listener, tried: &[NodeId]) -> bool {
     let allowed = |node: &Node| !tried.contains(&node.id) && node.has_room();
-    !fitting(&topology, listener.config.target, allowed).is_empty()
+    !fitting(topology, listener.config.target, allowed).is_empty()
 }
 
 /// A session's wait for a node: begins when it first has to, and is bounded in time and number.

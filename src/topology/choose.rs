@@ -7,7 +7,8 @@ use crate::topology::{Node, Topology};
 ///
 /// A kind is left only when it is empty, so a prefer-standby listener touches the primary only when no standby
 /// takes sessions, and a node marked `backup` is used only when no other of its kind is there. Standbys that are
-/// further behind than allowed come last rather than never: for a read, late is better than not at all.
+/// further behind than allowed come last rather than never: for a read, late is better than not at all. So do, after all
+/// others of all kinds, nodes that are going down: a session would wait there for as long as another one answers in.
 pub fn fitting(topology: &Topology, target: Target, allowed: impl Fn(&Node) -> bool) -> Vec<&Node> {
     let takes_new = |node: &Node| node.is_up() && 0 < node.config.weight && !node.is_full() && allowed(node);
     let primary = incumbent(topology);
@@ -21,18 +22,21 @@ pub fn fitting(topology: &Topology, target: Target, allowed: impl Fn(&Node) -> b
         Kind::Standby => node.role() == Some(Role::Standby),
         Kind::ReadOnly => node.role() == Some(Role::Standby) || node.read_only == Some(true),
     };
-    for &(kind, lagging) in kinds(target) {
-        for backup in [false, true] {
-            let of_kind = |node: &&Node| {
-                node.config.backup == backup
-                    && node.is_lagging == lagging
-                    && fits(node, kind)
-                    && takes_new(node)
-            };
-            let found: Vec<_> = topology.nodes.iter().filter(of_kind).collect();
-            if !found.is_empty() {
-                return found;
-            }
+    let in_turn = [false, true].into_iter().flat_map(|going_down| {
+        let kinds = kinds(target).iter();
+        kinds.flat_map(move |&kind| [false, true].map(|backup| (going_down, kind, backup)))
+    });
+    for (going_down, (kind, lagging), backup) in in_turn {
+        let of_kind = |node: &&Node| {
+            node.is_going_down() == going_down
+                && node.config.backup == backup
+                && node.is_lagging == lagging
+                && fits(node, kind)
+                && takes_new(node)
+        };
+        let found: Vec<_> = topology.nodes.iter().filter(of_kind).collect();
+        if !found.is_empty() {
+            return found;
         }
     }
     Vec::new()
@@ -101,6 +105,7 @@ pub(crate) mod tests {
             node.verdict = if word.starts_with('-') { Verdict::Down } else { Verdict::Up };
             node.role = role.map(|role| KnownRole { role, from: RoleSource::Check });
             node.is_lagging = flags.contains(&"lag");
+            node.progress = (u32::from(flags.contains(&"failing")), 3);
             node.read_only = flags.contains(&"readonly").then_some(true);
             node.full_until = flags.contains(&"full").then(|| now + Duration::from_secs(60));
             node.primary_since = flags.contains(&"old").then_some(now);
@@ -136,6 +141,16 @@ pub(crate) mod tests {
         check("primary standby:full", Target::PreferStandby, &[0]);
         check("primary -standby", Target::Standby, &[]);
         check("? -standby", Target::PreferStandby, &[0]);
+    }
+
+    #[test]
+    fn a_node_that_is_going_down_comes_last() {
+        check("primary standby:failing standby", Target::PreferStandby, &[2]);
+        check("primary standby:failing", Target::PreferStandby, &[0]);
+        check("primary standby:failing standby:backup", Target::Standby, &[2]);
+        check("primary:failing standby:failing", Target::PreferStandby, &[1]);
+        check("primary:failing standby:failing", Target::Any, &[0, 1]);
+        check("primary:failing", Target::Primary, &[0]);
     }
 
     #[test]

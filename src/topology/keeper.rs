@@ -7,6 +7,7 @@
 mod names;
 mod places;
 mod record;
+mod succession;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,6 +92,8 @@ struct Keeper {
     publish: watch::Sender<Arc<Topology>>,
     /// Sound primaries seen last.
     primaries: usize,
+    /// Whether there was a primary and none can be relied on now.
+    is_primary_awaited: bool,
 }
 
 /// What watchers are started with.
@@ -117,7 +120,14 @@ impl Keeper {
     ) -> Self {
         let places = Places::new(cluster, index, metrics, freed);
         let publish = watch::channel(Arc::new(places.topology())).0;
-        Self { cluster: Arc::clone(cluster), places, watchers, publish, primaries: 0 }
+        Self {
+            cluster: Arc::clone(cluster),
+            places,
+            watchers,
+            publish,
+            primaries: 0,
+            is_primary_awaited: false,
+        }
     }
 
     /// Starts to look at a node.
@@ -176,8 +186,10 @@ impl Keeper {
     }
 
     fn publish(&mut self) {
+        self.hand_over();
         let topology = self.places.topology();
         self.warn_of_two_primaries(&topology);
+        self.look_for_primary(&topology);
         self.publish.send_replace(Arc::new(topology));
     }
 
@@ -250,7 +262,7 @@ impl Keeper {
         let Some(Record { node, .. }) = self.places.get(id) else { return check.interval };
         match (node.verdict, node.progress) {
             (Verdict::Up | Verdict::Down, (1.., _)) => check.fast_interval,
-            (Verdict::Up, _) if node.is_full() => check.fast_interval,
+            (Verdict::Up, _) if node.is_full() || self.is_awaited(node) => check.fast_interval,
             (Verdict::Down, _) => check.down_interval,
             (Verdict::Up | Verdict::Starting, _) => check.interval,
         }
@@ -259,7 +271,7 @@ impl Keeper {
     /// Says so when a second sound primary turns up. One whose last look failed is on its way out: a promotion often
     /// comes before the old primary has been found dead.
     fn warn_of_two_primaries(&mut self, topology: &Topology) {
-        let sound = topology.living_primaries().filter(|node| node.progress.0 == 0);
+        let sound = topology.living_primaries().filter(|node| !node.is_going_down());
         let names: Vec<_> = sound.map(|node| node.config.name.as_str()).collect();
         if 1 < names.len() && self.primaries <= 1 {
             let used = incumbent(topology).map_or("", |node| &node.config.name);

@@ -195,6 +195,12 @@ impl Node {
         self.verdict == Verdict::Up
     }
 
+    /// Whether what was seen of it last was bad, though not often enough yet to call it down.
+    #[must_use]
+    pub fn is_going_down(&self) -> bool {
+        self.is_up() && 0 < self.progress.0
+    }
+
     /// Whether it has said, a moment ago, that it takes no more sessions.
     #[must_use]
     pub fn is_full(&self) -> bool {

@@ -334,3 +334,35 @@ async fn the_wait_of_a_client_that_got_no_node_is_told() {
     assert!(line["queue_s"].as_f64() > Some(0.29), "{line}");
     assert_eq!(whole(balancer.metric("pgsplit_queue_wait_seconds_count").await), 1);
 }
+
+/// As a host that has gone from the network: connects to it come to no end. The check has not found out yet.
+#[tokio::test]
+async fn a_node_that_swallows_connects_is_left_as_soon_as_one_that_is_silent() {
+    let address = crate::support::address::Address::claim();
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    let gone = address.port(5432);
+    socket.bind(gone).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let other = node(&Notes::new(), login_answer(7, &KEY, true), false).await;
+    let config = format!(
+        "nodes:\n  - {{addr: \"{gone}\", role: standby}}\n  - {{addr: \"{}\", role: standby}}\n\
+         check: {{type: tcp, interval: 60s}}\nsessions: {{connect_timeout: 10m, answer_timeout: 200ms}}\n\
+         listeners: [{{name: ro, bind: \"BALANCER:6433\", target: standby, balance: first}}]\n",
+        other.addr()
+    );
+    let balancer = Balancer::start(&config).await;
+    balancer.wait_health(&gone.ip().to_string(), "up").await;
+    let mut waiting = Vec::new();
+    // A connect that does not come to an end shows that the backlog is full.
+    while let Ok(stream) =
+        tokio::time::timeout(Duration::from_millis(200), tokio::net::TcpStream::connect(gone)).await
+    {
+        waiting.push(stream.unwrap());
+    }
+    let mut wire = Wire::connect(balancer.ro()).await.unwrap();
+    wire.send(&startup(&[("user", "u")])).await.unwrap();
+    assert_eq!(wire.byte().await.unwrap(), Some(b'R'));
+    let moved = balancer.metric("pgsplit_redispatches_total{reason=\"connect\"}").await;
+    assert_eq!(whole(moved), 1);
+    drop(listener);
+}

@@ -41,6 +41,8 @@ pub(super) struct Record {
     over_lag: bool,
     /// Until when its down time has been counted.
     down_counted: Option<Instant>,
+    /// Whether it is a living primary that was a living standby when it was looked at before.
+    pub(super) was_promoted: bool,
 }
 
 /// What decided an observation, for the log.
@@ -70,6 +72,7 @@ impl Record {
             warning: None,
             over_lag: false,
             down_counted: None,
+            was_promoted: false,
         }
     }
 
@@ -85,6 +88,7 @@ impl Record {
             if verdict == Verdict::Down {
                 self.node.full_until = None;
                 self.node.primary_since = None;
+                self.was_promoted = false;
             } else if self.node.role() == Some(Role::Primary) {
                 self.node.primary_since.get_or_insert_with(Instant::now);
             }
@@ -144,12 +148,18 @@ impl Record {
             return false;
         }
         node.primary_since = (role == Role::Primary && node.is_up()).then(Instant::now);
+        self.was_promoted = before == Some(Role::Standby) && node.primary_since.is_some();
         // What was late as a standby says nothing of a primary.
         (node.lag, node.is_lagging, self.over_lag) = (Lag::default(), false, false);
         let was = before.map_or("unknown", Role::as_str);
         let (name, from) = (node.config.name.as_str(), from.as_str());
         info!(node = name, from = was, to = role.as_str(), seen_by = from, "node_role");
         true
+    }
+
+    /// From now on every other primary comes before it.
+    pub(super) fn yield_primacy(&mut self) {
+        self.node.primary_since = Some(Instant::now());
     }
 
     /// Takes in what a check has found; `written` is what the primary had written at its own last check.
