@@ -74,7 +74,7 @@ struct RunWords {
     /// Write the counts to this file, as JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// GET this; {n} becomes a random number from 1 to 1000
+    /// GET this; an n in braces becomes a random number from 1 to 1000
     #[arg(long, value_name = "URL")]
     get: Vec<String>,
     /// POST to this
@@ -93,13 +93,13 @@ struct RunWords {
 
 #[derive(Args)]
 struct BurstWords {
-    /// GET this; {n} becomes the number of the request
+    /// GET this; an n in braces becomes the number of the request
     #[arg(long, value_name = "URL")]
     get: Option<String>,
     /// POST to this
     #[arg(long, value_name = "URL")]
     post: Option<String>,
-    /// What to POST; {n} becomes the number of the request
+    /// What to POST; an n in braces becomes the number of the request
     #[arg(long, value_name = "JSON")]
     body: Option<String>,
     /// Requests in all
