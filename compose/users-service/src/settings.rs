@@ -207,8 +207,6 @@ mod tests {
         for url in [
             "hunter2",
             "postgres://users:hunter2@db:port/users",
-            "postgres://users:hun/ter2@db/users",
-            "postgres://users:hun?ter2=x@db/users",
             "postgres://users:hunter2@db/users?sslmode=require",
             "postgres://users:hunter2@db/users?hunter2=1",
             "postgres://users:hunter2@/users",
