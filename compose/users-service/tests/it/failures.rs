@@ -28,8 +28,8 @@ fn a_stopped_database_is_said_and_found_again() {
         assert!(answer.took < BOUND, "{path}: {answer:?}");
     }
     assert_eq!(service.get("/health").status, 200);
-    assert!(service.has_logged("event", "database_failure"));
-    assert!(service.has_logged("database", &format!("{}:5432", postgres.ip())));
+    service.must_log("event", "database_failure");
+    service.must_log("database", &format!("{}:5432", postgres.ip()));
     postgres.start();
     assert_eq!(service.get("/users/1").status, 200);
 }
@@ -79,7 +79,7 @@ fn a_frozen_server_is_said_in_time_and_found_again() {
         assert!(answer.took < BOUND, "{path}: {answer:?}");
     }
     assert_eq!(service.get("/health").status, 200);
-    assert!(service.has_logged("kind", "query_timeout"));
+    service.must_log("kind", "query_timeout");
     postgres.signal_all(Signal::CONT);
     wait_until("an answer", || service.get("/users/1").status == 200);
 }
@@ -121,7 +121,7 @@ fn a_slow_query_is_cancelled_by_the_server_and_tried_again() {
     let lock = postgres.lock();
     thread::scope(|scope| {
         scope.spawn(|| assert_eq!(service.get("/users/1").status, 200));
-        wait_until("a cancelled query", || service.has_logged("sqlstate", "57014"));
+        service.must_log("sqlstate", "57014");
         drop(lock);
     });
 }
@@ -150,7 +150,7 @@ fn what_cannot_be_served_is_refused_at_once() {
         drop(lock);
     });
     assert_eq!(good.into_inner(), 5);
-    assert!(service.has_logged("event", "busy"));
+    service.must_log("event", "busy");
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn a_wait_for_a_connection_has_an_end() {
             });
         }
     });
-    wait_until("the log", || service.has_logged("kind", "pool_exhausted"));
+    service.must_log("kind", "pool_exhausted");
 }
 
 #[test]
@@ -209,13 +209,13 @@ fn clients_see_nothing_of_what_the_database_says() {
     answer.assert_unavailable();
     assert!(!answer.body.to_string().contains("relation"), "{answer:?}");
     assert!(answer.took < BOUND, "nothing to wait for: {answer:?}");
-    assert!(service.has_logged("sqlstate", "42P01"));
+    service.must_log("sqlstate", "42P01");
     postgres.sql("ALTER TABLE gone RENAME TO users");
     assert_eq!(service.get("/users/1").status, 200);
 
     let refused = Service::start_with_url(&postgres.url("wrong"), &[]);
     refused.get("/users/1").assert_unavailable();
-    assert!(refused.has_logged("sqlstate", "28P01"));
+    refused.must_log("sqlstate", "28P01");
 }
 
 struct OnDrop<'a>(&'a AtomicBool);

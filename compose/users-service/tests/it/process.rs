@@ -64,6 +64,6 @@ fn what_is_under_way_at_the_end_is_answered() {
         drop(lock);
     });
     assert_eq!(service.ended().code(), Some(0));
-    assert!(service.has_logged("event", "stop"));
-    assert!(service.has_logged("signal", "SIGTERM"));
+    service.must_log("event", "stop");
+    service.must_log("signal", "SIGTERM");
 }

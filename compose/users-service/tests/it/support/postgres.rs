@@ -49,7 +49,13 @@ impl Postgres {
         }
         let postgres = Self { ip, _claim: claim, dir, server: Mutex::default() };
         let mut initdb = postgres.program("initdb");
-        initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]);
+        initdb.args([
+            "--username=postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "--no-sync",
+        ]);
         let made = initdb.arg("-D").arg(postgres.data()).stdout(Stdio::null()).status().unwrap();
         assert!(made.success());
         let hba = "host all postgres all trust\nhost all all all scram-sha-256\n";

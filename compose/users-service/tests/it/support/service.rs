@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::client::{self, Answer};
 use super::postgres::Postgres;
-use super::wait::wait_for;
+use super::wait::{wait_for, wait_until};
 use super::{PASSWORD, Signal, signal};
 
 /// A running instance. Dropping it kills it, and checks that its log tells no password.
@@ -61,8 +61,13 @@ impl Service {
     }
 
     /// Whether a line of the log has this value.
-    pub(crate) fn has_logged(&self, field: &str, value: &str) -> bool {
+    fn has_logged(&self, field: &str, value: &str) -> bool {
         self.lines.lock().unwrap().iter().any(|line| line[field] == value)
+    }
+
+    /// Waits for such a line: it comes through a pipe, a moment after the answer it belongs to.
+    pub(crate) fn must_log(&self, field: &str, value: &str) {
+        wait_until(&format!("a line with {field} {value}"), || self.has_logged(field, value));
     }
 
     pub(crate) fn pid(&self) -> u32 {
