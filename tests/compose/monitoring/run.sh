@@ -111,6 +111,7 @@ done < <(python3 "$HERE/queries.py" "$PROM_URL" "$ADMIN_URL" "$ROOT" 2>&1 || ech
 
 echo "== pgsplit itself dies"
 kill -9 "$PGSPLIT_PID"
+wait "$PGSPLIT_PID" 2>/dev/null || true
 fires PgsplitNotScraped
 
 echo

@@ -93,7 +93,7 @@ start_prometheus() {
     sed -e "s/^\( *for:\) .*/\1 ${ALERTS_FOR:-2s}/" "$COMPOSE/prometheus/alerts.yaml" >"$DIR/prometheus/alerts.yaml"
     start prometheus prometheus --config.file="$DIR/prometheus/prometheus.yml" --storage.tsdb.path="$DIR/prometheus/data" \
         --web.console.templates="$COMPOSE/prometheus/consoles" --web.listen-address="127.0.0.1:$PROM"
-    wait_until 20 "Prometheus to be ready" promtool check ready --url="$PROM_URL"
+    wait_until 20 "Prometheus to be ready" curl -fs "$PROM_URL/-/ready"
 }
 
 # forever PAUSE COMMAND...: what fails is tried again, as a client does.
