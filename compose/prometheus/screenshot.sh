@@ -7,7 +7,7 @@
 set -euo pipefail
 
 [ $# -ge 2 ] || { sed -n '2,6s/^# \{0,1\}//p' "$0" >&2 && exit 2; }
-url=$1 out=$2 width=${3:-1280} height=${4:-800}
+url=$1 out=$2 width=${3:-1280} height=${4:-880}
 
 for browser in chromium chromium-browser google-chrome nowhere; do
     ! command -v "$browser" >/dev/null || break

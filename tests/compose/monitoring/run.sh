@@ -113,7 +113,3 @@ echo "== pgsplit itself dies"
 kill -9 "$PGSPLIT_PID"
 wait "$PGSPLIT_PID" 2>/dev/null || true
 fires PgsplitNotScraped
-
-echo
-echo "$PASSED passed, $FAILED failed"
-[ "$FAILED" = 0 ]

@@ -78,6 +78,7 @@ http:
   queue_timeout: 4s
 admin: {bind: "127.0.0.1:$ADMIN"}
 log: {format: json}
+runtime: {drain_timeout: 1s}
 YAML
     start pgsplit "$PGSPLIT" run "$DIR/pgsplit.yaml"
     PGSPLIT_PID=$STARTED

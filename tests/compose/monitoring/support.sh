@@ -41,12 +41,23 @@ wait_until() {
     done
 }
 
+# However the test ends: nothing of it stays, and the last line is the count.
 finish() {
-    local i
+    local code=$? i
     for ((i = ${#CLEANUP[@]} - 1; i >= 0; i--)); do
         eval "${CLEANUP[i]}" >/dev/null 2>&1 || true
     done
+    if [ "$code" != 0 ] && [ "$FAILED" = 0 ]; then
+        FAILED=1
+        echo "FAIL  ended before its end, code $code"
+    fi
+    if [ "$FAILED" != 0 ]; then
+        tail -n 5 "$DIR"/*.log "$DIR"/pg/*.log 2>/dev/null || true
+    fi
     rm -rf "$DIR"
+    echo
+    echo "$PASSED passed, $FAILED failed"
+    [ "$FAILED" = 0 ] || exit 1
 }
 
 # start NAME COMMAND...: in the background, output to $DIR/NAME.log, ended with the test. The pid is in $STARTED.
