@@ -15,7 +15,7 @@ use crate::config;
 use crate::session::error::SessionError;
 use crate::session::negotiate::Client;
 use crate::session::shared::{Listener, Shared};
-use crate::topology::choose::fitting;
+use crate::topology::choose::{fitting, incumbent};
 use crate::topology::{Node, Topology};
 
 /// Before a node that has just refused is tried again.
@@ -224,5 +224,11 @@ impl<'a> Hold<'a> {
 }
 
 fn in_words(topology: &Topology) -> String {
-    topology.nodes.iter().map(Node::in_words).collect::<Vec<_>>().join(", ")
+    let primary = incumbent(topology).map(|node| node.id);
+    let in_words = |node: &Node| {
+        let words = node.in_words();
+        let is_second = node.is_up() && node.role() == Some(Role::Primary) && Some(node.id) != primary;
+        if is_second { words + ", but not the cluster's" } else { words }
+    };
+    topology.nodes.iter().map(in_words).collect::<Vec<_>>().join("; ")
 }

@@ -182,7 +182,7 @@ async fn a_server_that_takes_no_sessions_yet_is_down_in_its_words() {
 async fn a_full_server_is_not_down_keeps_its_sessions_and_gets_no_new_ones() {
     let cluster = shared().await;
     let server = Postgres::start_new(Settings::default().max_connections(8)).await;
-    let nodes = config_for([server.addr(), cluster.node(0).addr()]);
+    let nodes = config_for([server.addr(), cluster.node(1).addr()]);
     let first = "listeners: [{name: first, bind: \"BALANCER:7000\", target: any, balance: first}]\n";
     let balancer = Balancer::start(&(nodes + first)).await;
     balancer.wait_ready().await;
@@ -207,7 +207,7 @@ async fn a_full_server_is_not_down_keeps_its_sessions_and_gets_no_new_ones() {
     assert_eq!(value(&open, "select 1").await.unwrap(), "1");
     for _ in 0..5 {
         let client = connect_with(as_app(balancer.at(7000))).await.unwrap();
-        assert_eq!(which_node(&client).await.unwrap(), cluster.node(0).addr().ip());
+        assert_eq!(which_node(&client).await.unwrap(), cluster.node(1).addr().ip());
     }
     assert!((balancer.metric("pgsplit_node_state{node=\"n0\",state=\"full\"}").await - 1.0).abs() < 0.1);
     assert!(balancer.metric("pgsplit_node_state_changes_total{to=\"down\"}").await < 0.1);

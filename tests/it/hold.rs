@@ -83,7 +83,7 @@ async fn who_has_waited_long_enough_is_told_why_and_what_still_works() {
     assert_eq!((error.severity.as_str(), error.code.as_str()), ("FATAL", "57P03"));
     let text = &error.message;
     assert!(text.starts_with("no live primary for listener \"rw\": n0 down "), "{text}");
-    assert!(text.ends_with("s (connection refused), n1 standby, n2 standby"), "{text}");
+    assert!(text.ends_with("s (connection refused); n1 standby; n2 standby"), "{text}");
     assert_eq!(error.hint, "Listener \"ro\" on port 6433 still works.");
     let rejected = "pgsplit_connections_rejected_total{listener=\"rw\",reason=\"no_node\"}";
     wait_until("it to be counted", async || 0.5 < balancer.metric(rejected).await).await;
