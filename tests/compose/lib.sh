@@ -137,6 +137,14 @@ mend_it() {
     esac >/dev/null
 }
 
+# Waits for what was sent to the background since; fails when any of it did.
+wait_for_jobs() {
+    local job
+    for job in $(jobs -p); do
+        [ "$job" = "${LOAD_PID:-}" ] || wait "$job"
+    done
+}
+
 # ---- load
 
 # Starts load in the background, with the arguments of `load run`.
