@@ -19,7 +19,7 @@ use crate::settings::Settings;
 
 /// For requests that are under way when the service is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
-/// For name lookups, which know no end of their own.
+/// For what is left then: goodbyes to the database, and name lookups, which know no end of their own.
 const LEFTOVERS: Duration = Duration::from_millis(100);
 
 /// Serves until it is told to stop.
@@ -69,7 +69,8 @@ async fn serve(settings: Settings, log: Arc<Log>) -> io::Result<()> {
     log.info("stopping", &[("signal", name.into())]);
     stop.cancel();
     let complete = tokio::time::timeout(DRAIN, server).await.is_ok();
-    database.close();
+    // Sessions that end in order; one that cannot is not waited for.
+    let _ = tokio::time::timeout(LEFTOVERS, database.close()).await;
     log.info("stop", &[("complete", complete.into())]);
     Ok(())
 }

@@ -7,6 +7,7 @@
 //! | `INSTANCE` | the host's name | what this instance is called in answers, in the log and to the database |
 //! | `POOL_SIZE` | `10` | most connections to the database |
 //! | `QUERY_TIMEOUT` | `1s` | longest time for one query |
+//! | `CONNECT_TIMEOUT` | `2500ms` | longest time to connect and log in. More than the load balancer needs to give up one server and try another: pgsplit's `sessions.connect_timeout` and `answer_timeout`, of which the first should be `1s` |
 //! | `REQUEST_TIMEOUT` | `5s` | longest time for one request, all tries included |
 //! | `CONNECTION_AGE` | `5m` | a connection older than this is replaced, so that load returns to a server that came back |
 //! | `CACHE_SECONDS` | `0` | how long others may keep answers about users; 0: not at all |
@@ -30,6 +31,7 @@ pub(crate) struct Settings {
     pub(crate) instance: String,
     pub(crate) pool_size: usize,
     pub(crate) query_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
     pub(crate) request_timeout: Duration,
     pub(crate) connection_age: Duration,
     pub(crate) cache_seconds: u32,
@@ -54,9 +56,10 @@ impl Settings {
             bind: keep(&mut faults, bind(lookup)).unwrap_or_else(any_address),
             instance: keep(&mut faults, instance(lookup)).unwrap_or_default(),
             pool_size: keep(&mut faults, number(lookup, "POOL_SIZE", 10, 1..=1000)).unwrap_or_default(),
-            query_timeout: keep(&mut faults, time(lookup, "QUERY_TIMEOUT", 1)).unwrap_or_default(),
-            request_timeout: keep(&mut faults, time(lookup, "REQUEST_TIMEOUT", 5)).unwrap_or_default(),
-            connection_age: keep(&mut faults, time(lookup, "CONNECTION_AGE", 300)).unwrap_or_default(),
+            query_timeout: keep(&mut faults, time(lookup, "QUERY_TIMEOUT", 1000)).unwrap_or_default(),
+            connect_timeout: keep(&mut faults, time(lookup, "CONNECT_TIMEOUT", 2500)).unwrap_or_default(),
+            request_timeout: keep(&mut faults, time(lookup, "REQUEST_TIMEOUT", 5000)).unwrap_or_default(),
+            connection_age: keep(&mut faults, time(lookup, "CONNECTION_AGE", 300_000)).unwrap_or_default(),
             cache_seconds: keep(&mut faults, number(lookup, "CACHE_SECONDS", 0, 0..=86_400))
                 .unwrap_or_default(),
             database,
@@ -144,8 +147,8 @@ where
     number.ok_or_else(|| wrong(name, &value, needed()))
 }
 
-fn time(lookup: Lookup<'_>, name: &str, default_seconds: u64) -> Result<Duration, String> {
-    let Some(value) = lookup(name) else { return Ok(Duration::from_secs(default_seconds)) };
+fn time(lookup: Lookup<'_>, name: &str, default_millis: u64) -> Result<Duration, String> {
+    let Some(value) = lookup(name) else { return Ok(Duration::from_millis(default_millis)) };
     let time = humantime::parse_duration(&value).ok().filter(|time| TIMES.contains(time));
     time.ok_or_else(|| wrong(name, &value, "a time with its unit, from 10ms to 1h, such as 500ms, 2s or 5m"))
 }
@@ -180,6 +183,7 @@ mod tests {
             ("INSTANCE", "a b"),
             ("POOL_SIZE", "0"),
             ("QUERY_TIMEOUT", "1"),
+            ("CONNECT_TIMEOUT", "soon"),
             ("REQUEST_TIMEOUT", "0s"),
             ("CONNECTION_AGE", "2h"),
             ("CACHE_SECONDS", "-1"),
@@ -195,6 +199,7 @@ mod tests {
                 "INSTANCE",
                 "POOL_SIZE",
                 "QUERY_TIMEOUT",
+                "CONNECT_TIMEOUT",
                 "REQUEST_TIMEOUT",
                 "CONNECTION_AGE",
                 "CACHE_SECONDS"

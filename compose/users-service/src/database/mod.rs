@@ -41,7 +41,7 @@ impl Database {
     pub(crate) fn new(settings: &Settings, log: Arc<Log>) -> Result<Self, BuildError> {
         let config = complete(settings);
         Ok(Self {
-            connections: Connections::new(config, settings.pool_size, settings.connection_age)?,
+            connections: Connections::new(config, settings)?,
             query_timeout: settings.query_timeout,
             addr: settings.database_addr(),
             log,
@@ -106,9 +106,9 @@ impl Database {
         );
     }
 
-    /// No query from now on.
-    pub(crate) fn close(&self) {
-        self.connections.close();
+    /// No query from now on, and no connection in the end.
+    pub(crate) async fn close(&self) {
+        self.connections.close().await;
     }
 }
 

@@ -14,9 +14,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::Parameter;
 use super::failure::{Advice, Failure};
-
-/// To connect and log in. The load balancer waits up to a second for a silent server before it tries another one.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(2500);
+use crate::settings::Settings;
 
 /// Which connections are too old to be used: those made before a server was found gone.
 #[derive(Debug, Default)]
@@ -98,22 +96,30 @@ impl Manager for Maker {
 #[derive(Clone, Debug)]
 pub(super) struct Connections {
     pool: Pool<Maker>,
+    connect_timeout: Duration,
     generation: Arc<Generation>,
+    drivers: TaskTracker,
 }
 
 impl Connections {
-    pub(super) fn new(config: Config, size: usize, age: Duration) -> Result<Self, BuildError> {
+    pub(super) fn new(config: Config, settings: &Settings) -> Result<Self, BuildError> {
         let generation = Arc::new(Generation::default());
-        let maker = Maker { config, age, generation: Arc::clone(&generation), drivers: TaskTracker::new() };
-        let pool = Pool::builder(maker).max_size(size).runtime(Runtime::Tokio1).build()?;
-        Ok(Self { pool, generation })
+        let drivers = TaskTracker::new();
+        let maker = Maker {
+            config,
+            age: settings.connection_age,
+            generation: Arc::clone(&generation),
+            drivers: drivers.clone(),
+        };
+        let pool = Pool::builder(maker).max_size(settings.pool_size).runtime(Runtime::Tokio1).build()?;
+        Ok(Self { pool, connect_timeout: settings.connect_timeout, generation, drivers })
     }
 
     /// A connection, old or new, before `deadline`.
     pub(super) async fn lease(&self, deadline: Instant) -> Result<Lease, Failure> {
         // The wait for its turn ends a little earlier than the whole: so it is known which of both took the time.
         let wait = deadline.saturating_duration_since(Instant::now() + Duration::from_millis(5));
-        let timeouts = Timeouts { wait: Some(wait), create: Some(CONNECT_TIMEOUT), recycle: None };
+        let timeouts = Timeouts { wait: Some(wait), create: Some(self.connect_timeout), recycle: None };
         match tokio::time::timeout_at(deadline, self.pool.timeout_get(&timeouts)).await {
             Ok(Ok(object)) => Ok(Lease { generation: object.generation, object: Some(object) }),
             Ok(Err(PoolError::Backend(error))) => Err(Failure::Connect(Some(error))),
@@ -129,9 +135,11 @@ impl Connections {
         }
     }
 
-    /// No connection from now on.
-    pub(super) fn close(&self) {
+    /// No connection from now on; those that are idle say goodbye.
+    pub(super) async fn close(&self) {
         self.pool.close();
+        self.drivers.close();
+        self.drivers.wait().await;
     }
 }
 
