@@ -45,12 +45,19 @@ none_fires() {
 }
 
 each_alert_is_tested() {
-    local name missing=0
-    for name in $(sed -n 's/^ *- alert: //p' "$COMPOSE/prometheus/alerts.yaml"); do
-        grep -q "labels: 'ALERTS{alertname=\"$name\"" "$COMPOSE/prometheus/alerts.test.yaml" || { echo "$name: no test in which it fires" && missing=1; }
-        grep -q "alertname=\"$name\".*exp_samples: \[\]" "$COMPOSE/prometheus/alerts.test.yaml" || { echo "$name: no test in which it is silent" && missing=1; }
-    done
-    return $missing
+    local alert rules=$COMPOSE/prometheus/alerts.yaml tests=$COMPOSE/prometheus/alerts.test.yaml
+    sed -n 's/^ *- alert: //p' "$rules" | {
+        code=0
+        while read -r alert; do
+            grep -q "labels: 'ALERTS{alertname=\"$alert\"" "$tests" || { echo "$alert: no test in which it fires"; code=1; }
+            grep -q "alertname=\"$alert\".*exp_samples: \[\]" "$tests" || { echo "$alert: no test in which it is silent"; code=1; }
+        done
+        return "$code"
+    }
+}
+
+texts_are_whole() { # the annotations of what fires now
+    ! curl -fs "$PROM_URL/api/v1/alerts" | grep -o 'error expanding[^"]*'
 }
 
 echo "== files"
@@ -89,6 +96,7 @@ fires PgsplitClientsWait
 fires PgsplitRequestsWait
 fires PgsplitClientsTurnedAway
 fires PgsplitRefusesRequests
+expect "the texts of all that fires are whole" texts_are_whole
 
 echo "== all back"
 db_start 1

@@ -1,6 +1,6 @@
 # A primary with a standby, two HTTP services, pgsplit before them and a Prometheus that scrapes it: all real, all on
 # free ports of 127.0.0.1. Sourced by run.sh; needs support.sh, $DIR and $COMPOSE.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # some of what is set here is for run.sh
 
 stack_ports() {
     read -r DB1 DB2 USERS1 USERS2 RW RO FRONT ADMIN PROM < <(free_ports 9)
@@ -58,7 +58,7 @@ start_services() {
     wait_until 10 "users2" curl -fs "http://127.0.0.1:$USERS2/health"
 }
 
-# Checks often, so that a test sees in seconds what takes longer in real life. users3 is a name that leads nowhere.
+# Checks often, so that a test sees in seconds what takes longer in real life.
 start_pgsplit() {
     cat >"$DIR/pgsplit.yaml" <<YAML
 nodes:

@@ -24,7 +24,7 @@ expect() {
         pass "$what"
     else
         fail "$what"
-        sed 's/^/      /' <<<"$said"
+        printf '      %s\n' "${said//$'\n'/$'\n'      }"
     fi
 }
 
