@@ -47,7 +47,7 @@ struct Line {
 
 #[derive(Subcommand)]
 enum Words {
-    /// Ask steadily until standard input ends; `step TEXT` and `wait N` on it
+    /// Ask steadily until standard input ends; it may say `step TEXT`, `wait N` and `end`
     Run(RunWords),
     /// Open all connections, then ask on all of them at once
     Burst(BurstWords),

@@ -271,12 +271,11 @@ impl Ledger {
                 tally.longest_gap = self.gaps.get(kind).map(Gap::longest).unwrap_or_default();
             }
         }
-        if let Some(first) = steps.first() {
-            for (kind, tally) in &mut tallies {
-                tally.first = first.tallies.get(kind).and_then(|tally| tally.first);
-            }
-        }
         let begun = steps.first().map(|step| step.begun).unwrap_or_default();
+        for (kind, tally) in &mut tallies {
+            let first = |step: &Summary| Some(step.begun + step.tallies.get(kind)?.first?);
+            tally.first = steps.iter().filter_map(first).min().map(|at| at.saturating_sub(begun));
+        }
         let length = steps.iter().map(|step| step.length).sum();
         Summary { name: "total".to_owned(), begun, length, tallies }
     }

@@ -1,7 +1,8 @@
 //! The load of the container scenarios: asks without a pause while a script stops and kills things, and counts.
 //!
 //! `load run` is told by lines on its standard input which step of the scenario begins (`step TEXT`) and when to make
-//! sure that the load really runs (`wait N`); at the end of the input it prints a table and writes a report.
+//! sure that the load really runs (`wait N`: so many more good answers of each kind). At the end of the input, or at
+//! `end`, it prints a table and writes a report.
 //! `load burst` opens thousands of connections first and then uses them all at once.
 //!
 //! # What is counted as what

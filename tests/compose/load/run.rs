@@ -152,7 +152,7 @@ fn start(options: &Run, book: &Arc<Book>, workers: &mut JoinSet<()>) {
     }
 }
 
-/// Does what standard input says, until it ends.
+/// Does what standard input says, until it ends or says `end`.
 async fn obey(book: &Book) {
     let mut lines: Lines<BufReader<Stdin>> = BufReader::new(stdin()).lines();
     while let Ok(Some(line)) = lines.next_line().await {
@@ -160,6 +160,8 @@ async fn obey(book: &Book) {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match (word, rest.trim()) {
             ("", _) => {}
+            // What a script starts meanwhile may inherit the other end of this input, which then never ends.
+            ("end", "") => return,
             ("step", name) if !name.is_empty() => {
                 book.ledger().step(name, book.now());
                 say(&format!("step {name}"));
@@ -168,7 +170,7 @@ async fn obey(book: &Book) {
                 let more = number.parse().unwrap_or_default();
                 say(if wait(book, more).await { "ok" } else { "timeout" });
             }
-            _ => say(&format!("error: {line:?} is neither `step TEXT` nor `wait N`")),
+            _ => say(&format!("error: {line:?} is neither `step TEXT`, `wait N` nor `end`")),
         }
     }
 }
