@@ -68,14 +68,14 @@ check: {user: lb_check, interval: 500ms, fast_interval: 100ms, down_interval: 50
 listeners:
   - {name: rw, bind: "127.0.0.1:$RW", target: primary}
   - {name: ro, bind: "127.0.0.1:$RO", target: prefer-standby}
-sessions: {queue_timeout: 4s}
+sessions: {queue_timeout: ${QUEUE_TIMEOUT:-4s}}
 http:
   bind: "127.0.0.1:$FRONT"
   upstreams: ["127.0.0.1:$USERS1", "127.0.0.1:$USERS2"]
   check: {interval: 500ms, fast_interval: 100ms}
   cache: 1MiB
   listener: ro
-  queue_timeout: 4s
+  queue_timeout: ${QUEUE_TIMEOUT:-4s}
 admin: {bind: "127.0.0.1:$ADMIN"}
 log: {format: json}
 runtime: {drain_timeout: 1s}
