@@ -37,7 +37,7 @@ for kind in "${faults[@]}"; do
         break_all "${services[@]}"
         for service in "${services[@]}"; do wait_until "$service to be missed" is_not_up "$service"; done
         load_wait 200
-        step "and back"
+        step "${target// / and } back"
         mend_all "${services[@]}"
         for service in "${services[@]}"; do wait_until "$service to be up" is_up "$service"; done
         load_wait 100

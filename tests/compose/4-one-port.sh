@@ -51,7 +51,7 @@ for name in "${names[@]}"; do
     break_it stop "$name"
     wait_until "$name to be missed" is_not_up "$name"
     load_wait 100
-    step "and back"
+    step "$name is back"
     mend_it stop "$name"
     wait_until "$name to be up" is_up "$name"
     load_wait 100

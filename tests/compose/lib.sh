@@ -174,10 +174,11 @@ load_wait() {
 # Ends the load and shows its table; whether anything failed is known from the report.
 load_end() {
     local pid=$LOAD_PID
-    exec {load_in}>&-
+    # Said, as others that were started meanwhile may hold the input open.
+    echo end >&"$load_in"
     echo
     cat <&"$load_out"
-    exec {load_out}<&-
+    exec {load_in}>&- {load_out}<&-
     wait "$pid" && load_code=0 || load_code=$?
     echo
 }
