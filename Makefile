@@ -4,9 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench-http prerequisites postgres httptools peers rust
-
-TEST_LOG := target/test.log
+.PHONY: help build demo test compose-test bench-http prerequisites postgres programs peers rust
 
 help: ## this list
 	@echo 'pgsplit: a load balancer for PostgreSQL'
@@ -21,25 +19,23 @@ demo: rust postgres ## a cluster under load, a primary killed, no read lost (a m
 	@target/release/examples/demo
 
 test: prerequisites ## everything a change must pass: format, lints, documentation, tests
-	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
-	@mkdir -p target
-	cargo test --locked --no-fail-fast --color never 2>&1 | tee $(TEST_LOG) && ok=0 || ok=$$?; \
-	echo; echo 'Summary:'; grep -E '^( +Running |test result|error)' $(TEST_LOG) || true; exit $$ok
+	@tests/all.sh
+
+compose-test: rust ## the scenarios in containers alone; needs a Docker engine and no registry (15 minutes at first)
+	@tests/compose/run.sh
 
 # SECONDS is a clock in bash, hence a line of its own for the program: there it is still what it was set to.
 bench-http: rust peers ## the HTTP front beside nginx and HAProxy (8 minutes or more; ROUNDS=1 SECONDS=1: one)
 	@cargo build --release --locked --bin pgsplit --example bench_http
 	@target/release/examples/bench_http
 
-prerequisites: rust postgres httptools
+prerequisites: rust postgres programs
 
 postgres: ## installs a PostgreSQL server for tests and demo, unless one is there
 	@tests/install-postgres.sh
 
-httptools: ## installs curl and wrk for tests, unless they are there
-	@tests/install-programs.sh curl wrk
+programs: ## installs curl, wrk, jq and Prometheus for tests, unless they are there
+	@tests/install-programs.sh curl wrk jq prometheus
 
 peers: ## installs nginx, HAProxy and wrk for bench-http, unless they are there
 	@tests/install-programs.sh nginx haproxy wrk

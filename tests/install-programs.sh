@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes sure that some of curl, wrk, nginx and haproxy are here: clients for the tests, peers for `make bench-http`.
+# Makes sure that some of curl, wrk, jq, prometheus and docker-compose are here for the tests, or nginx and haproxy for
+# `make bench-http`.
 # Usage: install-programs.sh PROGRAM... Installs what is missing where that needs no question (Debian or Ubuntu, as
 # root); elsewhere says what to install and fails. Changes nothing when everything is there.
 set -eu

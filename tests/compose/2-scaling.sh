@@ -9,7 +9,7 @@ scale() {
 
 # Each instance of the step that was last but not counted as settling has at least two thirds of an equal share.
 shared_evenly() {
-    report ".steps[] | select(.name == \"$1 instances\") | .kinds.get.upstreams | [.[]] | (length == $1) and (min * 3 * length > add * 2)" \
+    report ".steps[] | select(.name == \"instances: $1\") | .kinds.get.upstreams | [.[]] | (length == $1) and (min * 3 * length > add * 2)" \
         | grep -qx true
 }
 
@@ -37,13 +37,13 @@ wait_until "the stack to be ready" ready
 began=$(started_at)
 
 load_start --workers 4 --get "$front/users?limit=5" --get "$front/users/{n}"
-step "1 instances"
+step "instances: 1"
 load_wait 200
 for n in 4 2 3; do
     step "scaling to $n"
     scale "$n"
     wait_until "$n instances" upstreams_are "$n" api
-    step "$n instances"
+    step "instances: $n"
     load_wait 400
 done
 load_end

@@ -17,8 +17,8 @@ upstreams_are_on() {
 # per_second N: sixteen clients with N instances.
 per_second() {
     load_start --workers 16 --pause 0ms --get "$front/users?limit=5"
-    step "$1 instances, 16 clients"
-    load_wait 1000
+    step "instances: $1, clients: 16"
+    load_wait 2000
     load_end
     check "no request failed with $1" [ "$(report .total.get.failed)" = 0 ]
     rate=$(report .total.get.per_s)
@@ -68,7 +68,7 @@ break_it stop service-db-replica &
 wait_for_jobs
 for name in service-db service-db-replica; do wait_until "$name to be missed" is_not_up "$name"; done
 for n in 1 2 3 4 5; do check "user $n is still there" answer_is "$cached/users/$n" "200 stale "; done
-check "what is not stored is a 503" answer_is "$cached/users/6" "503 miss database"
+check "what is not stored is a 503" answer_is "$cached/users/6" "503  database"
 check "without a cache everything is" answer_is "$front/users/1" "503  database"
 load_start --workers 4 --get "$cached/users/1" --get "$cached/users/2"
 step "no database, stored answers"

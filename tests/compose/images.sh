@@ -15,5 +15,6 @@ compose/base-images.sh
 build pgsplit-postgres compose/postgres
 build pgsplit-users-service compose/users-service
 build pgsplit --file compose/pgsplit/Dockerfile .
+build pgsplit-prometheus compose/prometheus
 build pgsplit-fastapi tests/compose/fastapi
 cargo build --quiet --locked --example load

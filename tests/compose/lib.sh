@@ -60,7 +60,7 @@ clean_up() {
     [ -z "${LOAD_PID:-}" ] || kill "$LOAD_PID" 2>/dev/null || true
     if [ $code != 0 ] || [ $failed != 0 ]; then
         echo "---- what pgsplit said last, without requests and sessions:" >&2
-        compose logs --no-color --tail 2000 pgsplit 2>/dev/null | grep -v '"event":"request"\|"event":"session_end"' | tail -n 40 >&2 || true
+        compose logs --no-color pgsplit 2>/dev/null | grep -v '"event":"request"\|"event":"session_end"' | tail -n 40 >&2 || true
         compose ps >&2 || true
     fi
     # A container that is paused or has no network must be ended all the same.

@@ -3,7 +3,7 @@
 # any container: rules, dashboard and console mean what they say, and a node that dies is an alert.
 #
 # Usage: run.sh            PGSPLIT=/path/to/pgsplit: which program; default: target/release, else target/debug
-# The last line is "N passed, N failed". Takes about a minute.
+# The last line is "monitoring: N passed, N failed". Takes about a minute.
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -56,7 +56,7 @@ finish() {
     fi
     rm -rf "$DIR"
     echo
-    echo "$PASSED passed, $FAILED failed"
+    echo "monitoring: $PASSED passed, $FAILED failed"
     [ "$FAILED" = 0 ] || exit 1
 }
 

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Runs the scenarios, each against a stack of containers of its own: run.sh [SCENARIO...], for example run.sh 1-users-module
+# Needs a Docker engine and no registry. The last line is "N passed, N failed".
+set -euo pipefail
+cd "$(dirname "$0")"
+
+if ! docker info >/dev/null 2>&1; then
+    echo "no Docker engine answers: start one, on Debian: apt-get install docker.io docker-compose" >&2
+    exit 1
+fi
+docker compose version >/dev/null 2>&1 || ../install-programs.sh docker-compose
+../install-programs.sh curl jq
+../install-postgres.sh
+./images.sh
+export PGSPLIT_IMAGES_ARE_BUILT=1
+
+scenarios=("$@")
+[ $# -gt 0 ] || scenarios=([1-9]-*.sh)
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+all_passed=0
+all_failed=0
+closing=()
+for scenario in "${scenarios[@]}"; do
+    scenario=${scenario%.sh}
+    echo
+    echo "==== $scenario"
+    "./$scenario.sh" 2>&1 | tee "$log" || true
+    # A scenario that did not come to its end has no closing line.
+    line=$(grep "^$scenario: [0-9]* passed, [0-9]* failed$" "$log" | tail -n 1) || line="$scenario: 0 passed, 1 failed"
+    read -r _ passed _ failed _ <<<"$line"
+    all_passed=$((all_passed + passed))
+    all_failed=$((all_failed + failed))
+    closing+=("$line")
+done
+echo
+printf '%s\n' "${closing[@]}"
+echo "compose: $all_passed passed, $all_failed failed"
+[ "$all_failed" = 0 ]
