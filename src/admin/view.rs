@@ -148,9 +148,10 @@ impl Status {
                 l.name, l.bind, l.target, l.sessions, l.waiting
             );
         }
+        let wide = self.nodes.iter().map(|n| n.name.len()).fold(16, usize::max);
         let _ = writeln!(
             out,
-            "\n{:<16} {:<22} {:<10} {:<8} {:>9} {:>8}  CHECK",
+            "\n{:<wide$} {:<22} {:<10} {:<8} {:>9} {:>8}  CHECK",
             "NODE", "ADDRESS", "HEALTH", "ROLE", "LAG", "SESSIONS"
         );
         for n in &self.nodes {
@@ -159,7 +160,7 @@ impl Status {
             let (role, state) = (n.role.unwrap_or("unknown"), n.state);
             let _ = writeln!(
                 out,
-                "{:<16} {:<22} {state:<10} {role:<8} {lag:>9} {:>8}  {check}",
+                "{:<wide$} {:<22} {state:<10} {role:<8} {lag:>9} {:>8}  {check}",
                 n.name, n.shown, n.sessions
             );
         }

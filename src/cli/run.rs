@@ -157,9 +157,11 @@ fn start_screen(app: &App, origin: &str) -> String {
     }
     out.push('\n');
     let topologies = app.shared.clusters.iter().map(|cluster| Arc::clone(&cluster.current.borrow()));
-    for node in topologies.flat_map(|topology| topology.nodes.clone()) {
-        let _ =
-            writeln!(out, "  {:<16} {:<22} {}", node.config.name, node.place_in_words(), first_look(&node));
+    let nodes: Vec<Node> = topologies.flat_map(|topology| topology.nodes.clone()).collect();
+    let wide = nodes.iter().map(|node| node.config.name.len()).fold(16, usize::max);
+    for node in &nodes {
+        let (name, place) = (&node.config.name, node.place_in_words());
+        let _ = writeln!(out, "  {name:<wide$} {place:<22} {}", first_look(node));
     }
     if app.shared.listeners.is_empty() {
         out.push_str("Ctrl-C stops.\n");
