@@ -20,6 +20,20 @@ mend_all() {
     wait_for_jobs
 }
 
+# What failed, of how many, and the longest time without an answer, for each fault (of both databases, of both backends).
+failover_table() {
+    report '
+        def cell(targets): [.steps[] | select(.name as $name | targets | index($name)) | .kinds.get]
+            | "\(map(.failed) | add) of \(map(.sent) | add), \(map(.longest_gap_s) | max * 100 | round / 100) s";
+        . as $all | ["", "one database", "one backend", "one of each"], ["---", "---", "---", "---"],
+        (("stop", "kill", "pause", "cut") as $kind | $all |
+            ["docker " + $kind,
+             cell([$kind + " service-db", $kind + " service-db-replica"]),
+             cell([$kind + " users-backend-1", $kind + " users-backend-2"]),
+             cell([$kind + " service-db-replica and users-backend-1", $kind + " service-db and users-backend-2"])])
+        | "| " + join(" | ") + " |"' | sed 's/docker cut/network cut/'
+}
+
 stack compose/compose.yaml compose/logical.yaml -- service-db service-db-replica pgsplit users-backend-1 users-backend-2
 wait_until "everything to be up" ready
 for service in service-db service-db-replica users-backend-1 users-backend-2; do
@@ -45,6 +59,8 @@ for kind in "${faults[@]}"; do
 done
 
 load_end
+failover_table
+echo
 check "no read failed, of $(report .total.get.sent)" [ "$(report .total.get.failed)" = 0 ]
 for name in users-backend-1 users-backend-2; do
     check "$name answered" [ "$(report ".total.get.upstreams[\"$name\"] // 0")" -gt 0 ]
