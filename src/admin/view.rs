@@ -149,9 +149,10 @@ impl Status {
             );
         }
         let wide = self.nodes.iter().map(|n| n.name.len()).fold(16, usize::max);
+        let far = self.nodes.iter().map(|n| n.shown.len()).fold(22, usize::max);
         let _ = writeln!(
             out,
-            "\n{:<wide$} {:<22} {:<10} {:<8} {:>9} {:>8}  CHECK",
+            "\n{:<wide$} {:<far$} {:<10} {:<8} {:>9} {:>8}  CHECK",
             "NODE", "ADDRESS", "HEALTH", "ROLE", "LAG", "SESSIONS"
         );
         for n in &self.nodes {
@@ -160,7 +161,7 @@ impl Status {
             let (role, state) = (n.role.unwrap_or("unknown"), n.state);
             let _ = writeln!(
                 out,
-                "{:<wide$} {:<22} {state:<10} {role:<8} {lag:>9} {:>8}  {check}",
+                "{:<wide$} {:<far$} {state:<10} {role:<8} {lag:>9} {:>8}  {check}",
                 n.name, n.shown, n.sessions
             );
         }

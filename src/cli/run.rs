@@ -159,9 +159,10 @@ fn start_screen(app: &App, origin: &str) -> String {
     let topologies = app.shared.clusters.iter().map(|cluster| Arc::clone(&cluster.current.borrow()));
     let nodes: Vec<Node> = topologies.flat_map(|topology| topology.nodes.clone()).collect();
     let wide = nodes.iter().map(|node| node.config.name.len()).fold(16, usize::max);
+    let far = nodes.iter().map(|node| node.place_in_words().len()).fold(22, usize::max);
     for node in &nodes {
         let (name, place) = (&node.config.name, node.place_in_words());
-        let _ = writeln!(out, "  {name:<wide$} {place:<22} {}", first_look(node));
+        let _ = writeln!(out, "  {name:<wide$} {place:<far$} {}", first_look(node));
     }
     if app.shared.listeners.is_empty() {
         out.push_str("Ctrl-C stops.\n");
