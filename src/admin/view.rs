@@ -69,6 +69,8 @@ struct NodeView {
     health: &'static str,
     state: &'static str,
     role: Option<&'static str>,
+    /// An old primary, whose place another one has taken.
+    superseded: bool,
     role_from: Option<&'static str>,
     lag_seconds: Option<f64>,
     lag_bytes: Option<u64>,
@@ -152,16 +154,17 @@ impl Status {
         let far = self.nodes.iter().map(|n| n.shown.len()).fold(22, usize::max);
         let _ = writeln!(
             out,
-            "\n{:<wide$} {:<far$} {:<10} {:<8} {:>9} {:>8}  CHECK",
+            "\n{:<wide$} {:<far$} {:<10} {:<11} {:>9} {:>8}  CHECK",
             "NODE", "ADDRESS", "HEALTH", "ROLE", "LAG", "SESSIONS"
         );
         for n in &self.nodes {
             let lag = n.lag_seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1} s"));
             let check = n.check.as_ref().map_or_else(|| "not yet".to_owned(), CheckView::in_words);
-            let (role, state) = (n.role.unwrap_or("unknown"), n.state);
+            let role = if n.superseded { "old primary" } else { n.role.unwrap_or("unknown") };
+            let state = n.state;
             let _ = writeln!(
                 out,
-                "{:<wide$} {:<far$} {state:<10} {role:<8} {lag:>9} {:>8}  {check}",
+                "{:<wide$} {:<far$} {state:<10} {role:<11} {lag:>9} {:>8}  {check}",
                 n.name, n.shown, n.sessions
             );
         }
@@ -204,6 +207,7 @@ impl NodeView {
             },
             state: node.state().as_str(),
             role: node.role().map(Role::as_str),
+            superseded: node.is_superseded,
             role_from: node.role.map(|known| known.from.as_str()),
             lag_seconds: node.lag.time.map(|time| time.as_secs_f64()),
             lag_bytes: node.lag.bytes,

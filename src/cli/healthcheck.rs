@@ -15,6 +15,8 @@ use crate::cli::args::Healthcheck;
 use crate::cli::{FAILURE, load, out, refuse};
 use crate::net::dial::io_text;
 
+/// The admin address where no file says another one.
+const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8404);
 /// What is shown of an answer that is longer.
 const MOST_SHOWN: usize = 64 * 1024;
 
@@ -31,7 +33,12 @@ pub(super) fn healthcheck(args: &Healthcheck) -> ExitCode {
                 }
                 None => return unhealthy(&format!("{origin}: admin is off, so there is nobody to ask")),
             },
-            Err((error, origin)) => return refuse(&error, &origin),
+            // The one that runs has read the file when it was well, and must not be ended for what the file is now.
+            Err((error, origin)) => {
+                let _ = refuse(&error, &origin);
+                out::complain(&format!("pgsplit: asking {USUAL} instead\n"));
+                USUAL
+            }
         },
     };
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {

@@ -55,9 +55,9 @@ use crate::base::secret::Secret;
 /// Everything pgsplit runs by.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Groups of nodes that replicate one another; at least one.
+    /// Groups of nodes that replicate one another; none when the file is about HTTP alone.
     pub clusters: Vec<Arc<Cluster>>,
-    /// Where clients connect; at least one.
+    /// Where clients connect; none when there are no clusters.
     pub listeners: Vec<Arc<Listener>>,
     /// Where HTTP clients connect; none unless the file says so.
     pub fronts: Vec<Arc<http::Front>>,

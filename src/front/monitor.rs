@@ -18,7 +18,7 @@ pub fn health<B>(front: &Front, request: &Request<B>) -> Option<Response<Bytes>>
     // In public, so no word of what is behind: `/readyz` on the admin address tells that.
     let (status, text) = if front.is_stopping.load(Ordering::Relaxed) {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
-    } else if front.troubles().is_empty() {
+    } else if front.is_ready() {
         (StatusCode::OK, "ok\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")

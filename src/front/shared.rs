@@ -47,6 +47,12 @@ pub struct Front {
 }
 
 impl Front {
+    /// Whether it can serve everything now.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.groups.iter().all(Group::is_ready) && self.database.as_ref().is_none_or(Database::is_there)
+    }
+
     /// Why it cannot serve everything now, in words; empty when it can.
     #[must_use]
     pub fn troubles(&self) -> Vec<String> {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::balance::load::Place;
 use crate::base::id::NodeId;
@@ -33,7 +33,7 @@ use crate::pg::sqlstate;
 use crate::session::account::Account;
 use crate::session::error::SessionError;
 use crate::session::negotiate::Client;
-use crate::session::place::{Choice, Hold, is_another_in, is_there_another};
+use crate::session::place::{Choice, Hold, is_outclassed, is_there_another};
 use crate::session::shared::{Listener, Shared};
 use crate::telemetry::labels::{ConnectError, Redispatch, StartupError};
 use crate::topology::Node;
@@ -159,11 +159,16 @@ async fn one_after_the_other(
     account: &mut Account<'_>,
 ) -> Result<Reached, SessionError> {
     let mut tried = Vec::new();
+    // Those of them that were left for a better one. They have refused nothing.
+    let mut left = 0;
     loop {
         let next = match earlier.take() {
             Some(reached) => Next::Waiting(reached),
             None => Next::Fresh(hold.place(client, &mut tried).await?),
         };
+        if tried.is_empty() {
+            left = 0;
+        }
         let id = next.id();
         tried.push(id);
         // The client may have closed its half and still wait for the answer: whether it has left shows later.
@@ -172,6 +177,7 @@ async fn one_after_the_other(
             Err(refusal) => refusal,
         };
         account.add_redispatch(refusal.reason);
+        left += usize::from(refusal.reason == Redispatch::GoingDown);
         if let Some(met) = refusal.met {
             listener.watched.outcomes.tell(id, met);
         }
@@ -179,7 +185,9 @@ async fn one_after_the_other(
         if closed_at_tls && !is_there_another(listener, &tried) {
             return Err(SessionError::NoDirectTls);
         }
-        if usize::try_from(listener.sessions().retries).is_ok_and(|retries| retries < tried.len()) {
+        if usize::try_from(listener.sessions().retries)
+            .is_ok_and(|retries| retries < tried.len().saturating_sub(left))
+        {
             // Enough for one go: from here on the session waits until something changes.
             tried = listener.watched.current.borrow().nodes.iter().map(|node| node.id).collect();
         }
@@ -215,10 +223,13 @@ async fn send(
         hear(&mut reached, opening).await
     };
     let talked = tokio::select! {
+        // An answer that is there counts, whatever else has come to pass.
+        biased;
         talked = talked => talked,
         () = lose_patience(listener, id, tried) => {
             Err(Refusal { reason: Redispatch::NoAnswer, met: Some(Met::Silence) })
         }
+        () = fall_behind(listener, id, tried) => Err(Refusal { reason: Redispatch::GoingDown, met: None }),
     };
     let Err(mut refusal) = talked else { return Ok(reached) };
     match (&refusal.met, opening) {
@@ -250,17 +261,21 @@ async fn dial(
 ) -> Result<Reached, Refusal> {
     let metrics = shared.metrics.node(listener.config.cluster, choice.id);
     let began = Instant::now();
+    let sessions = listener.sessions();
+    // A host that has gone from the network does not even refuse. While another node fits there is no use in waiting for
+    // longer than that one may take to answer.
+    let is_hasty = sessions.answer_timeout < sessions.connect_timeout && is_there_another(listener, tried);
+    let longest = if is_hasty { sessions.answer_timeout } else { sessions.connect_timeout };
     let connected = async {
-        let (stream, addr) =
-            dial::connect(&choice.addrs, began + listener.sessions().connect_timeout).await?;
+        let (stream, addr) = dial::connect(&choice.addrs, began + longest).await?;
         listener.options.apply(&stream)?;
         Ok((stream, addr))
     };
     let connected = tokio::select! {
+        biased;
         connected = connected => connected,
-        () = lose_patience(listener, choice.id, tried) => {
-            metrics.connect_error(ConnectError::Timeout);
-            return Err(Refusal { reason: Redispatch::Connect, met: Some(Met::Silence) });
+        () = fall_behind(listener, choice.id, tried) => {
+            return Err(Refusal { reason: Redispatch::GoingDown, met: None });
         }
     };
     match connected {
@@ -281,38 +296,39 @@ async fn dial(
         }
         Err(error) => {
             metrics.connect_error(ConnectError::from_io(&error));
-            let met = (!dial::is_own_fault(&error)).then(|| Met::Failure(io_text(&error)));
+            let met = match error.kind() {
+                _ if dial::is_own_fault(&error) => None,
+                // A crowded server may take that long to accept.
+                io::ErrorKind::TimedOut if is_hasty => Some(Met::Silence),
+                _ => Some(Met::Failure(io_text(&error))),
+            };
             Err(Refusal { reason: Redispatch::Connect, met })
         }
     }
 }
 
-/// Resolves when the node has been silent long enough to look for another one. Where there is another: when the node
-/// begins to fail, no longer fits, or has been silent for `answer_timeout`. Else when it is found down, or a client would
-/// have waited that long for any node.
+/// Resolves when the node has been silent long enough to look for another one: at once when there is another,
+/// else when the node is found down or a client would have waited that long for any node.
 async fn lose_patience(listener: &Listener, id: NodeId, tried: &[NodeId]) {
     let sessions = listener.sessions();
     let longest = Instant::now() + sessions.queue_timeout.max(sessions.answer_timeout);
-    let mut current = listener.watched.current.clone();
     loop {
-        let doubted = async {
-            let is_sound = |node: &Node| node.is_up() && !node.is_going_down();
-            let doubted = current.wait_for(|topology| {
-                !topology.node(id).is_some_and(is_sound) && is_another_in(topology, listener, tried)
-            });
-            if doubted.await.is_err() {
-                pending::<()>().await;
-            }
-        };
-        if timeout(sessions.answer_timeout, doubted).await.is_ok() {
-            return;
-        }
+        sleep(sessions.answer_timeout).await;
         // Asks for a check, which finds out whether the node is stopped or only slow.
         listener.watched.outcomes.tell(id, Met::Silence);
         let is_up = listener.watched.current.borrow().node(id).is_some_and(Node::is_up);
         if !is_up || longest <= Instant::now() || is_there_another(listener, tried) {
             return;
         }
+    }
+}
+
+/// Resolves when the node would no longer be chosen: it has begun to fail, or another one has taken its place.
+async fn fall_behind(listener: &Listener, id: NodeId, tried: &[NodeId]) {
+    let mut current = listener.watched.current.clone();
+    if current.wait_for(|topology| is_outclassed(topology, listener, id, tried)).await.is_err() {
+        // Nobody is left who could say so.
+        pending::<()>().await;
     }
 }
 

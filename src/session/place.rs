@@ -15,7 +15,7 @@ use crate::config;
 use crate::session::error::SessionError;
 use crate::session::negotiate::Client;
 use crate::session::shared::{Listener, Shared};
-use crate::topology::choose::{fitting, incumbent};
+use crate::topology::choose::fitting;
 use crate::topology::{Node, Topology};
 
 /// Before a node that has just refused is tried again.
@@ -69,14 +69,17 @@ pub fn choose(listener: &Listener, source: IpAddr, tried: &[NodeId]) -> Option<C
 /// Whether a session would find a node now, other than those in `tried`.
 #[must_use]
 pub fn is_there_another(listener: &Listener, tried: &[NodeId]) -> bool {
-    is_another_in(&listener.watched.current.borrow(), listener, tried)
+    let topology = listener.watched.current.borrow();
+    let allowed = |node: &Node| !tried.contains(&node.id) && node.has_room();
+    !fitting(&topology, listener.config.target, allowed).is_empty()
 }
 
-/// The same, as `topology` has it.
+/// Whether a session that is on its way to a node would now be given another one, other than those in `tried`.
 #[must_use]
-pub fn is_another_in(topology: &Topology, listener: &Listener, tried: &[NodeId]) -> bool {
-    let allowed = |node: &Node| !tried.contains(&node.id) && node.has_room();
-    !fitting(topology, listener.config.target, allowed).is_empty()
+pub fn is_outclassed(topology: &Topology, listener: &Listener, id: NodeId, tried: &[NodeId]) -> bool {
+    let allowed = |node: &Node| node.id == id || (!tried.contains(&node.id) && node.has_room());
+    let nodes = fitting(topology, listener.config.target, allowed);
+    !nodes.is_empty() && nodes.iter().all(|node| node.id != id)
 }
 
 /// A session's wait for a node: begins when it first has to, and is bounded in time and number.
@@ -224,11 +227,5 @@ impl<'a> Hold<'a> {
 }
 
 fn in_words(topology: &Topology) -> String {
-    let primary = incumbent(topology).map(|node| node.id);
-    let in_words = |node: &Node| {
-        let words = node.in_words();
-        let is_second = node.is_up() && node.role() == Some(Role::Primary) && Some(node.id) != primary;
-        if is_second { words + ", but not the cluster's" } else { words }
-    };
-    topology.nodes.iter().map(in_words).collect::<Vec<_>>().join("; ")
+    topology.nodes.iter().map(Node::in_words).collect::<Vec<_>>().join("; ")
 }

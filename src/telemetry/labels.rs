@@ -109,6 +109,8 @@ pub enum Redispatch {
     Reset,
     /// The node was connected and did not answer in time.
     NoAnswer,
+    /// The node began to fail, or another one took its place, while it was awaited.
+    GoingDown,
     /// The node is starting up, shutting down or recovering.
     CannotConnectNow,
     /// The node has no connection left.
@@ -117,8 +119,14 @@ pub enum Redispatch {
 
 impl Redispatch {
     /// Every reason, in the order of [`Redispatch::index`].
-    pub const ALL: [Self; 5] =
-        [Self::Connect, Self::Reset, Self::NoAnswer, Self::CannotConnectNow, Self::TooManyConnections];
+    pub const ALL: [Self; 6] = [
+        Self::Connect,
+        Self::Reset,
+        Self::NoAnswer,
+        Self::GoingDown,
+        Self::CannotConnectNow,
+        Self::TooManyConnections,
+    ];
 
     /// The label value: an SQLSTATE where the node named one.
     #[must_use]
@@ -127,6 +135,7 @@ impl Redispatch {
             Self::Connect => "connect",
             Self::Reset => "reset",
             Self::NoAnswer => "no_answer",
+            Self::GoingDown => "going_down",
             Self::CannotConnectNow => "57P03",
             Self::TooManyConnections => "53300",
         }

@@ -6,47 +6,37 @@ use crate::topology::{Node, Topology};
 /// The nodes that a new session for `target` may go to: all of the first kind that has any.
 ///
 /// A kind is left only when it is empty, so a prefer-standby listener touches the primary only when no standby
-/// takes sessions, and a node marked `backup` is used only when no other of its kind is there. Standbys that are
-/// further behind than allowed come last rather than never: for a read, late is better than not at all. So do, after all
-/// others of all kinds, nodes that are going down: a session would wait there for as long as another one answers in.
+/// takes sessions. Within a kind, nodes that are going down come after all others, and before that those marked `backup`
+/// after those that are not. Standbys that are further behind than allowed come last rather than never: for a read, late
+/// is better than not at all. An old primary, whose place another one has taken, fits nothing.
 pub fn fitting(topology: &Topology, target: Target, allowed: impl Fn(&Node) -> bool) -> Vec<&Node> {
-    let takes_new = |node: &Node| node.is_up() && 0 < node.config.weight && !node.is_full() && allowed(node);
-    let primary = incumbent(topology);
-    let is_incumbent = |node: &Node| primary.is_some_and(|primary| primary.id == node.id);
+    let takes_new = |node: &Node| {
+        node.is_up() && !node.is_superseded && 0 < node.config.weight && !node.is_full() && allowed(node)
+    };
+    let is_primary = |node: &Node| topology.primary == Some(node.id);
     let fits = |node: &Node, kind: Kind| match kind {
-        // A second primary stopped receiving the cluster's changes when the other one was promoted: not even for reads.
-        _ if node.role() == Some(Role::Primary) && !is_incumbent(node) => false,
         Kind::Any => true,
-        Kind::Primary => is_incumbent(node),
-        Kind::Writable => is_incumbent(node) && node.read_only != Some(true),
+        Kind::Primary => is_primary(node),
+        Kind::Writable => is_primary(node) && node.read_only != Some(true),
         Kind::Standby => node.role() == Some(Role::Standby),
         Kind::ReadOnly => node.role() == Some(Role::Standby) || node.read_only == Some(true),
     };
-    let in_turn = [false, true].into_iter().flat_map(|going_down| {
-        let kinds = kinds(target).iter();
-        kinds.flat_map(move |&kind| [false, true].map(|backup| (going_down, kind, backup)))
-    });
-    for (going_down, (kind, lagging), backup) in in_turn {
-        let of_kind = |node: &&Node| {
-            node.is_going_down() == going_down
-                && node.config.backup == backup
-                && node.is_lagging == lagging
-                && fits(node, kind)
-                && takes_new(node)
-        };
-        let found: Vec<_> = topology.nodes.iter().filter(of_kind).collect();
-        if !found.is_empty() {
-            return found;
+    for &(kind, is_lagging) in kinds(target) {
+        for (is_going_down, backup) in [(false, false), (false, true), (true, false), (true, true)] {
+            let of_kind = |node: &&Node| {
+                node.is_going_down() == is_going_down
+                    && node.config.backup == backup
+                    && node.is_lagging == is_lagging
+                    && fits(node, kind)
+                    && takes_new(node)
+            };
+            let found: Vec<_> = topology.nodes.iter().filter(of_kind).collect();
+            if !found.is_empty() {
+                return found;
+            }
         }
     }
     Vec::new()
-}
-
-/// The primary of the cluster. Of two living ones it is the one that has been seen longer: an old primary that comes
-/// back must not take over.
-#[must_use]
-pub fn incumbent(topology: &Topology) -> Option<&Node> {
-    topology.living_primaries().min_by_key(|node| (node.primary_since.is_none(), node.primary_since))
 }
 
 #[derive(Clone, Copy)]
@@ -108,10 +98,13 @@ pub(crate) mod tests {
             node.progress = (u32::from(flags.contains(&"failing")), 3);
             node.read_only = flags.contains(&"readonly").then_some(true);
             node.full_until = flags.contains(&"full").then(|| now + Duration::from_secs(60));
-            node.primary_since = flags.contains(&"old").then_some(now);
+            node.is_superseded = flags.contains(&"superseded");
             node
         });
-        Topology { nodes: nodes.collect(), departed: Vec::new() }
+        let mut topology = Topology { nodes: nodes.collect(), ..Topology::default() };
+        let primary = topology.living_primaries().find(|node| !node.is_superseded).map(|node| node.id);
+        topology.primary = primary;
+        topology
     }
 
     #[track_caller]
@@ -144,11 +137,12 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_node_that_is_going_down_comes_last() {
+    fn a_node_that_is_going_down_comes_last_of_its_kind() {
         check("primary standby:failing standby", Target::PreferStandby, &[2]);
-        check("primary standby:failing", Target::PreferStandby, &[0]);
+        check("primary standby:failing", Target::PreferStandby, &[1]);
         check("primary standby:failing standby:backup", Target::Standby, &[2]);
-        check("primary:failing standby:failing", Target::PreferStandby, &[1]);
+        check("primary standby:failing:backup standby:failing", Target::Standby, &[2]);
+        check("primary standby:failing standby:lag", Target::PreferStandby, &[1]);
         check("primary:failing standby:failing", Target::Any, &[0, 1]);
         check("primary:failing", Target::Primary, &[0]);
     }
@@ -160,21 +154,21 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn of_two_primaries_the_one_seen_longer_takes_the_writes() {
-        check("primary primary:old", Target::Primary, &[1]);
-        check("primary:old -primary", Target::Primary, &[0]);
+    fn an_old_primary_is_not_even_read_from() {
+        for target in [Target::Any, Target::PreferStandby, Target::ReadWrite] {
+            check("primary:superseded primary", target, &[1]);
+            check("primary:superseded primary:full", target, &[]);
+            check("primary:superseded -primary", target, &[]);
+        }
+        check("primary:superseded primary ?", Target::Any, &[1, 2]);
+        check("primary:superseded:readonly primary", Target::ReadOnly, &[]);
+        check("primary:superseded primary standby", Target::PreferStandby, &[2]);
     }
 
     #[test]
-    fn a_second_primary_is_not_even_read_from() {
-        for target in [Target::Any, Target::PreferStandby, Target::ReadWrite] {
-            check("primary primary:old", target, &[1]);
-            check("primary primary:old:full", target, &[]);
-            check("primary -primary:old", target, &[0]);
-        }
-        check("primary primary:old ?", Target::Any, &[1, 2]);
-        check("primary:readonly primary:old", Target::ReadOnly, &[]);
-        check("primary primary:old standby", Target::PreferStandby, &[2]);
+    fn a_second_primary_is_written_to_by_nobody() {
+        check("primary primary", Target::Primary, &[0]);
+        check("primary primary", Target::Any, &[0, 1]);
     }
 
     #[test]

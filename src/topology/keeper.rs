@@ -26,7 +26,6 @@ use crate::pg::sqlstate;
 use crate::telemetry::labels::CheckResult;
 use crate::telemetry::metrics::Metrics;
 use crate::topology::check::{Outcome, Report};
-use crate::topology::choose::incumbent;
 use crate::topology::outcome::{Met, Outcomes};
 use crate::topology::watcher::{self, Reported, Watch};
 use crate::topology::{Current, RoleSource, Topology};
@@ -90,10 +89,14 @@ struct Keeper {
     places: Places,
     watchers: Watchers,
     publish: watch::Sender<Arc<Topology>>,
+    /// The cluster's primary: see [`succession`].
+    primary: Option<NodeId>,
+    /// Which one it was before there was none.
+    last_primary: Option<NodeId>,
+    /// Whether there was a primary, and it is gone or fails.
+    is_primary_awaited: bool,
     /// Sound primaries seen last.
     primaries: usize,
-    /// Whether there was a primary and none can be relied on now.
-    is_primary_awaited: bool,
 }
 
 /// What watchers are started with.
@@ -119,14 +122,16 @@ impl Keeper {
         watchers: Watchers,
     ) -> Self {
         let places = Places::new(cluster, index, metrics, freed);
-        let publish = watch::channel(Arc::new(places.topology())).0;
+        let publish = watch::channel(Arc::new(places.topology(None))).0;
         Self {
             cluster: Arc::clone(cluster),
             places,
             watchers,
             publish,
-            primaries: 0,
+            primary: None,
+            last_primary: None,
             is_primary_awaited: false,
+            primaries: 0,
         }
     }
 
@@ -186,16 +191,15 @@ impl Keeper {
     }
 
     fn publish(&mut self) {
-        self.hand_over();
-        let topology = self.places.topology();
+        self.settle_primary();
+        let topology = self.places.topology(self.primary);
         self.warn_of_two_primaries(&topology);
-        self.look_for_primary(&topology);
         self.publish.send_replace(Arc::new(topology));
     }
 
     fn apply_report(&mut self, id: NodeId, report: Report) {
         self.places.forget_ended();
-        let written = incumbent(&self.publish.borrow()).and_then(|primary| self.places.get(primary.id)?.lsn);
+        let written = self.primary.and_then(|primary| self.places.get(primary)?.lsn);
         let Some(record) = self.places.get_mut(id) else { return };
         let step = report.steps.last().map_or("", |step| step.name);
         match &report.outcome {
@@ -227,7 +231,11 @@ impl Keeper {
         if !report.addrs.is_empty() {
             record.node.addrs = report.addrs.as_slice().into();
         }
+        let has_passed = matches!(report.outcome, Outcome::Up(_));
         record.node.last_check = Some(Arc::new(report));
+        if has_passed {
+            self.confirm_primary(id);
+        }
     }
 
     /// Applies what a session met; whether that changed anything. A node that sessions complain of is looked at
@@ -271,10 +279,10 @@ impl Keeper {
     /// Says so when a second sound primary turns up. One whose last look failed is on its way out: a promotion often
     /// comes before the old primary has been found dead.
     fn warn_of_two_primaries(&mut self, topology: &Topology) {
-        let sound = topology.living_primaries().filter(|node| !node.is_going_down());
+        let sound = topology.living_primaries().filter(|node| node.is_sound());
         let names: Vec<_> = sound.map(|node| node.config.name.as_str()).collect();
         if 1 < names.len() && self.primaries <= 1 {
-            let used = incumbent(topology).map_or("", |node| &node.config.name);
+            let used = topology.primary().map_or("", |node| &node.config.name);
             warn!(nodes = names.join(", "), writes_go_to = used, "two_primaries");
         }
         self.primaries = names.len();

@@ -38,6 +38,8 @@ use check::{Outcome, Report};
 pub struct Topology {
     /// The nodes that are there. In the order of the file, the addresses of one name in the order of their places.
     pub nodes: Vec<Node>,
+    /// The cluster's primary, which takes the writes; of several, the one that `keeper::succession` has settled on.
+    pub primary: Option<NodeId>,
     /// Nodes that are no longer there, for as long as sessions on them go on.
     pub departed: Vec<Departed>,
 }
@@ -77,8 +79,8 @@ pub struct Node {
     pub full_until: Option<Instant>,
     /// What it is, as far as known; while it is down, what it was.
     pub role: Option<KnownRole>,
-    /// Since when it has been seen as a living primary.
-    pub primary_since: Option<Instant>,
+    /// Whether it is an old primary, whose place another one has taken. It gets no session, not even for reads.
+    pub is_superseded: bool,
     /// Whether its sessions are read-only by default.
     pub read_only: Option<bool>,
     /// How far it is behind.
@@ -140,12 +142,18 @@ impl Topology {
     pub fn starting(cluster: &config::Cluster, freed: &Arc<Notify>) -> Self {
         let nodes = cluster.nodes.iter().enumerate();
         let nodes = nodes.map(|(at, config)| Node::starting(NodeId::first(at), config, Arc::clone(freed)));
-        Self { nodes: nodes.collect(), departed: Vec::new() }
+        Self { nodes: nodes.collect(), ..Self::default() }
     }
 
     /// Nodes that are alive and take writes; more than one is trouble.
     pub fn living_primaries(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(|node| node.is_up() && node.role() == Some(Role::Primary))
+    }
+
+    /// The cluster's primary.
+    #[must_use]
+    pub fn primary(&self) -> Option<&Node> {
+        self.node(self.primary?)
     }
 
     /// That node, if it is still there.
@@ -167,7 +175,7 @@ impl Node {
             progress: (0, 1),
             full_until: None,
             role: config.role.map(|role| KnownRole { role, from: RoleSource::File }),
-            primary_since: None,
+            is_superseded: false,
             read_only: None,
             lag: Lag::default(),
             is_lagging: false,
@@ -199,6 +207,12 @@ impl Node {
     #[must_use]
     pub fn is_going_down(&self) -> bool {
         self.is_up() && 0 < self.progress.0
+    }
+
+    /// Whether it is alive and nothing speaks against that.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.is_up() && !self.is_going_down()
     }
 
     /// Whether it has said, a moment ago, that it takes no more sessions.
@@ -236,6 +250,8 @@ impl Node {
             Verdict::Up if self.config.weight == 0 => format!("{name} has weight 0"),
             Verdict::Up if self.is_full() => format!("{name} {role}, full"),
             Verdict::Up if !self.has_room() => format!("{name} {role}, all its places taken"),
+            Verdict::Up if self.is_superseded => format!("{name} old primary, another has taken its place"),
+            Verdict::Up if self.is_going_down() => format!("{name} {role}, failing"),
             Verdict::Up if self.is_lagging => format!("{name} {role}, lagging"),
             Verdict::Up => format!("{name} {role}"),
             Verdict::Down => {

@@ -147,7 +147,7 @@ async fn first_stays_with_the_first_that_lives() {
     gates[0].set(Mode::Refuse).await;
     assert_eq!(landing().await, ["n1"]);
     gates[0].set(Mode::Pass).await;
-    balancer.wait_health("n0", "up").await;
+    wait_until("a good look at n0", async || balancer.node("n0").await["state"] == "up").await;
     assert_eq!(landing().await, ["n0"]);
 }
 

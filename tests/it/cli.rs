@@ -278,7 +278,7 @@ async fn healthcheck_says_why_it_cannot_ask() {
     for (args, env, code, part) in [
         (&["healthcheck", &path][..], &[("PGSPLIT_ADMIN", "off")][..], 1, "admin is off"),
         (&["healthcheck", &path], &[("PGSPLIT_ADMIN", "127.0.0.1:0")], 1, "name it by --admin"),
-        (&["healthcheck", "/nowhere.yaml"], &[], 78, "cannot read /nowhere.yaml"),
+        (&["healthcheck", "/nowhere.yaml"], &[], 1, "asking 127.0.0.1:8404 instead"),
         (&["healthcheck", "--admin", "here"], &[], 2, "IP:PORT"),
     ] {
         let (ended, said) = pgsplit(args, env).await;

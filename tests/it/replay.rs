@@ -58,7 +58,7 @@ async fn seen_through(answers: &[Vec<u8>]) -> (Vec<u8>, Vec<(&'static str, i64)>
     }
     assert!(notes.all().iter().all(|note| note == &packet[4..]), "each node gets the same packet");
     let mut reasons = Vec::new();
-    for reason in ["connect", "reset", "no_answer", "57P03", "53300"] {
+    for reason in ["connect", "reset", "no_answer", "going_down", "57P03", "53300"] {
         let count = balancer.metric(&format!("pgsplit_redispatches_total{{reason=\"{reason}\"}}")).await;
         if whole(count) != 0 {
             reasons.push((reason, whole(count)));
@@ -335,34 +335,137 @@ async fn the_wait_of_a_client_that_got_no_node_is_told() {
     assert_eq!(whole(balancer.metric("pgsplit_queue_wait_seconds_count").await), 1);
 }
 
-/// As a host that has gone from the network: connects to it come to no end. The check has not found out yet.
-#[tokio::test]
-async fn a_node_that_swallows_connects_is_left_as_soon_as_one_that_is_silent() {
-    let address = crate::support::address::Address::claim();
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    let gone = address.port(5432);
-    socket.bind(gone).unwrap();
-    let listener = socket.listen(1).unwrap();
+/// A node that accepts connections until it is told not to, as a host that goes from the network.
+struct Vanishing {
+    addr: std::net::SocketAddr,
+    accepting: tokio::task::JoinHandle<tokio::net::TcpListener>,
+    stop: std::sync::Arc<tokio::sync::Notify>,
+    _address: crate::support::address::Address,
+}
+
+impl Vanishing {
+    fn start() -> Self {
+        let address = crate::support::address::Address::claim();
+        let (socket, addr) = (tokio::net::TcpSocket::new_v4().unwrap(), address.port(5432));
+        socket.bind(addr).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let stop = std::sync::Arc::new(tokio::sync::Notify::new());
+        let told = std::sync::Arc::clone(&stop);
+        let accepting = tokio_util::task::TaskTracker::new().spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = listener.accept() => {}
+                    () = told.notified() => return listener,
+                }
+            }
+        });
+        Self { addr, accepting, stop, _address: address }
+    }
+
+    /// From now on a connect to it comes to no end. What is returned must be kept for that.
+    async fn vanish(self) -> (tokio::net::TcpListener, Vec<tokio::net::TcpStream>) {
+        self.stop.notify_one();
+        let listener = self.accepting.await.unwrap();
+        let (mut filling, mut swallowed) = (Vec::new(), 0);
+        // Several in a row: a machine that is busy can be slow once.
+        while swallowed < 3 {
+            let connect = tokio::net::TcpStream::connect(self.addr);
+            match tokio::time::timeout(Duration::from_millis(200), connect).await {
+                Ok(stream) => filling.push(stream.unwrap()),
+                Err(_) => swallowed += 1,
+            }
+        }
+        (listener, filling)
+    }
+}
+
+/// A client's first byte through a standby that vanishes and, after it, one that is well.
+async fn through_one_that_vanishes(settings: &str) -> (Balancer, Option<u8>) {
+    let gone = Vanishing::start();
     let other = node(&Notes::new(), login_answer(7, &KEY, true), false).await;
     let config = format!(
-        "nodes:\n  - {{addr: \"{gone}\", role: standby}}\n  - {{addr: \"{}\", role: standby}}\n\
-         check: {{type: tcp, interval: 60s}}\nsessions: {{connect_timeout: 10m, answer_timeout: 200ms}}\n\
-         listeners: [{{name: ro, bind: \"BALANCER:6433\", target: standby, balance: first}}]\n",
+        "nodes:\n  - {{name: gone, addr: \"{}\", role: standby}}\n  - {{addr: \"{}\", role: standby}}\n\
+         listeners: [{{name: ro, bind: \"BALANCER:6433\", target: standby, balance: first}}]\n{settings}",
+        gone.addr,
         other.addr()
     );
     let balancer = Balancer::start(&config).await;
-    balancer.wait_health(&gone.ip().to_string(), "up").await;
-    let mut waiting = Vec::new();
-    // A connect that does not come to an end shows that the backlog is full.
-    while let Ok(stream) =
-        tokio::time::timeout(Duration::from_millis(200), tokio::net::TcpStream::connect(gone)).await
-    {
-        waiting.push(stream.unwrap());
-    }
+    balancer.wait_health("gone", "up").await;
+    let _kept = gone.vanish().await;
     let mut wire = Wire::connect(balancer.ro()).await.unwrap();
     wire.send(&startup(&[("user", "u")])).await.unwrap();
-    assert_eq!(wire.byte().await.unwrap(), Some(b'R'));
+    let first = wire.byte().await.unwrap();
+    (balancer, first)
+}
+
+#[tokio::test]
+async fn a_node_that_swallows_connects_is_left_as_soon_as_one_that_is_silent() {
+    let (balancer, first) = through_one_that_vanishes(
+        "check: {type: tcp, interval: 60s}\nsessions: {connect_timeout: 10m, answer_timeout: 200ms}\n",
+    )
+    .await;
+    assert_eq!(first, Some(b'R'));
     let moved = balancer.metric("pgsplit_redispatches_total{reason=\"connect\"}").await;
     assert_eq!(whole(moved), 1);
-    drop(listener);
+}
+
+#[tokio::test]
+async fn a_node_that_begins_to_fail_is_left_while_it_is_connected_to() {
+    // Only its check can show that it is gone, and it is not down for a long time.
+    let (balancer, first) = through_one_that_vanishes(
+        "check: {type: tcp, interval: 3s, timeout: 300ms, fall: 1000}\n\
+         sessions: {connect_timeout: 10m, answer_timeout: 10m}\n",
+    )
+    .await;
+    assert_eq!(first, Some(b'R'));
+    assert_eq!(balancer.node("gone").await["health"], "up");
+}
+
+/// They fail their checks and take clients all the same: with none better there, each is as good as it was.
+#[tokio::test]
+async fn nodes_that_all_fail_their_checks_still_get_sessions() {
+    let failing = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut nodes = Vec::new();
+    for _ in 0..3 {
+        let failing = std::sync::Arc::clone(&failing);
+        nodes.push(
+            FakeNode::start(move |mut wire: Wire| {
+                let failing = std::sync::Arc::clone(&failing);
+                async move {
+                    let Ok(packet) = wire.first_packet().await else { return };
+                    let is_check = packet.windows(8).any(|part| part == b"lb_check");
+                    let answer = if is_check && failing.load(std::sync::atomic::Ordering::Relaxed) {
+                        error("FATAL", "XX000", "not now")
+                    } else {
+                        login_answer(7, &KEY, true)
+                    };
+                    let _ = wire.send(&answer).await;
+                    let _ = wire.message().await;
+                }
+            })
+            .await,
+        );
+    }
+    let line = |(i, node): (usize, &FakeNode)| {
+        format!("  - {{name: n{i}, addr: \"{}\", role: standby}}\n", node.addr())
+    };
+    let lines = nodes.iter().enumerate().map(line).collect::<Vec<_>>().concat();
+    let config = format!(
+        "nodes:\n{lines}check: {{type: startup, user: lb_check, interval: 100ms, fall: 1000}}\n\
+         sessions: {{retries: 0, queue_timeout: 500ms}}\n\
+         listeners: [{{name: ro, bind: \"BALANCER:6433\", target: standby}}]\n",
+    );
+    let balancer = Balancer::start(&config).await;
+    balancer.wait_ready().await;
+    failing.store(true, std::sync::atomic::Ordering::Relaxed);
+    for i in 0..3 {
+        let name = format!("n{i}");
+        wait_until("it to fail", async || balancer.node(&name).await["state"] == "going_down").await;
+    }
+    for _ in 0..20 {
+        let mut wire = Wire::connect(balancer.ro()).await.unwrap();
+        wire.send(&startup(&[("user", "u")])).await.unwrap();
+        assert_eq!(wire.byte().await.unwrap(), Some(b'R'));
+    }
+    assert!(balancer.metric("pgsplit_redispatches_total").await < 0.5, "each stayed where it was sent");
 }

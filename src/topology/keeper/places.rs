@@ -129,14 +129,19 @@ impl Places {
         Some(self.all.len() - 1)
     }
 
+    /// The same, to be changed.
+    pub(super) fn records_mut(&mut self) -> impl Iterator<Item = &mut Record> {
+        self.all.iter_mut().filter_map(|place| place.record.as_mut())
+    }
+
     /// What is to be published.
-    pub(super) fn topology(&self) -> Topology {
+    pub(super) fn topology(&self, primary: Option<NodeId>) -> Topology {
         let mut taken: Vec<(usize, &Record)> =
             self.all.iter().filter_map(|place| Some((place.of, place.record.as_ref()?))).collect();
         // Stable: a later place is not before an earlier one of the same name.
         taken.sort_by_key(|(of, _)| *of);
         let nodes = taken.into_iter().map(|(_, record)| record.node.clone()).collect();
-        Topology { nodes, departed: self.departed.clone() }
+        Topology { nodes, primary, departed: self.departed.clone() }
     }
 }
 

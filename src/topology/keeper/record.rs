@@ -41,8 +41,12 @@ pub(super) struct Record {
     over_lag: bool,
     /// Until when its down time has been counted.
     down_counted: Option<Instant>,
-    /// Whether it is a living primary that was a living standby when it was looked at before.
-    pub(super) was_promoted: bool,
+    /// Since when it has been seen as a living primary.
+    pub(super) primary_since: Option<Instant>,
+    /// When it was seen that it is a primary now and was a standby before.
+    pub(super) promoted: Option<Instant>,
+    /// Whether it has been down since it was last seen as a standby.
+    pub(super) was_down: bool,
 }
 
 /// What decided an observation, for the log.
@@ -72,7 +76,9 @@ impl Record {
             warning: None,
             over_lag: false,
             down_counted: None,
-            was_promoted: false,
+            primary_since: None,
+            promoted: None,
+            was_down: false,
         }
     }
 
@@ -87,10 +93,10 @@ impl Record {
             self.down_counted = (verdict == Verdict::Down).then(Instant::now);
             if verdict == Verdict::Down {
                 self.node.full_until = None;
-                self.node.primary_since = None;
-                self.was_promoted = false;
+                self.primary_since = None;
+                self.was_down = true;
             } else if self.node.role() == Some(Role::Primary) {
-                self.node.primary_since.get_or_insert_with(Instant::now);
+                self.primary_since.get_or_insert_with(Instant::now);
             }
         }
         self.note(cause);
@@ -147,19 +153,17 @@ impl Record {
         if before == Some(role) {
             return false;
         }
-        node.primary_since = (role == Role::Primary && node.is_up()).then(Instant::now);
-        self.was_promoted = before == Some(Role::Standby) && node.primary_since.is_some();
+        self.primary_since = (role == Role::Primary && node.is_up()).then(Instant::now);
+        self.promoted = (role == Role::Primary && before == Some(Role::Standby)).then(Instant::now);
+        if role == Role::Standby {
+            (node.is_superseded, self.was_down) = (false, false);
+        }
         // What was late as a standby says nothing of a primary.
         (node.lag, node.is_lagging, self.over_lag) = (Lag::default(), false, false);
         let was = before.map_or("unknown", Role::as_str);
         let (name, from) = (node.config.name.as_str(), from.as_str());
         info!(node = name, from = was, to = role.as_str(), seen_by = from, "node_role");
         true
-    }
-
-    /// From now on every other primary comes before it.
-    pub(super) fn yield_primacy(&mut self) {
-        self.node.primary_since = Some(Instant::now());
     }
 
     /// Takes in what a check has found; `written` is what the primary had written at its own last check.

@@ -84,11 +84,12 @@ impl Keeper {
     }
 
     fn writes_go_to(&self) -> Option<usize> {
-        incumbent(&self.publish.borrow()).map(|node| node.id.place)
+        self.publish.borrow().primary().map(|node| node.id.place)
     }
 }
 
 mod addresses;
+mod succession;
 
 #[tokio::test(start_paused = true)]
 async fn the_first_look_decides_and_then_it_takes_a_row() {
@@ -196,50 +197,4 @@ async fn lag_counts_only_against_what_the_primary_has_written() {
     keeper.sees_lag(1, 1000, 0);
     keeper.sees_lag(1, 1000, 0);
     assert!(!keeper.node(1).is_lagging);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_promotion_that_was_seen_settles_it_once_the_old_primary_fails() {
-    let mut keeper = keeper(THREE);
-    keeper.sees(0, Role::Primary);
-    keeper.sees(1, Role::Standby);
-    advance(Duration::from_secs(1)).await;
-    keeper.sees(1, Role::Primary);
-    assert_eq!(keeper.writes_go_to(), Some(0), "both are well: the one seen longer");
-    advance(Duration::from_secs(1)).await;
-    keeper.fails(0);
-    assert_eq!(keeper.writes_go_to(), Some(1));
-    advance(Duration::from_secs(1)).await;
-    keeper.sees(0, Role::Primary);
-    assert_eq!(keeper.writes_go_to(), Some(1), "it does not come back");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_primary_that_came_from_nowhere_takes_over_from_nobody() {
-    let mut keeper = keeper(THREE);
-    keeper.sees(0, Role::Primary);
-    advance(Duration::from_secs(1)).await;
-    keeper.sees(1, Role::Primary);
-    keeper.fails(0);
-    keeper.fails(0);
-    assert_eq!(keeper.writes_go_to(), Some(0), "an old primary that came back while this one stumbles");
-}
-
-#[tokio::test(start_paused = true)]
-async fn while_a_primary_is_awaited_standbys_are_looked_at_quickly() {
-    let mut keeper = keeper(THREE);
-    let (usual, fast) = (keeper.cluster.check.interval, keeper.cluster.check.fast_interval);
-    keeper.sees(1, Role::Standby);
-    assert_eq!(keeper.pace(keeper.id(1)), usual, "there never was one");
-    keeper.sees(0, Role::Primary);
-    assert_eq!(keeper.pace(keeper.id(1)), usual);
-    keeper.fails(0);
-    assert_eq!(keeper.pace(keeper.id(1)), fast);
-    let hurried = keeper.places.get(keeper.id(1)).unwrap().hurry.notified();
-    tokio::time::timeout(Duration::ZERO, hurried).await.expect("and at once");
-    keeper.fails(0);
-    keeper.fails(0);
-    assert_eq!(keeper.pace(keeper.id(1)), fast, "also when it is down");
-    keeper.sees(1, Role::Primary);
-    assert_eq!(keeper.pace(keeper.id(1)), usual);
 }
