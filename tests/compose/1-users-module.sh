@@ -52,6 +52,7 @@ for kind in "${faults[@]}"; do
 done
 
 load_end
+echo
 failover_table
 echo
 none_failed "read through the service" get

@@ -9,7 +9,7 @@ measure() {
     step "instances: $1, clients: 16"
     load_wait 2000
     load_end
-    none_failed "request with $1" get
+    none_failed "request (instances: $1)" get
     check "of $1 instances, $1 answered" report_has ".total.get.upstreams | length == $1"
     rate=$(report .total.get.per_s)
 }

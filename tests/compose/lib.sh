@@ -12,11 +12,13 @@ project=${project,,}
 mine="label=com.docker.compose.project=$project"
 load=$(cd "$top" && realpath -m "${CARGO_TARGET_DIR:-target}")/debug/examples/load
 # The longest wait for one thing, in seconds.
-patience=${PATIENCE:-300}
+patience=300
 files=()
 passed=0
 failed=0
 finished=
+# A trap may find output turned aside, as in `up`; clean_up speaks to these.
+exec {stdout}>&1 {stderr}>&2
 
 # Any free ports of this machine.
 export RW_PORT=0 RO_PORT=0 HTTP_PORT=0 ADMIN_PORT=0 PROMETHEUS_PORT=0
@@ -93,9 +95,11 @@ clean_up() {
     trap '' INT TERM HUP PIPE
     trap - EXIT
     set +e
+    exec >&"$stdout" 2>&"$stderr"
     [ -n "$finished" ] || failed=$((failed + 1))
     [ -z "${LOAD_PID:-}" ] || kill "$LOAD_PID" 2>/dev/null
-    if [ $failed != 0 ]; then
+    # Whoever interrupts knows why.
+    if [ $failed != 0 ] && [ $code != 130 ]; then
         {
             echo "---- what pgsplit said last, without requests and sessions:"
             docker logs "$(container pgsplit)" 2>&1 | grep -v '"event":"request"\|"event":"session_end"' | tail -n 40
