@@ -4,8 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-log=target/test.log
-mkdir -p target
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+log=$target/test.log
+mkdir -p "$target"
 : >"$log"
 failed=()
 
@@ -15,7 +16,21 @@ part() {
     shift
     echo
     echo "---- $name"
-    "$@" 2>&1 | tee -a "$log" || failed+=("$name")
+    "$@" 2>&1 | tee -ia "$log" || failed+=("$name")
+}
+
+# After the part that runs, which cleans up first.
+trap 'exit 130' INT TERM HUP
+
+# Why the scenarios in containers cannot run here; nothing when they can.
+no_containers() {
+    if [ "${PGSPLIT_SKIP_CONTAINERS:-}" = 1 ]; then
+        echo "PGSPLIT_SKIP_CONTAINERS=1"
+    elif ! timeout 20 docker info >/dev/null 2>&1; then
+        echo "no Docker engine answers here"
+    elif ! docker compose version >/dev/null 2>&1 && ! tests/install-programs.sh docker-compose >>"$log" 2>&1; then
+        echo "neither docker compose nor docker-compose is here: install one of them"
+    fi
 }
 
 service=compose/users-service/Cargo.toml
@@ -29,16 +44,13 @@ part "format of the users service" cargo fmt --check --manifest-path "$service"
 part "lints of the users service" cargo clippy --locked --all-targets --manifest-path "$service" -- -D warnings
 part "tests of the users service" cargo test --locked --no-fail-fast --color never --manifest-path "$service"
 # What was built for the tests, not an optimised one that may be older.
-part "monitoring" env PGSPLIT="$PWD/target/debug/pgsplit" tests/compose/monitoring/run.sh
-if docker info >/dev/null 2>&1; then
-    part "scenarios in containers" tests/compose/run.sh
-else
-    skipped="SKIPPED: the scenarios in containers (make compose-test): no Docker engine answers here"
-fi
+part "monitoring" env PGSPLIT="$target/debug/pgsplit" tests/compose/monitoring/run.sh
+why_not=$(no_containers)
+[ -n "$why_not" ] || part "scenarios in containers" tests/compose/run.sh
 
 echo
 echo 'Summary:'
-[ -z "${skipped:-}" ] || echo "$skipped"
+[ -z "$why_not" ] || echo "SKIPPED: the scenarios in containers (make compose-test): $why_not"
 grep -E '^( +Running |test result|error|compose: |monitoring: )' "$log" || true
 [ ${#failed[@]} = 0 ] || {
     printf 'FAILED: %s\n' "${failed[@]}"

@@ -66,12 +66,19 @@ echo 'install them, then try again:' >&2
 if command -v apt-get >/dev/null; then
     echo '  sudo apt-get update' >&2
     echo "  sudo apt-get install -y --no-install-recommends $wanted" >&2
-    echo '(the packages of nginx and HAProxy start them as services, which nothing here needs)' >&2
 elif command -v dnf >/dev/null; then
-    echo "  sudo dnf install -y $wanted(wrk comes from https://github.com/wg/wrk)" >&2
+    echo "  sudo dnf install -y $wanted" >&2
 elif command -v apk >/dev/null; then
     echo "  apk add $wanted" >&2
 else
-    echo "  $wanted(nginx 1.19.5 or newer, HAProxy 2.4 or newer, wrk 4)" >&2
+    echo "  $wanted" >&2
 fi
+for program in $wanted; do
+    case $program in
+        nginx) echo '(nginx 1.19.5 or newer; packages start it as a service, which nothing here needs)' ;;
+        haproxy) echo '(HAProxy 2.4 or newer; packages start it as a service, which nothing here needs)' ;;
+        prometheus) echo '(packages start Prometheus as a service, which nothing here needs)' ;;
+        wrk) echo '(wrk 4; where there is no package: https://github.com/wg/wrk)' ;;
+    esac
+done >&2
 exit 1

@@ -8,16 +8,9 @@ faults=(stop kill pause cut)
 targets=("service-db" "service-db-replica" "users-backend-1" "users-backend-2"
     "service-db-replica users-backend-1" "service-db users-backend-2")
 
-break_all() {
-    local service
-    for service; do break_it "$kind" "$service" & done
-    wait_for_jobs
-}
-
-mend_all() {
-    local service
-    for service; do mend_it "$kind" "$service" & done
-    wait_for_jobs
+# of_step STEP KIND WHAT: who answered then, such as "db-1 db-2".
+of_step() {
+    report "[.steps[] | select(.name == \"$1\") | .kinds.$2.$3 | keys[]] | join(\" \")"
 }
 
 # What failed, of how many, and the longest time without an answer, for each fault (of both databases, of both backends).
@@ -36,11 +29,11 @@ failover_table() {
 
 stack compose/compose.yaml compose/logical.yaml -- service-db service-db-replica pgsplit users-backend-1 users-backend-2
 wait_until "everything to be up" ready
-for service in service-db service-db-replica users-backend-1 users-backend-2; do
-    wait_until "$service to be up" is_up "$service"
-done
+all_up service-db service-db-replica users-backend-1 users-backend-2
+ro=postgres://users:${USERS_PASSWORD:-users-demo}@$(address 6433)/users
 
-load_start --workers 8 --get "$front/users?limit=5" --get "$front/users/{n}"
+# Through the service, and straight through the listener, often with a new session.
+load_start --workers 8 --fresh-every 20 --get "$front/users?limit=5" --get "$front/users/{n}" --read "$ro"
 step "nothing is wrong"
 load_wait 200
 
@@ -48,20 +41,27 @@ for kind in "${faults[@]}"; do
     for target in "${targets[@]}"; do
         read -ra services <<<"$target"
         step "$kind ${target// / and }"
-        break_all "${services[@]}"
-        for service in "${services[@]}"; do wait_until "$service to be missed" is_not_up "$service"; done
+        break_it "$kind" "${services[@]}"
+        all_down "${services[@]}"
         load_wait 200
         step "${target// / and } back"
-        mend_all "${services[@]}"
-        for service in "${services[@]}"; do wait_until "$service to be up" is_up "$service"; done
+        mend_it "$kind" "${services[@]}"
+        all_up "${services[@]}"
         load_wait 100
     done
 done
 
 load_end
+echo
 failover_table
 echo
-check "no read failed, of $(report .total.get.sent)" [ "$(report .total.get.failed)" = 0 ]
+none_failed "read through the service" get
+none_failed "read through the listener" read
+for kind in get read; do
+    check "while nothing is wrong, the replica alone is read from ($kind)" \
+        [ "$(of_step "nothing is wrong" $kind databases)" = service-db-replica ]
+done
+check "and both backends answer" [ "$(of_step "nothing is wrong" get upstreams)" = "users-backend-1 users-backend-2" ]
 for name in users-backend-1 users-backend-2; do
     check "$name answered" [ "$(report ".total.get.upstreams[\"$name\"] // 0")" -gt 0 ]
 done

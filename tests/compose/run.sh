@@ -4,13 +4,12 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-if ! docker info >/dev/null 2>&1; then
+if ! timeout 20 docker info >/dev/null 2>&1; then
     echo "no Docker engine answers: start one, on Debian: apt-get install docker.io docker-compose" >&2
     exit 1
 fi
 docker compose version >/dev/null 2>&1 || ../install-programs.sh docker-compose
 ../install-programs.sh curl jq
-../install-postgres.sh
 ./images.sh
 export PGSPLIT_IMAGES_ARE_BUILT=1
 
@@ -18,6 +17,8 @@ scenarios=("$@")
 [ $# -gt 0 ] || scenarios=([1-9]-*.sh)
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
+# After the scenario, which has heard of it as well and takes its stack down first.
+trap 'exit 130' INT TERM HUP
 all_passed=0
 all_failed=0
 closing=()
@@ -25,8 +26,8 @@ for scenario in "${scenarios[@]}"; do
     scenario=${scenario%.sh}
     echo
     echo "==== $scenario"
-    "./$scenario.sh" 2>&1 | tee "$log" || true
-    # A scenario that did not come to its end has no closing line.
+    "./$scenario.sh" 2>&1 | tee -i "$log" || true
+    # Without a closing line there was no scenario, or it was killed.
     line=$(grep "^$scenario: [0-9]* passed, [0-9]* failed$" "$log" | tail -n 1) || line="$scenario: 0 passed, 1 failed"
     read -r _ passed _ failed _ <<<"$line"
     all_passed=$((all_passed + passed))

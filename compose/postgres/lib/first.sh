@@ -58,9 +58,12 @@ drop_slot() {
         WHERE slot_name = '$1'" >/dev/null
 }
 
+# As with the primary itself: at most PRIMARY_WAIT seconds, then the next start begins again.
 wait_for_rows() {
-    local pause=1
+    local deadline=$((SECONDS + PRIMARY_WAIT)) pause=1
     until [[ $(ask_private users "SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> 'r'") == 0 ]]; do
+        ((SECONDS < deadline)) \
+            || fail "the rows of $PRIMARY_HOST were not copied in $PRIMARY_WAIT s; if there are many, set PRIMARY_WAIT"
         say "copying rows from $PRIMARY_HOST"
         long sleep "$pause"
         pause=$((pause < 8 ? pause * 2 : 10))

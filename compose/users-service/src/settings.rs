@@ -7,7 +7,7 @@
 //! | `INSTANCE` | the host's name | what this instance is called in answers, in the log and to the database |
 //! | `POOL_SIZE` | `10` | most connections to the database |
 //! | `QUERY_TIMEOUT` | `1s` | longest time for one query |
-//! | `CONNECT_TIMEOUT` | `2500ms` | longest time to connect and log in. More than the load balancer needs to give up one server and try another: pgsplit's `sessions.connect_timeout` and `answer_timeout`, of which the first should be `1s` |
+//! | `CONNECT_TIMEOUT` | `2500ms` | longest time to connect and log in. More than the load balancer needs to give up a silent server and try another: pgsplit's `answer_timeout` |
 //! | `REQUEST_TIMEOUT` | `5s` | longest time for one request, all tries included |
 //! | `CONNECTION_AGE` | `5m` | a connection older than this is replaced, so that load returns to a server that came back |
 //! | `CACHE_SECONDS` | `0` | how long others may keep answers about users; 0: not at all |

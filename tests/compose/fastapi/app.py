@@ -34,5 +34,7 @@ async def health() -> JSONResponse:
 @app.get("/whoami")
 async def whoami(request: Request) -> JSONResponse:
     """What reached this instance of the request's head, and from where."""
-    seen = {"peer": request.client.host if request.client else None, "headers": dict(request.headers)}
+    # Each with all its values.
+    headers = {name: request.headers.getlist(name) for name in request.headers}
+    seen = {"peer": request.client.host if request.client else None, "headers": headers}
     return JSONResponse({"data": seen, "meta": {"served_by": INSTANCE}}, headers=HEADERS)

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -83,7 +83,12 @@ impl Caller {
             let reason = reason.map(|reason| format!(", x-pgsplit-reason: {reason}")).unwrap_or_default();
             return Err(Failure { status: Some(status), text: format!("answer {status}{reason}") });
         }
-        Ok(source(status, &head.headers, &body.to_bytes()))
+        // What is no JSON says nothing of its origin.
+        let body: Value = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
+        if let Some(text) = self.target.is_numbered().then(|| not_of(number, &body)).flatten() {
+            return Err(Failure { status: Some(status), text });
+        }
+        Ok(source(status, &head.headers, &body))
     }
 
     /// A request that could not be put on a kept connection has not been seen by anybody: it goes to a new one, which
@@ -119,8 +124,14 @@ async fn connect(target: &Target, tasks: &TaskTracker) -> Result<Connection, Str
     Ok(Connection { sender, _driver: AbortOnDropHandle::new(driver) })
 }
 
+/// What is wrong with an answer to a request for `number` that is about something else.
+fn not_of(number: u64, body: &Value) -> Option<String> {
+    let id = body.pointer("/data/id")?;
+    (id.as_u64() != Some(number)).then(|| "answer of another request".to_owned())
+}
+
 /// What an answer says of its origin, as the users service of `compose/` does it.
-fn source(status: u16, headers: &HeaderMap, body: &[u8]) -> Source {
+fn source(status: u16, headers: &HeaderMap, body: &Value) -> Source {
     let status = Some(status);
     // The rest of a stored answer tells of another time.
     let stored = match word(headers, "x-cache") {
@@ -135,22 +146,9 @@ fn source(status: u16, headers: &HeaderMap, body: &[u8]) -> Source {
     Source { status, upstream: Some(upstream), database: database(body), standby: None }
 }
 
-fn database(body: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Answer {
-        meta: Meta,
-    }
-    #[derive(Deserialize)]
-    struct Meta {
-        database: Database,
-    }
-    #[derive(Deserialize)]
-    struct Database {
-        name: Option<String>,
-        address: Option<String>,
-    }
-    let Database { name, address } = serde_json::from_slice::<Answer>(body).ok()?.meta.database;
-    name.filter(|name| !name.is_empty()).or(address)
+fn database(body: &Value) -> Option<String> {
+    let field = |path| body.pointer(path).and_then(Value::as_str).filter(|text| !text.is_empty());
+    field("/meta/database/name").or_else(|| field("/meta/database/address")).map(str::to_owned)
 }
 
 fn word<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -171,16 +169,25 @@ fn chain(error: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::source;
+    use super::{not_of, source};
     use http::HeaderMap;
+    use serde_json::json;
 
     fn told(headers: &[(&'static str, &'static str)], body: &str) -> (String, Option<String>) {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.insert(*name, value.parse().expect("a value"));
         }
-        let source = source(200, &map, body.as_bytes());
+        let source = source(200, &map, &serde_json::from_str(body).unwrap_or_default());
         (source.upstream.expect("an upstream"), source.database)
+    }
+
+    #[test]
+    fn answers_of_other_requests_are_seen() {
+        assert!(not_of(7, &json!({"data": {"id": 8}})).is_some());
+        for body in [json!({"data": {"id": 7}}), json!({"data": [{"id": 8}]}), json!(null)] {
+            assert!(not_of(7, &body).is_none(), "{body}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! # What is counted as what
 //!
 //! An HTTP request that does not bring a whole answer with a status of 200 to 299 has failed; it is never sent again.
+//! So has one with a number in its path whose answer is that of another: its `data.id` is not the number.
 //! A database session that ends with its server is a cut one, and its read goes to a fresh session, as any service
 //! does it; the read has failed when none of that worked in time. The same holds for writes, which tolerate a failover.
 

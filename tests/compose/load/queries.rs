@@ -125,7 +125,7 @@ impl Worker {
         if kind == Kind::Write {
             let mut made = database.table.lock().await;
             if !*made {
-                session.ask(TABLE, kind, deadline).await?;
+                session.send(TABLE, kind, deadline).await?;
                 *made = true;
             }
         }

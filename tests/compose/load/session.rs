@@ -48,19 +48,29 @@ impl Session {
 
     /// Sends `sql` and returns its only row: name and address of the server, and whether it is a standby.
     pub(crate) async fn ask(&self, sql: &str, kind: Kind, deadline: Instant) -> Result<Source, Trouble> {
-        let patience = SILENCE.min(deadline.saturating_duration_since(Instant::now()));
-        let answer = timeout(patience, self.client.simple_query(sql)).await;
-        let silent = || Trouble::Gone { text: format!("no answer within {patience:.1?}"), refused: false };
-        let messages = answer.map_err(|_| silent())?.map_err(|error| trouble(&error, kind, false))?;
+        let messages = self.send(sql, kind, deadline).await?;
         let row = messages.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,
         });
-        let Some(row) = row else { return Ok(Source::default()) };
+        let Some(row) = row else { return Err(Trouble::Other("an answer without a row".to_owned())) };
         let field = |name| row.try_get(name).ok().flatten().filter(|text: &&str| !text.is_empty());
         let database = field("name").or_else(|| field("address")).unwrap_or("-").to_owned();
         let standby = field("standby").map(|text| text == "t");
         Ok(Source { database: Some(database), standby, ..Source::default() })
+    }
+
+    /// Sends `sql`, which need not have an answer with rows.
+    pub(crate) async fn send(
+        &self,
+        sql: &str,
+        kind: Kind,
+        deadline: Instant,
+    ) -> Result<Vec<SimpleQueryMessage>, Trouble> {
+        let patience = SILENCE.min(deadline.saturating_duration_since(Instant::now()));
+        let answer = timeout(patience, self.client.simple_query(sql)).await;
+        let silent = || Trouble::Gone { text: format!("no answer within {patience:.1?}"), refused: false };
+        answer.map_err(|_| silent())?.map_err(|error| trouble(&error, kind, false))
     }
 
     /// Ends it as a good client does; its server is told.

@@ -57,6 +57,11 @@ impl Target {
         self.body.is_some()
     }
 
+    /// Whether each number asks for something else.
+    pub(crate) fn is_numbered(&self) -> bool {
+        self.path.contains(NUMBER)
+    }
+
     pub(crate) fn request(&self, number: u64) -> Result<Request<Full<Bytes>>, String> {
         let request = Request::builder()
             .method(if self.is_post() { Method::POST } else { Method::GET })
@@ -92,6 +97,7 @@ mod tests {
         assert_eq!(request.uri(), "/users/7?a=7");
         assert_eq!(request.headers()["host"], "h:81");
         assert_eq!((target.host.as_str(), target.port), ("h", 81));
+        assert!(target.is_numbered() && !Target::get("http://h/users").expect("a target").is_numbered());
     }
 
     #[test]

@@ -54,8 +54,8 @@ start_services() {
     start users1 python3 "$HERE/service.py" "$USERS1" users1
     USERS1_PID=$STARTED
     start users2 python3 "$HERE/service.py" "$USERS2" users2
-    wait_until 10 "users1" curl -fs "http://127.0.0.1:$USERS1/health"
-    wait_until 10 "users2" curl -fs "http://127.0.0.1:$USERS2/health"
+    wait_until 60 "users1" curl -fs "http://127.0.0.1:$USERS1/health"
+    wait_until 60 "users2" curl -fs "http://127.0.0.1:$USERS2/health"
 }
 
 # Checks often, so that a test sees in seconds what takes longer in real life.
@@ -82,7 +82,7 @@ runtime: {drain_timeout: 1s}
 YAML
     start pgsplit "$PGSPLIT" run "$DIR/pgsplit.yaml"
     PGSPLIT_PID=$STARTED
-    wait_until 20 "pgsplit to be ready" curl -fs "$ADMIN_URL/readyz"
+    wait_until 60 "pgsplit to be ready" curl -fs "$ADMIN_URL/readyz"
 }
 
 # The shipped configuration and rules; only addresses and times are others.
@@ -94,7 +94,7 @@ start_prometheus() {
     sed -e "s/^\( *for:\) .*/\1 ${ALERTS_FOR:-2s}/" "$COMPOSE/prometheus/alerts.yaml" >"$DIR/prometheus/alerts.yaml"
     start prometheus prometheus --config.file="$DIR/prometheus/prometheus.yml" --storage.tsdb.path="$DIR/prometheus/data" \
         --web.console.templates="$COMPOSE/prometheus/consoles" --web.listen-address="127.0.0.1:$PROM"
-    wait_until 20 "Prometheus to be ready" curl -fs "$PROM_URL/-/ready"
+    wait_until 60 "Prometheus to be ready" curl -fs "$PROM_URL/-/ready"
 }
 
 # forever PAUSE COMMAND...: what fails is tried again, as a client does.
@@ -117,7 +117,7 @@ start_load() {
     local bench=("$PG/pgbench" -n -C -c 2 -T 600 -h 127.0.0.1 -U postgres)
     start reads forever 0.2 "${bench[@]}" -p "$RO" -R 25 -f "$DIR/read.sql" postgres
     start writes forever 0.2 "${bench[@]}" -p "$RW" -R 10 -f "$DIR/write.sql" postgres
-    start requests forever 0.1 curl -s -o /dev/null -m 10 "$FRONT_URL/users/[1-6]"
+    start requests forever 0.1 curl -s -o /dev/null "$FRONT_URL/users/[1-6]"
     # A session that stays, so that there is one whenever Prometheus looks.
     start held forever 0.2 psql -X -q -w -h 127.0.0.1 -p "$RO" -U postgres -d postgres -c 'select pg_sleep(600)'
 }

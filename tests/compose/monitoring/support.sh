@@ -41,20 +41,25 @@ wait_until() {
     done
 }
 
+# All that is asked is on this machine, and no answer may be awaited for ever.
+curl() {
+    command curl --noproxy '*' --max-time 10 "$@"
+}
+
 # However the test ends: nothing of it stays, and the last line is the count.
 finish() {
-    local code=$? i
+    local code=$? i logs
+    trap '' INT TERM HUP PIPE
+    trap - EXIT
+    set +e
     for ((i = ${#CLEANUP[@]} - 1; i >= 0; i--)); do
-        eval "${CLEANUP[i]}" >/dev/null 2>&1 || true
+        eval "${CLEANUP[i]}" >/dev/null 2>&1
     done
-    if [ "$code" != 0 ] && [ "$FAILED" = 0 ]; then
-        FAILED=1
-        echo "FAIL  ended before its end, code $code"
-    fi
-    if [ "$FAILED" != 0 ]; then
-        tail -n 5 "$DIR"/*.log "$DIR"/pg/*.log 2>/dev/null || true
-    fi
+    logs=$(tail -n 5 "$DIR"/*.log "$DIR"/pg/*.log 2>/dev/null)
+    # Before anything is said: whoever should read it may be gone.
     rm -rf "$DIR"
+    [ "$code" = 0 ] || fail "ended before its end, code $code"
+    [ "$FAILED" = 0 ] || echo "$logs"
     echo
     echo "monitoring: $PASSED passed, $FAILED failed"
     [ "$FAILED" = 0 ] || exit 1

@@ -75,10 +75,11 @@ fn of_error(error: &Error) -> Advice {
 
 fn of_code(code: &str) -> Advice {
     match code {
-        // Too many connections; a conflict with recovery, which ends queries on a standby.
-        "53300" | "40001" | "40P01" => Advice::Elsewhere,
-        // Cancelled, by the time limit that this service asks for: the server lives, but had no time for us.
-        "57014" => Advice::Again,
+        // Too many connections.
+        "53300" => Advice::Elsewhere,
+        // A conflict with recovery, which ends single queries on a standby, and a deadlock; or cancelled, by the time
+        // limit that this service asks for. The server lives, and the other connections are as good as before.
+        "40001" | "40P01" | "57014" => Advice::Again,
         // Connection exceptions, and shutdowns of every kind.
         _ if code.starts_with("08") || code.starts_with("57P") => Advice::Elsewhere,
         _ => Advice::GiveUp,
@@ -113,10 +114,12 @@ mod tests {
 
     #[test]
     fn what_the_codes_mean() {
-        for code in ["57P01", "57P02", "57P03", "57P05", "08006", "08000", "53300", "40001", "40P01"] {
+        for code in ["57P01", "57P02", "57P03", "57P05", "08006", "08000", "53300"] {
             assert_eq!(of_code(code), Advice::Elsewhere, "{code}");
         }
-        assert_eq!(of_code("57014"), Advice::Again);
+        for code in ["57014", "40001", "40P01"] {
+            assert_eq!(of_code(code), Advice::Again, "{code}");
+        }
         for code in ["42P01", "42501", "28P01", "3D000", "22021", "53100"] {
             assert_eq!(of_code(code), Advice::GiveUp, "{code}");
         }
