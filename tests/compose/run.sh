@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the scenarios, each against a stack of containers of its own: run.sh [SCENARIO...], for example run.sh 1-users-module
-# Needs a Docker engine and no registry. The last line is "N passed, N failed".
+# Needs a Docker engine and no registry. PGSPLIT_IMAGES_ARE_BUILT=1 takes the images as they are. The last line is
+# "compose: N passed, N failed".
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -10,7 +11,7 @@ if ! timeout 20 docker info >/dev/null 2>&1; then
 fi
 docker compose version >/dev/null 2>&1 || ../install-programs.sh docker-compose
 ../install-programs.sh curl jq
-./images.sh
+[ -n "${PGSPLIT_IMAGES_ARE_BUILT:-}" ] || ./images.sh
 export PGSPLIT_IMAGES_ARE_BUILT=1
 
 scenarios=("$@")
