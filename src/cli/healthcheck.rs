@@ -13,10 +13,9 @@ use tokio::time::timeout;
 
 use crate::cli::args::Healthcheck;
 use crate::cli::{FAILURE, load, out, refuse};
+use crate::config::Config;
 use crate::net::dial::io_text;
 
-/// The admin address where no file says another one.
-const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8404);
 /// What is shown of an answer that is longer.
 const MOST_SHOWN: usize = 64 * 1024;
 
@@ -36,8 +35,11 @@ pub(super) fn healthcheck(args: &Healthcheck) -> ExitCode {
             // The one that runs has read the file when it was well, and must not be ended for what the file is now.
             Err((error, origin)) => {
                 let _ = refuse(&error, &origin);
-                out::complain(&format!("pgsplit: asking {USUAL} instead\n"));
-                USUAL
+                let Some(usual) = without_file() else {
+                    return unhealthy("and without a file there is no admin address");
+                };
+                out::complain(&format!("pgsplit: asking {usual} instead\n"));
+                usual
             }
         },
     };
@@ -47,15 +49,22 @@ pub(super) fn healthcheck(args: &Healthcheck) -> ExitCode {
     let path = if args.ready { "/readyz" } else { "/healthz" };
     let asked = runtime.block_on(async { timeout(args.timeout, ask(from_here(admin), path)).await });
     match asked.unwrap_or_else(|_| Err(format!("no answer within {:?}", args.timeout))) {
-        Ok((StatusCode::OK, said)) => {
+        Ok((StatusCode::OK, said)) if said == "ok\n" || said == "ready\n" => {
             out::print(&said);
             ExitCode::SUCCESS
         }
+        Ok((StatusCode::OK, _)) => unhealthy(&format!("http://{admin}{path} is not pgsplit's")),
         Ok((status, said)) => {
             unhealthy(&format!("http://{admin}{path} answered {}\n{}", status.as_u16(), said.trim_end()))
         }
         Err(error) => unhealthy(&format!("http://{admin}{path}: {error}")),
     }
+}
+
+/// The admin address where no file says another one: from the environment, or the default.
+fn without_file() -> Option<SocketAddr> {
+    let any = ["localhost=primary".to_owned()];
+    Config::from_nodes(&any, &|name: &str| std::env::var(name).ok()).ok()?.admin
 }
 
 /// An address to listen on for everybody is reached by this machine's own.

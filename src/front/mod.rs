@@ -56,9 +56,9 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use hyper::upgrade::OnUpgrade;
-use hyper::{Request, Response, StatusCode, Version};
+use hyper::{Method, Request, Response, StatusCode, Version};
 
 use account::Account;
 use answer::{Answer, Passing};
@@ -77,12 +77,13 @@ pub async fn serve(
     request: Request<Incoming>,
 ) -> Response<Answer> {
     let is_http1 = request.version() < Version::HTTP_2;
+    let is_head = request.method() == Method::HEAD;
     // What comes after these is not looked at, so nothing may: see `framing::Follows::Anything`.
     let is_last = is_http1
         && (request.headers().contains_key(TRANSFER_ENCODING) || request.headers().contains_key(UPGRADE));
     let mut account = Account::open(front, caller, &request);
     let lived = live(front, worker, caller, request, &mut account).await;
-    let mut response = answer(caller, account, lived, is_http1);
+    let mut response = answer(caller, account, lived, is_http1, is_head);
     if !is_http1 {
         response = response.map(|answer| answer.read_by(caller));
     }
@@ -99,7 +100,16 @@ fn answer(
     mut account: Box<Account>,
     lived: Result<Outcome, Refusal>,
     is_http1: bool,
+    is_head: bool,
 ) -> Response<Answer> {
+    // For HTTP/2 the library leaves it to us that there is no body in answer to HEAD.
+    let whole = |response: Response<Bytes>, account| {
+        let (mut head, bytes) = response.into_parts();
+        if is_head {
+            head.headers.entry(CONTENT_LENGTH).or_insert(HeaderValue::from(bytes.len()));
+        }
+        Response::from_parts(head, Answer::whole(if is_head { Bytes::new() } else { bytes }, account))
+    };
     match lived {
         Ok(Outcome::Passing(head, passing)) => {
             account.set_status(head.status());
@@ -107,7 +117,7 @@ fn answer(
         }
         Ok(Outcome::Whole(response)) => {
             account.set_status(response.status());
-            response.map(|bytes| Answer::whole(bytes, account))
+            whole(response, account)
         }
         Ok(Outcome::Upgraded(head, client, answered)) => {
             account.set_status(StatusCode::SWITCHING_PROTOCOLS);
@@ -120,7 +130,7 @@ fn answer(
             let response = refusal.answer(is_http1);
             account.set_refused(refusal.reason());
             account.set_status(response.status());
-            response.map(|bytes| Answer::whole(bytes, account))
+            whole(response, account)
         }
     }
 }
@@ -143,13 +153,13 @@ async fn live(
     request: Request<Incoming>,
     account: &mut Account,
 ) -> Result<Outcome, Refusal> {
-    if let Some(health) = monitor::health(front, &request) {
-        account.set_monitor();
-        return Ok(Outcome::Whole(health));
-    }
     let (mut head, body) = request.into_parts();
     let asked = request::examine(&front.config, &head)?;
     account.set_authority(&asked.authority);
+    if let Some(health) = monitor::health(front, &head) {
+        account.set_monitor();
+        return Ok(Outcome::Whole(health));
+    }
     let group =
         route::route(&front.config.routes, &asked.authority, head.uri.path()).ok_or(Refusal::NoRoute)?;
     account.set_group(group);

@@ -5,14 +5,15 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode};
 
 use crate::front::shared::Front;
 
 /// The answer to a request for the front's health, whatever host it names; `None`: it is for an upstream.
-pub fn health<B>(front: &Front, request: &Request<B>) -> Option<Response<Bytes>> {
+pub fn health(front: &Front, head: &Parts) -> Option<Response<Bytes>> {
     let asked = front.config.monitor_uri.as_deref()?;
-    if request.uri().path() != asked || !matches!(*request.method(), Method::GET | Method::HEAD) {
+    if head.uri.path() != asked || !matches!(head.method, Method::GET | Method::HEAD) {
         return None;
     }
     // In public, so no word of what is behind: `/readyz` on the admin address tells that.

@@ -90,6 +90,8 @@ pub struct Facts {
     pub read_only: Option<bool>,
     /// `server_version`.
     pub version: Option<String>,
+    /// Where the history of a primary stands.
+    pub lineage: Option<Lineage>,
     /// Bytes of write-ahead log replayed (standby) or written (primary).
     pub lsn: Option<u64>,
     /// Age of the last replayed transaction.
@@ -98,6 +100,16 @@ pub struct Facts {
     pub is_ready: bool,
     /// The server lives, but something about the check needs a hand.
     pub warning: Option<String>,
+}
+
+/// Where the history of a primary stands: each promotion begins a new timeline of the same database system.
+/// <https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-TIMELINES>
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lineage {
+    /// `system_identifier` of the control file: shared by all that began as one server.
+    pub system: i64,
+    /// The timeline it writes on.
+    pub timeline: u32,
 }
 
 /// Why a look failed.

@@ -262,6 +262,8 @@ async fn healthcheck_tells_alive_from_ready_and_from_gone() {
     assert_eq!(pgsplit(&["healthcheck", &path], &env).await.0, Some(0), "alive all the same");
     let admin = running.at(8404).to_string();
     assert_eq!(pgsplit(&["healthcheck", "--admin", &admin], &[]).await.0, Some(0), "needs no file");
+    let broken = file("broken.yaml", "nodes: [\n");
+    assert_eq!(pgsplit(&["healthcheck", &broken], &env).await.0, Some(0), "what runs is well all the same");
 
     signal(running.child.id(), Signal::STOP);
     let (code, said) = ready("200ms").await;
@@ -278,7 +280,12 @@ async fn healthcheck_says_why_it_cannot_ask() {
     for (args, env, code, part) in [
         (&["healthcheck", &path][..], &[("PGSPLIT_ADMIN", "off")][..], 1, "admin is off"),
         (&["healthcheck", &path], &[("PGSPLIT_ADMIN", "127.0.0.1:0")], 1, "name it by --admin"),
-        (&["healthcheck", "/nowhere.yaml"], &[], 1, "asking 127.0.0.1:8404 instead"),
+        (
+            &["healthcheck", "/nowhere.yaml"],
+            &[("PGSPLIT_ADMIN", "127.0.0.9:1")],
+            1,
+            "asking 127.0.0.9:1 instead",
+        ),
         (&["healthcheck", "--admin", "here"], &[], 2, "IP:PORT"),
     ] {
         let (ended, said) = pgsplit(args, env).await;

@@ -72,6 +72,47 @@ async fn an_old_primary_that_comes_back_gets_no_session() {
     assert!((balancer.metric("pgsplit_primaries").await - 1.0).abs() < 0.1);
 }
 
+#[tokio::test]
+async fn an_old_primary_does_not_inherit_when_the_new_one_is_away() {
+    let cluster = Cluster::start(1, Settings::default()).await;
+    let balancer = Balancer::start(&(cluster.config() + "sessions: {queue_timeout: 200ms}\n")).await;
+    balancer.wait_ready().await;
+    cluster.primary().kill9().await;
+    balancer.wait_health("n0", "down").await;
+    cluster.fail_over_to(1).await;
+    balancer.wait_role("n1", "primary").await;
+    cluster.node(1).kill9().await;
+    balancer.wait_health("n1", "down").await;
+
+    cluster.node(0).start().await;
+    balancer.wait_health("n0", "up").await;
+    for listener in [balancer.rw(), balancer.ro()] {
+        let error = connect(listener).await.unwrap_err();
+        let error = error.as_db_error().unwrap().message();
+        assert!(error.contains("n0 old primary, another has taken its place"), "{error}");
+    }
+    assert_eq!(balancer.node("n0").await["superseded"], true);
+    cluster.node(1).start().await;
+    balancer.wait_health("n1", "up").await;
+    let client = connect(balancer.rw()).await.unwrap();
+    assert_eq!(which_node(&client).await.unwrap(), cluster.node(1).addr().ip());
+
+    // Somebody who has just come has not seen any of this, and knows by the timeline.
+    let newcomer = Balancer::start(&cluster.config()).await;
+    wait_until("it to see", async || newcomer.node("n0").await["superseded"] == true).await;
+    let client = connect(newcomer.rw()).await.unwrap();
+    assert_eq!(which_node(&client).await.unwrap(), cluster.node(1).addr().ip());
+
+    // Made anew from the new primary, stopped and promoted in a moment in which nobody looked.
+    balancer.signal(crate::support::process::Signal::STOP);
+    cluster.node(0).stop(Stop::Fast).await;
+    cluster.node(0).recreate_standby_of(cluster.node(1)).await;
+    cluster.node(1).kill9().await;
+    cluster.node(0).promote().await;
+    balancer.signal(crate::support::process::Signal::CONT);
+    wait_until("it to be welcome again", async || connect(balancer.rw()).await.map(drop)).await;
+}
+
 /// What readers met.
 #[derive(Debug, Default)]
 struct Tally {

@@ -11,7 +11,7 @@ use crate::support::balancer::Balancer;
 use crate::support::raw::{Raw, exchange};
 use crate::support::upstream::{Answer, Mode, Upstream, answer, answer_with, chunked, full, written};
 use crate::support::wait::wait_until;
-use crate::support::web::{Web, front, get};
+use crate::support::web::{Web, front, front_of, get, request};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADERS: u8 = 1;
@@ -280,4 +280,21 @@ async fn retries_and_errors_are_the_same() {
     bad.set(Mode::Refuse).await;
     let got = web.get("/").await.unwrap();
     assert!([502, 503].contains(&got.status) && !got.header("x-pgsplit-reason").is_empty(), "{got:?}");
+}
+
+#[tokio::test]
+async fn an_answer_of_our_own_to_head_has_no_body() {
+    let upstream = Upstream::named("a").await;
+    let more = "monitor_uri: /healthz\ngroups: {a: [\"ADDR\"]}\nroutes: [{host: elsewhere.test, group: a}]\n";
+    let lines = more.replace("ADDR", &upstream.addr().to_string());
+    let balancer = Balancer::start_front(&front_of(&lines)).await;
+    for web in
+        [Web::connect_h2(balancer.front()).await.unwrap(), Web::connect(balancer.front()).await.unwrap()]
+    {
+        for (path, statuses) in [("/healthz", [200, 503]), ("/", [404, 404])] {
+            let got = web.send(request("HEAD", path, &[], full(""))).await.unwrap();
+            assert!(statuses.contains(&got.status) && got.body.is_empty(), "{path}: {got:?}");
+            assert_ne!(got.header("content-length"), "0", "{path}");
+        }
+    }
 }

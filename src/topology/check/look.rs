@@ -19,7 +19,7 @@ use crate::pg::backend::columns;
 use crate::pg::error_response::ErrorFields;
 use crate::pg::sqlstate;
 use crate::topology::check::conversation::Conversation;
-use crate::topology::check::{Facts, Failure, Outcome, Step, Whither};
+use crate::topology::check::{Facts, Failure, Lineage, Outcome, Step, Whither};
 use crate::topology::scram::{Exchange, method_name};
 
 /// A server's text in a report is cut here.
@@ -30,6 +30,10 @@ const LAG_QUERY: &str = "select pg_is_in_recovery(), \
     (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end - '0/0')::text, \
     extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())::text";
 const LAG_QUERY_VERSION: u32 = 10;
+/// A primary's place in the history of its cluster; no row from a standby. A statement of its own: where the function has
+/// been revoked, its error leaves the answers before it alone.
+const LINEAGE_QUERY: &str = "; select system_identifier, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) \
+    from pg_control_system() where not pg_is_in_recovery()";
 
 /// One look: what it works with, and what it has done so far.
 pub(super) struct Look<'a> {
@@ -212,13 +216,26 @@ impl<'a> Look<'a> {
     /// Asks how far the server has come. An error costs the figure, not the node.
     async fn ask_lag(&mut self, conversation: &mut Conversation, facts: &mut Facts) -> io::Result<()> {
         let old = facts.major_version() < Some(LAG_QUERY_VERSION);
-        let sql = if old { "select pg_is_in_recovery()" } else { LAG_QUERY };
+        let sql = if old { "select pg_is_in_recovery()" } else { &[LAG_QUERY, LINEAGE_QUERY].concat() };
         let mut query = BytesMut::new();
         frontend::query(sql, &mut query)?;
         conversation.stream.write_all(&query).await?;
+        let mut rows = 0;
         loop {
             match conversation.message().await? {
+                (b'D', row) if rows == 1 => {
+                    rows += 1;
+                    let row = columns(&row);
+                    facts.lineage =
+                        row.first().copied().flatten().zip(row.get(1).copied().flatten()).and_then(
+                            |(system, timeline)| {
+                                let timeline = u32::from_str_radix(timeline, 16).ok()?;
+                                Some(Lineage { system: system.parse().ok()?, timeline })
+                            },
+                        );
+                }
                 (b'D', row) => {
+                    rows += 1;
                     let row = columns(&row);
                     let column = |at: usize| row.get(at).copied().flatten();
                     facts.role = facts.role.or(column(0).map(|text| Role::from_in_recovery(text == "t")));

@@ -14,7 +14,7 @@ use crate::config::{Check, MaxLag};
 use crate::telemetry::labels::NodeState;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::node::NodeMetrics;
-use crate::topology::check::Facts;
+use crate::topology::check::{Facts, Lineage};
 use crate::topology::{KnownRole, Lag, Node, RoleSource};
 
 /// How long a node that said 53300 gets no new sessions, unless a check finds room before.
@@ -47,6 +47,10 @@ pub(super) struct Record {
     pub(super) promoted: Option<Instant>,
     /// Whether it has been down since it was last seen as a standby.
     pub(super) was_down: bool,
+    /// Whether it has ever been seen as a standby.
+    pub(super) was_standby: bool,
+    /// Where its history stood when it was last seen as a primary.
+    pub(super) lineage: Option<Lineage>,
 }
 
 /// What decided an observation, for the log.
@@ -79,6 +83,8 @@ impl Record {
             primary_since: None,
             promoted: None,
             was_down: false,
+            was_standby: false,
+            lineage: None,
         }
     }
 
@@ -156,7 +162,8 @@ impl Record {
         self.primary_since = (role == Role::Primary && node.is_up()).then(Instant::now);
         self.promoted = (role == Role::Primary && before == Some(Role::Standby)).then(Instant::now);
         if role == Role::Standby {
-            (node.is_superseded, self.was_down) = (false, false);
+            (node.is_superseded, self.was_down, self.was_standby) = (false, false, true);
+            self.lineage = None;
         }
         // What was late as a standby says nothing of a primary.
         (node.lag, node.is_lagging, self.over_lag) = (Lag::default(), false, false);
@@ -172,6 +179,7 @@ impl Record {
             self.set_role(role, RoleSource::Check);
         }
         self.lsn = facts.lsn;
+        self.lineage = facts.lineage.or(self.lineage);
         let node = &mut self.node;
         node.read_only = facts.read_only.or(node.read_only);
         if facts.version.is_some() {

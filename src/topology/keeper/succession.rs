@@ -1,14 +1,17 @@
 //! Which node is the cluster's primary, when several say that they are one, and what is done while one is awaited.
 //!
 //! What a server says of itself cannot settle it: an old primary that comes back after a failover still says what it
-//! said before. What has been seen can:
+//! said before. What has been seen can, and the timeline, which is a number higher after each promotion:
 //!
-//! - The primary keeps its place as long as it lives, and nobody takes it by turning up.
-//! - When it is gone, one whose promotion was seen comes first, then the one that has been a primary longest.
+//! - The primary keeps its place as long as it lives, and nobody takes it by turning up; except one on a later timeline
+//!   that has never been seen as a standby: it was promoted before anybody looked.
+//! - When it is gone, one whose promotion was seen comes first, then the latest timeline, then the one that has been a
+//!   primary longest.
 //! - A promotion that is seen takes effect before the old primary is *down*: as soon as a check of it fails. If a check
 //!   of it has passed since, both live, and somebody has promoted a copy: then nothing changes.
-//! - A primary that comes back beside another one, or that had to give its place away, is *superseded*: what it holds
-//!   ends where the other one's promotion begins. It gets no session until it has been seen as a standby.
+//! - Who had to give the place away is *superseded*, and so is a primary that comes back beside another one: what it
+//!   holds ends where the other one's promotion begins. It gets no session until it is a standby, or writes on a
+//!   timeline that is not an earlier one.
 
 use std::cmp::Reverse;
 
@@ -17,53 +20,64 @@ use tracing::warn;
 use crate::base::id::NodeId;
 use crate::base::role::Role;
 use crate::config::CheckKind;
-use crate::topology::check::Outcome;
+use crate::topology::check::{Lineage, Outcome};
 use crate::topology::keeper::Keeper;
 use crate::topology::keeper::record::Record;
-use crate::topology::{Node, RoleSource};
+use crate::topology::{KnownRole, Node, RoleSource};
 
 impl Keeper {
     /// Settles it anew, after each piece of news.
     pub(super) fn settle_primary(&mut self) {
         let before = self.primary.filter(|id| self.places.get(*id).is_some_and(Record::is_living_primary));
-        if let Some(primary) = before {
-            let others = self.places.records_mut().filter(|record| record.node.id != primary);
-            others.filter(|record| record.has_come_back()).for_each(Record::supersede);
-        }
+        self.look_for_old_primaries(before);
         let after = match before {
             Some(primary) => self.heir(primary).or(before),
             None => self.successor(),
         };
-        if after != before
-            && let Some(old) = before.and_then(|id| self.places.get_mut(id))
-        {
-            old.supersede();
-        }
-        if let Some(id) = after.filter(|id| Some(*id) != self.last_primary) {
-            self.announce(id, self.last_primary);
-            self.last_primary = after;
+        if let Some(id) = after.filter(|_| after != self.last_primary) {
+            self.announce(id);
+            let lineage = self.places.get(id).and_then(|record| record.lineage);
+            let loser = self.last_primary.replace(id).and_then(|loser| self.places.get_mut(loser));
+            let loser = loser.filter(|loser| loser.is_checked_primary());
+            loser.filter(|loser| is_older(loser.lineage, lineage).unwrap_or(true)).map(Record::supersede);
         }
         self.primary = after;
         self.look_for_primary();
     }
 
-    /// Who takes the place of a primary that lives, but fails its checks.
+    /// Compares every living primary with the cluster's, or with the one there was.
+    fn look_for_old_primaries(&mut self, primary: Option<NodeId>) {
+        let Some(known) = primary.or(self.last_primary) else { return };
+        let lineage = self.places.get(known).and_then(|record| record.lineage);
+        let others = self.places.records_mut().filter(|record| record.node.id != known);
+        for other in others.filter(|other| other.node.is_up() && other.is_checked_primary()) {
+            match is_older(other.lineage, lineage) {
+                Some(true) => other.supersede(),
+                Some(false) => other.node.is_superseded = false,
+                None if primary.is_some() && other.was_down => other.supersede(),
+                None => {}
+            }
+        }
+    }
+
+    /// Who takes the place of a primary that lives.
     fn heir(&self, primary: NodeId) -> Option<NodeId> {
-        let old =
-            self.places.get(primary).filter(|record| record.fails_checks() && !record.has_written_role())?;
-        let promoted = self.candidates().filter(|record| {
+        let old = self.places.get(primary).filter(|record| !record.has_written_role())?;
+        let fit = self.candidates().filter(|record| {
             record.node.id != old.node.id && record.node.is_sound() && 0 < record.node.config.weight
         });
-        promoted
-            .filter(|record| record.promoted.is_some())
-            .max_by_key(|record| record.promoted)
-            .map(Record::id)
+        let heirs = fit.filter(|record| {
+            (old.fails_checks() && record.promoted.is_some())
+                || (!record.was_standby && is_older(old.lineage, record.lineage) == Some(true))
+        });
+        heirs.max_by_key(|record| (record.promoted, record.timeline())).map(Record::id)
     }
 
     /// Who is the primary when there is none. One of weight 0 is better than none, as it need not be awaited.
     fn successor(&self) -> Option<NodeId> {
         let rank = |record: &&Record| {
-            (record.node.config.weight == 0, Reverse(record.promoted), record.primary_since)
+            let is_of_no_use = record.node.config.weight == 0;
+            (is_of_no_use, Reverse(record.promoted), Reverse(record.timeline()), record.primary_since)
         };
         self.candidates().min_by_key(rank).map(Record::id)
     }
@@ -72,9 +86,9 @@ impl Keeper {
         self.places.records().filter(|record| record.is_living_primary() && !record.node.is_superseded)
     }
 
-    fn announce(&self, id: NodeId, before: Option<NodeId>) {
+    fn announce(&self, id: NodeId) {
         let name = |id: NodeId| self.places.get(id).map(|record| record.node.config.name.as_str());
-        if let Some(before) = before {
+        if let Some(before) = self.last_primary {
             warn!(node = name(id), before = name(before), "primary_changed");
         }
     }
@@ -107,9 +121,15 @@ impl Keeper {
     fn may_be_promoted(&self, node: &Node) -> bool {
         self.cluster.check.kind == CheckKind::Login
             && node.is_up()
-            && node.role() != Some(Role::Primary)
+            && (node.role() != Some(Role::Primary) || node.is_superseded)
             && node.role.is_none_or(|role| role.from != RoleSource::File)
     }
+}
+
+/// Whether a history ends where another one goes on; `None`: not known. Servers that did not begin as one are not.
+fn is_older(one: Option<Lineage>, other: Option<Lineage>) -> Option<bool> {
+    let (one, other) = one.zip(other)?;
+    Some(one.system == other.system && one.timeline < other.timeline)
 }
 
 impl Record {
@@ -125,12 +145,14 @@ impl Record {
         self.node.role.is_some_and(|role| role.from == RoleSource::File)
     }
 
-    /// Whether it is an old primary, as far as its checks can tell. A role that was learnt from a client's login may be
-    /// that of whatever is behind a pooler.
-    fn has_come_back(&self) -> bool {
-        self.is_living_primary()
-            && self.was_down
-            && self.node.role.is_some_and(|role| role.from == RoleSource::Check)
+    /// Whether a check has found that it is a primary, when it was last looked at. A role that was learnt from a client's
+    /// login may be that of whatever is behind a pooler.
+    fn is_checked_primary(&self) -> bool {
+        self.node.role == Some(KnownRole { role: Role::Primary, from: RoleSource::Check })
+    }
+
+    fn timeline(&self) -> Option<u32> {
+        self.lineage.map(|lineage| lineage.timeline)
     }
 
     /// Whether its last check failed. Failed sessions alone do not cost a primary its place.

@@ -1,6 +1,7 @@
 //! Who is the primary, through every order in which servers can die, be promoted and come back.
 
 use super::*;
+use crate::topology::check::Lineage;
 
 /// A cluster in which 0 is the primary and the others follow it.
 async fn settled(yaml: &str) -> Keeper {
@@ -20,6 +21,11 @@ impl Keeper {
 
     fn comes_back(&mut self, node: usize, role: Role) {
         (0..2).for_each(|_| self.sees(node, role));
+    }
+
+    fn sees_timeline(&mut self, node: usize, timeline: u32) {
+        let (role, lineage) = (Some(Role::Primary), Some(Lineage { system: 7, timeline }));
+        self.report(node, Outcome::Up(Facts { role, lineage, is_ready: true, ..Facts::default() }));
     }
 
     fn session_fails(&mut self, node: usize) {
@@ -170,4 +176,78 @@ async fn while_a_primary_is_awaited_standbys_are_looked_at_quickly() {
     keeper.comes_back(0, Role::Standby);
     keeper.sees(1, Role::Standby);
     assert_eq!(keeper.pace(keeper.id(0)), fast, "a primary may also step down");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_down_when_it_lost_its_place_does_not_get_it_back() {
+    for timelines in [None, Some((1, 2))] {
+        let mut keeper = settled(THREE).await;
+        let sees = |keeper: &mut Keeper, node: usize| match timelines {
+            None => keeper.sees(node, Role::Primary),
+            Some((old, new)) => keeper.sees_timeline(node, if node == 0 { old } else { new }),
+        };
+        sees(&mut keeper, 0);
+        keeper.goes_down(0);
+        sees(&mut keeper, 1);
+        assert_eq!(keeper.writes_go_to(), Some(1));
+        keeper.goes_down(1);
+        (0..2).for_each(|_| sees(&mut keeper, 0));
+        assert_eq!(keeper.writes_go_to(), None, "{timelines:?}");
+        assert!(!keeper.gets_sessions(0));
+        (0..2).for_each(|_| sees(&mut keeper, 1));
+        assert_eq!(keeper.writes_go_to(), Some(1));
+        assert!(!keeper.gets_sessions(0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_primary_that_was_made_anew_is_known_by_its_timeline() {
+    let mut keeper = settled(THREE).await;
+    keeper.sees_timeline(0, 1);
+    keeper.goes_down(0);
+    keeper.sees_timeline(1, 2);
+    keeper.goes_down(1);
+    // It was a standby of 1 for a moment in which nobody looked.
+    (0..2).for_each(|_| keeper.sees_timeline(0, 3));
+    assert_eq!(keeper.writes_go_to(), Some(0));
+    (0..2).for_each(|_| keeper.sees_timeline(1, 2));
+    assert!(!keeper.gets_sessions(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_primaries_that_were_there_from_the_start_the_later_timeline_is_the_one() {
+    let mut keeper = keeper(THREE);
+    keeper.sees_timeline(0, 4);
+    keeper.sees_timeline(1, 5);
+    assert_eq!(keeper.writes_go_to(), Some(1));
+    assert!(!keeper.gets_sessions(0));
+    keeper.goes_down(1);
+    assert_eq!(keeper.writes_go_to(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_ways_to_the_same_database_are_both_good() {
+    let mut keeper = keeper(THREE);
+    keeper.sees_timeline(0, 4);
+    keeper.sees_timeline(1, 4);
+    keeper.goes_down(0);
+    assert_eq!(keeper.writes_go_to(), Some(1));
+    (0..2).for_each(|_| keeper.sees_timeline(0, 4));
+    assert!(keeper.gets_sessions(0));
+    keeper.goes_down(1);
+    assert_eq!(keeper.writes_go_to(), Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_of_different_origin_are_not_compared() {
+    let mut keeper = keeper(THREE);
+    keeper.sees_timeline(0, 1);
+    let (role, lineage) = (Some(Role::Primary), Some(Lineage { system: 8, timeline: 9 }));
+    keeper.report(1, Outcome::Up(Facts { role, lineage, ..Facts::default() }));
+    assert_eq!(keeper.writes_go_to(), Some(0));
+    assert!(keeper.gets_sessions(0) && keeper.gets_sessions(1));
+    keeper.goes_down(0);
+    (0..2).for_each(|_| keeper.sees_timeline(0, 1));
+    assert_eq!(keeper.writes_go_to(), Some(1));
+    assert!(keeper.gets_sessions(0));
 }
