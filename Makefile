@@ -34,8 +34,8 @@ prerequisites: rust postgres programs
 postgres: ## installs a PostgreSQL server for tests and demo, unless one is there
 	@tests/install-postgres.sh
 
-programs: ## installs curl, wrk, jq and Prometheus for tests, unless they are there
-	@tests/install-programs.sh curl wrk jq prometheus
+programs: ## installs curl, wrk, jq, Python and Prometheus for tests, unless they are there
+	@tests/install-programs.sh curl wrk jq python3 prometheus
 
 peers: ## installs nginx, HAProxy and wrk for bench-http, unless they are there
 	@tests/install-programs.sh nginx haproxy wrk
