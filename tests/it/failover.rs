@@ -127,8 +127,9 @@ async fn read(addr: std::net::SocketAddr, tally: Arc<Tally>, stop: Arc<AtomicBoo
         let counter = match connect(addr).await {
             Ok(client) if value(&client, "select 1").await.is_ok() => &tally.read,
             Ok(_) => &tally.cut,
-            // The server was told to stop between its yes to the password and its being ready.
+            // The server was told to stop, or was killed, between its yes to the password and its being ready.
             Err(error) if error.code().is_some_and(|code| code.code() == "57P01") => &tally.cut,
+            Err(error) if error.is_closed() => &tally.cut,
             Err(error) => panic!("a read failed: {error:?}"),
         };
         counter.fetch_add(1, Ordering::SeqCst);
