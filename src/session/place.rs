@@ -71,12 +71,19 @@ pub fn choose(listener: &Listener, source: IpAddr, tried: &[NodeId]) -> Option<C
 pub fn is_there_another(listener: &Listener, tried: &[NodeId]) -> bool {
     let topology = listener.watched.current.borrow();
     let allowed = |node: &Node| !tried.contains(&node.id) && node.has_room();
-    !fitting(&topology, listener.config.target, allowed).is_empty()
+    topology.nodes.iter().any(allowed) && !fitting(&topology, listener.config.target, allowed).is_empty()
 }
 
-/// Whether a session that is on its way to a node would now be given another one, other than those in `tried`.
+/// Whether a node that a session is on its way to has got worse, so that the session would now be given another one, other
+/// than those in `tried`.
 #[must_use]
 pub fn is_outclassed(topology: &Topology, listener: &Listener, id: NodeId, tried: &[NodeId]) -> bool {
+    let is_well = |node: &Node| node.is_sound() && !node.is_superseded;
+    let is_for_primary = matches!(listener.config.target, Target::Primary | Target::ReadWrite);
+    // The usual case, for every session: asked without looking at all nodes.
+    if topology.node(id).is_some_and(is_well) && (!is_for_primary || topology.primary == Some(id)) {
+        return false;
+    }
     let allowed = |node: &Node| node.id == id || (!tried.contains(&node.id) && node.has_room());
     let nodes = fitting(topology, listener.config.target, allowed);
     !nodes.is_empty() && nodes.iter().all(|node| node.id != id)
