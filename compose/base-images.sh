@@ -5,11 +5,12 @@
 #   sudo ./base-images.sh debian     only this one needs root, and only when it has to be made
 #   ./base-images.sh rust
 #   ./base-images.sh                 both
+#
+# DEBIAN_MIRROR: which mirror of Debian, instead of debootstrap's own.
 set -euo pipefail
 
 debian=debian:trixie-slim
 rust=rust:1-slim-trixie
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 # Debian keeps what is root's where only root's PATH looks.
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -45,7 +46,7 @@ make_debian() {
     need debootstrap tar
     local root=$scratch/root
     mkdir "$root"
-    debootstrap --variant=minbase --include=ca-certificates trixie "$root" "$mirror" >"$scratch/log" 2>&1 \
+    debootstrap --variant=minbase --include=ca-certificates trixie "$root" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >"$scratch/log" 2>&1 \
         || fail "debootstrap failed; the end of what it said: $(tail -n 3 "$scratch/log")"
     # Authorities that this machine trusts beside Debian's, such as that of a company's proxy: downloads within the
     # builds pass it as well.
