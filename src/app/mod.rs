@@ -7,12 +7,13 @@ mod fronts;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -32,11 +33,14 @@ use crate::session;
 use crate::session::accept::ListenerDoor;
 use crate::session::cancel::{CancelTable, SourceLimit};
 use crate::session::desk::Desk;
+use crate::session::queue::Queue;
 use crate::session::shared::{Listener, Shared};
 use crate::telemetry::metrics::{Metrics, UPKEEP_INTERVAL};
 use crate::telemetry::shape::{ClusterShape, ListenerShape, Shape};
 use crate::topology::keeper::{self, Watched};
 
+/// How long sessions have, when the drain timeout is over, to come to the end of a transaction.
+const LAST_CALL: Duration = Duration::from_secs(5);
 /// How long control tasks may take to end.
 const CONTROL_END: Duration = Duration::from_secs(2);
 
@@ -125,6 +129,8 @@ impl App {
             cancel_limit: SourceLimit::default(),
             ids: crate::base::id::SessionIds::default(),
             stop: CancellationToken::new(),
+            is_ending: AtomicBool::new(false),
+            last_call: CancellationToken::new(),
             kill: CancellationToken::new(),
         });
 
@@ -173,8 +179,9 @@ impl App {
         }
     }
 
-    /// Drains and ends: no new sessions from now on; those that run may end by themselves until the drain timeout
-    /// or until `hurry` resolves, then they are cut. Not cancel safe.
+    /// Drains and ends: no new sessions from now on; those that run may end by themselves until the drain timeout, then
+    /// they end between two transactions, and those that have not come to that in five seconds, or when `hurry` resolves,
+    /// are cut. Not cancel safe.
     pub async fn stop(self, hurry: impl Future<Output = ()>) {
         let shared = self.shared;
         let sessions: u32 = shared.listeners.iter().map(Listener::active).sum();
@@ -187,15 +194,22 @@ impl App {
         let mut ended = tokio::task::spawn_blocking(move || {
             self.workers.into_iter().for_each(|worker| drop(worker.join()));
         });
+        let last_call = async {
+            sleep(drain).await;
+            shared.is_ending.store(true, Ordering::Relaxed);
+            shared.last_call.cancel();
+            sleep(LAST_CALL).await;
+        };
         tokio::select! {
             _ = &mut ended => {}
-            () = tokio::time::sleep(drain) => {}
+            () = last_call => {}
             () = hurry => {}
         }
         // Asked before they are cut: they may be gone a moment later.
         let sessions: u32 = shared.listeners.iter().map(Listener::active).sum();
         let requests: u64 = self.fronts.iter().map(|front| front.metrics.in_flight()).sum();
         let are_left = !ended.is_finished();
+        shared.is_ending.store(true, Ordering::Relaxed);
         kill.cancel();
         if are_left {
             warn!(sessions, requests, "sessions_cut");
@@ -236,7 +250,8 @@ fn build_listener(
         options,
         picker: Mutex::new(Picker::new(listener.balance, nodes, fastrand::u64(..))),
         sessions: Arc::new(AtomicU32::new(0)),
-        waiting: Mutex::default(),
+        queue: Queue::default(),
+        pause: watch::Sender::new(false),
     }
 }
 

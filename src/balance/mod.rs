@@ -3,3 +3,4 @@
 pub mod judge;
 pub mod load;
 pub mod pick;
+pub mod valve;

@@ -15,7 +15,7 @@ use super::table::Given;
 use super::words::{self, Word};
 use super::{
     Balance, Check, CheckKind, Cluster, Config, Dns, Keepalive, Listener, Log, LogFormat, LogSessions,
-    MaxLag, Node, Runtime, Sessions, Tls, credentials, rules,
+    MaxLag, Node, OnTrouble, Runtime, Sessions, Tls, credentials, rules,
 };
 use crate::base::role::Target;
 
@@ -167,6 +167,10 @@ fn check_sessions(file: &FileSessions) -> Sessions {
         queue_timeout: or(file.queue_timeout.as_ref(), Duration::from_secs(10)),
         queue_size: or(file.queue_size.as_ref(), 1000),
         startup_timeout: or(file.startup_timeout.as_ref(), Duration::from_secs(60)),
+        on_down: or(file.on_down.as_ref(), OnTrouble::Close),
+        on_demote: or(file.on_demote.as_ref(), OnTrouble::Close),
+        on_lag: or(file.on_lag.as_ref(), OnTrouble::Keep),
+        on_leave: or(file.on_leave.as_ref(), OnTrouble::Keep),
         keepalive,
         tcp_user_timeout: (!tcp_user_timeout.is_zero()).then_some(tcp_user_timeout),
     }

@@ -13,7 +13,7 @@ use super::source::Pos;
 use super::table::{Given, Table, read};
 use super::tree::{Key, Kind, Value};
 use super::words::{self, Word};
-use super::{Balance, CheckKind, LogFormat, LogSessions, MaxLag, NodeAddr, Tls, words_http};
+use super::{Balance, CheckKind, LogFormat, LogSessions, MaxLag, NodeAddr, OnTrouble, Tls, words_http};
 use crate::base::role::{Role, Target};
 use crate::base::secret::Secret;
 
@@ -48,6 +48,10 @@ pub(super) const SESSIONS: &[&str] = &[
     "queue_timeout",
     "queue_size",
     "startup_timeout",
+    "on_down",
+    "on_demote",
+    "on_lag",
+    "on_leave",
     "keepalive",
     "tcp_user_timeout",
 ];
@@ -149,6 +153,10 @@ pub(super) struct FileSessions {
     pub queue_timeout: Option<Given<Duration>>,
     pub queue_size: Option<Given<u32>>,
     pub startup_timeout: Option<Given<Duration>>,
+    pub on_down: Option<Given<OnTrouble>>,
+    pub on_demote: Option<Given<OnTrouble>>,
+    pub on_lag: Option<Given<OnTrouble>>,
+    pub on_leave: Option<Given<OnTrouble>>,
     pub keepalive: Option<FileKeepalive>,
     pub tcp_user_timeout: Option<Given<Duration>>,
 }
@@ -346,6 +354,10 @@ fn read_sessions(table: &Table<'_>, f: &mut Findings<'_>) -> FileSessions {
         queue_timeout: table.get("queue_timeout", &words::TIME, f),
         queue_size: table.get("queue_size", &words::QUEUE_SIZE, f),
         startup_timeout: table.get("startup_timeout", &words::SOME_TIME, f),
+        on_down: table.get("on_down", &words::ON_TROUBLE, f),
+        on_demote: table.get("on_demote", &words::ON_TROUBLE, f),
+        on_lag: table.get("on_lag", &words::ON_TROUBLE, f),
+        on_leave: table.get("on_leave", &words::ON_TROUBLE, f),
         keepalive: read_keepalive(table, f),
         tcp_user_timeout: table.get("tcp_user_timeout", &words::TIME, f),
     }

@@ -268,6 +268,14 @@ pub struct Sessions {
     pub queue_size: u32,
     /// From accept to the client's complete startup packet.
     pub startup_timeout: Duration,
+    /// What becomes of sessions on a node that is down.
+    pub on_down: OnTrouble,
+    /// What becomes of sessions that are there to write, on a node that is not the primary any more.
+    pub on_demote: OnTrouble,
+    /// What becomes of sessions on a node that is further behind than [`Check::max_lag`].
+    pub on_lag: OnTrouble,
+    /// What becomes of sessions on a node that is to be left: its name does not lead to its address any more.
+    pub on_leave: OnTrouble,
     /// TCP keepalive on both sides; `None`: off.
     pub keepalive: Option<Keepalive>,
     /// Sent data that is not acknowledged for this long ends the connection; `None`: the system's default.
@@ -276,6 +284,17 @@ pub struct Sessions {
     /// tried on 6.18: a reader that paused was cut after the timeout to the second), and a slow client or a server
     /// busy with a long statement is neither.
     pub tcp_user_timeout: Option<Duration>,
+}
+
+/// What becomes of the sessions that are on a node with which something is the matter. New ones go elsewhere in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OnTrouble {
+    /// They go on until one side ends them.
+    Keep,
+    /// Each ends between two of its transactions.
+    Drain,
+    /// They end at once.
+    Close,
 }
 
 /// TCP keepalive times.

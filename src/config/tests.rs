@@ -557,7 +557,7 @@ listeners:
   - name: ro
     bind: 127.0.0.1:6432
     target: prefer-standby
-sessions: {queue_timeout: 10s, on_down: close}
+sessions: {queue_timeout: 10s, idle_timeout: 5m}
 check:
   interval: 2
   timeout: 800ms

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::table::listed;
-use super::{Balance, CheckKind, LogFormat, LogSessions, MaxLag, NodeAddr, Tls};
+use super::{Balance, CheckKind, LogFormat, LogSessions, MaxLag, NodeAddr, OnTrouble, Tls};
 use crate::base::role::{Role, Target};
 use crate::base::secret::Secret;
 use crate::base::text::NAME_MAX;
@@ -76,6 +76,13 @@ pub(super) const BALANCE: Word<Balance> = Word {
     },
 };
 pub(super) const TLS_MODE: Word<Tls> = Word { what: "a TLS mode", parse: tls_mode };
+pub(super) const ON_TROUBLE: Word<OnTrouble> = Word {
+    what: "keep, drain or close",
+    parse: |text| {
+        let words = [("keep", OnTrouble::Keep), ("drain", OnTrouble::Drain), ("close", OnTrouble::Close)];
+        one_of(text, "what becomes of sessions", &words)
+    },
+};
 /// `None`: auto.
 pub(super) const CHECK_KIND: Word<Option<CheckKind>> = Word { what: "a type of check", parse: check_kind };
 pub(super) const SSLMODE: Word<()> = Word { what: "an sslmode", parse: sslmode };

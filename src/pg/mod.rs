@@ -14,6 +14,7 @@ pub mod backend;
 pub mod cancel_key;
 pub mod error_response;
 pub mod first_packet;
+pub mod framing;
 pub mod message;
 pub mod sqlstate;
 pub mod startup;

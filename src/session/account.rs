@@ -224,8 +224,8 @@ impl<'a> Account<'a> {
                 match (&self.node, error.rejection()) {
                     (Some(node), _) => {
                         listener.session_duration(self.accepted.elapsed());
-                        node.metrics.end(End::Drain);
-                        self.log(End::Drain.as_str(), code, None, true);
+                        node.metrics.end(error.end());
+                        self.log(error.end().as_str(), code, None, error.end() == End::Drain);
                     }
                     (None, Some(rejection)) => {
                         listener.reject(rejection);

@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use crate::balance::load::Place;
+use crate::balance::valve::Pass;
 use crate::base::id::NodeId;
 use crate::base::role::Role;
 use crate::base::text::escaped;
@@ -32,12 +33,14 @@ use crate::pg::message::{Scanner, Seen};
 use crate::pg::sqlstate;
 use crate::session::account::Account;
 use crate::session::error::SessionError;
+use crate::session::hold::Hold;
 use crate::session::negotiate::Client;
-use crate::session::place::{Choice, Hold, is_outclassed, is_there_another};
+use crate::session::place::{Choice, is_outclassed, is_there_another};
 use crate::session::shared::{Listener, Shared};
 use crate::telemetry::labels::{ConnectError, Redispatch, StartupError};
 use crate::topology::Node;
 use crate::topology::outcome::Met;
+use crate::topology::trouble::Troubles;
 
 /// A whole login without a password fits, so that it is passed on in one piece.
 const ANSWER_USUAL: usize = 1024;
@@ -107,6 +110,10 @@ pub struct Reached {
     pub moved: (u64, u64),
     /// The session's place on it.
     pub place: Place,
+    /// Its right to log in now.
+    pub pass: Option<Pass>,
+    /// What is the matter with it.
+    pub troubles: Troubles,
 }
 
 /// A node that the opening will be sent to.
@@ -281,7 +288,7 @@ async fn dial(
     match connected {
         Ok((stream, addr)) => {
             metrics.connect_duration(began.elapsed());
-            let Choice { id, config, role, place, .. } = choice;
+            let Choice { id, config, role, place, pass, troubles, .. } = choice;
             Ok(Reached {
                 id,
                 config,
@@ -292,6 +299,8 @@ async fn dial(
                 asked: began,
                 moved: (0, 0),
                 place,
+                pass: Some(pass),
+                troubles,
             })
         }
         Err(error) => {

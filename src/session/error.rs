@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::pg::error_response::Fatal;
 use crate::pg::first_packet::Refused;
 use crate::pg::sqlstate;
+use crate::session::evict::Eviction;
 use crate::telemetry::labels::{End, Rejection};
 
 /// A session that was served, or a cancel request that was dealt with.
@@ -80,6 +81,9 @@ pub enum SessionError {
     /// pgsplit is stopping.
     #[error("this balancer is shutting down")]
     Drained,
+    /// The session had to leave its node.
+    #[error("the session had to leave its node")]
+    Evicted(Eviction),
 }
 
 impl SessionError {
@@ -93,7 +97,8 @@ impl SessionError {
             | Self::Refused(_)
             | Self::NoDirectTls
             | Self::TlsOff
-            | Self::StartupTimeout(_) => return None,
+            | Self::StartupTimeout(_)
+            | Self::Evicted(_) => return None,
             Self::Limit { .. } | Self::Descriptors { .. } => sqlstate::TOO_MANY_CONNECTIONS,
             Self::NoNode { .. } | Self::QueueTimeout(_) | Self::QueueFull(_) => sqlstate::CANNOT_CONNECT_NOW,
             Self::Drained => sqlstate::ADMIN_SHUTDOWN,
@@ -109,7 +114,7 @@ impl SessionError {
     #[must_use]
     pub const fn rejection(&self) -> Option<Rejection> {
         match self {
-            Self::Left | Self::Client(_) | Self::LeftQueue => None,
+            Self::Left | Self::Client(_) | Self::LeftQueue | Self::Evicted(_) => None,
             Self::Refused(_) | Self::TlsOff => Some(Rejection::Protocol),
             Self::StartupTimeout(_) => Some(Rejection::StartupTimeout),
             Self::Limit { .. } | Self::Descriptors { .. } => Some(Rejection::Limit),
@@ -117,6 +122,17 @@ impl SessionError {
             Self::QueueTimeout(_) => Some(Rejection::QueueTimeout),
             Self::QueueFull(_) => Some(Rejection::QueueFull),
             Self::Drained => Some(Rejection::Draining),
+        }
+    }
+
+    /// The label of the counter of ended sessions, for one that had reached a node.
+    #[must_use]
+    pub const fn end(&self) -> End {
+        match self {
+            Self::Evicted(Eviction::NodeDown) => End::NodeDown,
+            Self::Evicted(Eviction::Demoted) => End::Demoted,
+            Self::Evicted(Eviction::Lagging) => End::Lagging,
+            _ => End::Drain,
         }
     }
 
@@ -131,7 +147,8 @@ impl SessionError {
             Self::QueueTimeout(_) => "sQ",
             Self::QueueFull(_) => "PQ",
             Self::LeftQueue => "CQ",
-            Self::Drained => "KD",
+            Self::Drained | Self::Evicted(Eviction::Stopping | Eviction::Leaving) => "KD",
+            Self::Evicted(Eviction::NodeDown | Eviction::Demoted | Eviction::Lagging) => "DD",
         }
     }
 }

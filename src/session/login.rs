@@ -2,7 +2,12 @@
 //! cancels its queries.
 
 use std::ops::ControlFlow;
+use std::pin::pin;
+use std::time::Duration;
 
+use tokio::time::timeout;
+
+use crate::balance::valve::Pass;
 use crate::pg::message::{Scanner, Seen};
 use crate::session::account::Account;
 use crate::session::error::Ending;
@@ -12,7 +17,23 @@ use crate::telemetry::labels::StartupError;
 use crate::topology::Node;
 use crate::topology::outcome::Met;
 
-/// Relays until the node is ready for queries; `None`: it is, or the session cannot be read. The client's key is
+/// A login holds others up for no longer than this, whoever is slow in it.
+const LONGEST_PASS: Duration = Duration::from_secs(1);
+
+/// Drives `login`, which ends early with an ending, and lets the next one pass when it is over. Cancel safe if `login` is.
+pub async fn log_in(pass: Option<Pass>, login: impl Future<Output = Option<Ending>>) -> Option<Ending> {
+    let mut login = pin!(login);
+    let Ok(ended_early) = timeout(LONGEST_PASS, login.as_mut()).await else {
+        drop(pass);
+        return login.await;
+    };
+    if let (None, Some(pass)) = (ended_early, pass) {
+        pass.succeed();
+    }
+    ended_early
+}
+
+/// Relays until the node is ready for queries; `None`: it is, or, where the session cannot be read, it has said enough. The client's key is
 /// known here before the client knows it.
 ///
 /// Not cancel safe.
@@ -23,7 +44,13 @@ pub async fn follow(
     account: &mut Account<'_>,
 ) -> Option<Ending> {
     if !account.is_readable() {
-        return None;
+        // The node's part of the handshake, and its first answer after it: what costs it most is done then.
+        let mut answers = 0;
+        let see = |_: &[u8]| {
+            answers += 1;
+            if answers < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        return relay.run_until(see).await;
     }
     let mut reader = Reader { shared, listener, account, scanner: Scanner::default() };
     if reader.read(relay.for_client()).is_break() {

@@ -4,11 +4,11 @@
 //!
 //! 1. [`negotiate`]: which first packet is it? encryption, login, cancel
 //! 2. [`admit`]: is there room on the listener?
-//! 3. [`place`]: a node that fits, by the listener's balance; waits when there is none ("hold")
+//! 3. [`place`]: a node that fits, by the listener's balance; [`hold`]: the wait when there is none, in a [`queue`]
 //! 4. [`connect`]: reach it and hear its first answer; if it refuses before authentication, the next one
 //!    ("replay")
 //! 5. [`login`]: pass the authentication through, and read along
-//! 6. [`relay`]: pass bytes until both sides have ended
+//! 6. [`relay`]: pass bytes until both sides have ended, or [`evict`] says that the session must leave its node
 //! 7. [`account`]: one line in the log, and the counters
 //!
 //! [`cancel`] stands beside them: a connection that only asks for another one's query to be stopped.
@@ -29,9 +29,12 @@ pub mod cancel;
 pub mod connect;
 pub mod desk;
 pub mod error;
+pub mod evict;
+pub mod hold;
 pub mod login;
 pub mod negotiate;
 pub mod place;
+pub mod queue;
 pub mod relay;
 pub mod shared;
 
@@ -50,6 +53,7 @@ use admit::Permit;
 use connect::{Opening, Reached};
 use desk::Desk;
 use error::{Ending, SessionError};
+use evict::Stay;
 use negotiate::Client;
 use relay::Relay;
 use shared::{Listener, Shared};
@@ -76,20 +80,26 @@ async fn live(
     };
     let (_active, traffic) = account.seat(&node, desk);
     let _place = node.place;
+    let mut stay = Stay::new(shared, listener, node.troubles);
     let mut relay = Relay::new(client.into_parts(), (node.stream, node.answer), traffic, desk.scratch());
     relay.count_earlier(node.moved);
     if !account.is_readable() {
         relay.set_opaque();
     }
-    let relayed = shared.kill.run_until_cancelled(async {
-        match Box::pin(login::follow(shared, listener, &mut relay, account)).await {
-            Some(ended_early) => ended_early,
-            None => relay.run().await,
-        }
-    });
-    let ending = relayed.await.ok_or(SessionError::Drained);
+    let login = login::log_in(node.pass, login::follow(shared, listener, &mut relay, account));
+    let ending = match stay.unless_evicted(Box::pin(login)).await {
+        Ok(Some(ended_early)) => Ok(ended_early),
+        Ok(None) => stay.relay(&mut relay).await,
+        Err(why) => Err(why),
+    };
     account.set_bytes(relay.bytes());
-    ending
+    match ending {
+        Ok(ending) => Ok(ending),
+        Err(why) => {
+            relay.part(&why.fatal(&node.config.name)).await;
+            Err(SessionError::Evicted(why))
+        }
+    }
 }
 
 /// From accept to a client and the node it stays with; `None`: it was a cancel request, and has been dealt with.
@@ -156,6 +166,8 @@ async fn bind(
         if opening.is_request() && node.answer[..] == *b"N" {
             client.say(&node.answer.split()).await?;
             node.moved.1 += 1;
+            // It waits for the client now, as long as that likes.
+            node.pass = None;
             permit = Some(held);
             refused_encryption = Some(node);
             continue;

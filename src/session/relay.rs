@@ -16,10 +16,13 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use crate::net::peer;
+use crate::pg::error_response::Fatal;
+use crate::pg::framing::Framing;
 use crate::session::desk::Scratch;
 use crate::session::error::Ending;
 use crate::telemetry::pair::Traffic;
@@ -27,6 +30,9 @@ use crate::telemetry::pair::Traffic;
 /// How long a client may take to close after the node has closed and it has got the node's last byte. `PostgreSQL` never ends only its half: there
 /// is nobody left who could answer.
 const LINGER: Duration = Duration::from_secs(30);
+
+/// How long a client may take to take what it is told last.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// A client's `Terminate`. After it the server closes at once, often before the client's own end is here.
 const GOOD_BYE: &[u8] = b"X\0\0\0\x04";
@@ -58,9 +64,25 @@ struct Talk {
     said_good_bye: bool,
     /// Bytes of the node since the client's last.
     answered: u64,
+    /// Where the node's messages begin and end.
+    framing: Framing,
 }
 
 impl Talk {
+    /// Takes what the node says.
+    fn hear(&mut self, bytes: &[u8]) {
+        self.answered += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        if self.is_readable {
+            self.framing.follow(bytes);
+        }
+    }
+
+    /// Takes what the client says.
+    fn hear_client(&mut self, bytes: &[u8]) {
+        self.said_good_bye = bytes.ends_with(GOOD_BYE);
+        self.answered = 0;
+    }
+
     /// Whether the node closes because the client told it to; it does so at once, often before the client's own end
     /// is here. Through TLS all that shows is that the node's whole answer was a `close_notify`.
     const fn client_took_leave(&self) -> bool {
@@ -115,18 +137,11 @@ impl Relay {
         traffic: Arc<Traffic>,
         scratch: Scratch,
     ) -> Self {
+        let mut talk =
+            Talk { is_readable: true, said_good_bye: false, answered: 0, framing: Framing::default() };
+        talk.framing.follow(&from_node);
         let (to_node, to_client) = (Way::new(from_client), Way::new(from_node));
-        Self {
-            client,
-            node,
-            to_node,
-            to_client,
-            traffic,
-            scratch,
-            talk: Talk { is_readable: true, said_good_bye: false, answered: 0 },
-            first_to_end: None,
-            linger: None,
-        }
+        Self { client, node, to_node, to_client, traffic, scratch, talk, first_to_end: None, linger: None }
     }
 
     /// What is passed on is encrypted.
@@ -167,6 +182,36 @@ impl Relay {
         &self.to_client.kept
     }
 
+    /// Whether the node waits for the client's next transaction, as far as can be told: not through TLS.
+    #[must_use]
+    pub fn is_between_transactions(&self) -> bool {
+        self.talk.is_readable
+            && self.talk.framing.is_idle()
+            && 0 < self.talk.answered
+            && self.to_node.kept.is_empty()
+            && self.to_client.kept.is_empty()
+    }
+
+    /// Ends the session from the middle. The client is told why if it has taken all the node has said so far, and that
+    /// was whole messages; else its connection is closed, which says enough. A node that waits for it gets a good-bye.
+    ///
+    /// Not cancel safe, and need not be: dropped midway, both connections are just closed.
+    pub async fn part(self, why: &Fatal) {
+        if self.is_between_transactions() {
+            let _ = self.node.try_write(GOOD_BYE);
+        }
+        drop(self.node);
+        let can_be_told = self.talk.is_readable && self.talk.framing.is_at_boundary();
+        let mut client = self.client;
+        let last_words = async {
+            client.write_all(&self.to_client.kept).await?;
+            client.write_all(&why.encode()).await
+        };
+        if can_be_told && matches!(timeout(LAST_WORDS, last_words).await, Ok(Ok(()))) {
+            peer::leave(client).await;
+        }
+    }
+
     /// Bytes passed on so far, to the node and to the client.
     #[must_use]
     pub const fn bytes(&self) -> (u64, u64) {
@@ -184,14 +229,14 @@ impl Relay {
         let mut stopped = false;
         // One step of each in turn: a direction that is always ready must not keep the other one waiting.
         loop {
+            let talk = &mut self.talk;
             let to_node = self.to_node.step(cx, &mut from_client, &mut into_node, &mut scratch, |bytes| {
-                self.talk.said_good_bye = bytes.ends_with(GOOD_BYE);
-                self.talk.answered = 0;
+                talk.hear_client(bytes);
             });
             let to_client =
                 self.to_client.step(cx, &mut from_node, &mut into_client, &mut scratch, |bytes| {
                     stopped |= see(bytes).is_break();
-                    self.talk.answered += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                    talk.hear(bytes);
                 });
             if let Ok((_, bytes)) = to_node {
                 self.traffic.add_to_node(bytes);

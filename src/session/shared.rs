@@ -2,17 +2,20 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::balance::pick::Picker;
 use crate::base::id::SessionIds;
+use crate::base::role::Target;
 use crate::config::{self, Cluster, Config, Sessions};
 use crate::net::descriptors::Descriptors;
 use crate::net::options::Options;
 use crate::session::cancel::{CancelTable, SourceLimit};
+use crate::session::queue::Queue;
 use crate::telemetry::metrics::Metrics;
 use crate::topology::keeper::Watched;
 
@@ -38,6 +41,10 @@ pub struct Shared {
     pub ids: SessionIds,
     /// Nothing is accepted from now on, and nobody waits for a node any more.
     pub stop: CancellationToken,
+    /// Set before `last_call` and `kill`: a look at it costs a session nothing.
+    pub is_ending: AtomicBool,
+    /// Sessions on a node end between two transactions.
+    pub last_call: CancellationToken,
     /// All sessions end now.
     pub kill: CancellationToken,
 }
@@ -60,39 +67,10 @@ pub struct Listener {
     pub picker: Mutex<Picker>,
     /// Sessions now.
     pub sessions: Arc<AtomicU32>,
-    /// Sessions that wait for a node, with the time each began to.
-    pub waiting: Mutex<Waiting>,
-}
-
-/// The sessions of one listener that wait for a node.
-#[derive(Debug, Default)]
-pub struct Waiting {
-    next: u64,
-    since: std::collections::BTreeMap<u64, tokio::time::Instant>,
-}
-
-impl Waiting {
-    /// Adds one; `None` when `limit` wait already.
-    pub fn enter(&mut self, limit: u32) -> Option<u64> {
-        if usize::try_from(limit).is_ok_and(|limit| limit <= self.since.len()) {
-            return None;
-        }
-        let ticket = self.next;
-        self.next += 1;
-        self.since.insert(ticket, tokio::time::Instant::now());
-        Some(ticket)
-    }
-
-    /// Takes one out.
-    pub fn leave(&mut self, ticket: u64) {
-        self.since.remove(&ticket);
-    }
-
-    /// How many wait, and since when the first of them does.
-    #[must_use]
-    pub fn summary(&self) -> (usize, Option<tokio::time::Instant>) {
-        (self.since.len(), self.since.values().next().copied())
-    }
+    /// Sessions that wait for a node.
+    pub queue: Queue,
+    /// Whether somebody has paused it: sessions that come wait until it is resumed.
+    pub pause: watch::Sender<bool>,
 }
 
 impl Listener {
@@ -111,7 +89,19 @@ impl Listener {
     /// How many sessions wait for a node, and since when the first of them does.
     #[must_use]
     pub fn waiting(&self) -> (usize, Option<tokio::time::Instant>) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).summary()
+        self.queue.summary()
+    }
+
+    /// Whether new sessions wait until somebody says otherwise.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        *self.pause.borrow()
+    }
+
+    /// Whether its sessions are there to write.
+    #[must_use]
+    pub fn is_for_primary(&self) -> bool {
+        matches!(self.config.target, Target::Primary | Target::ReadWrite)
     }
 }
 

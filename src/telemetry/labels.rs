@@ -69,7 +69,11 @@ pub enum End {
     Timeout,
     /// The node was judged down, and its sessions were cut off.
     NodeDown,
-    /// pgsplit was stopping, and the drain time was over.
+    /// It was there to write, and its node was no longer the primary.
+    Demoted,
+    /// Its node was too far behind.
+    Lagging,
+    /// pgsplit was stopping, and the drain time was over; or the node was to be left.
     Drain,
     /// Anything else; the log line says what.
     Error,
@@ -77,8 +81,16 @@ pub enum End {
 
 impl End {
     /// Every ending, in the order of [`End::index`].
-    pub const ALL: [Self; 6] =
-        [Self::Client, Self::Server, Self::Timeout, Self::NodeDown, Self::Drain, Self::Error];
+    pub const ALL: [Self; 8] = [
+        Self::Client,
+        Self::Server,
+        Self::Timeout,
+        Self::NodeDown,
+        Self::Demoted,
+        Self::Lagging,
+        Self::Drain,
+        Self::Error,
+    ];
 
     /// The label value.
     #[must_use]
@@ -88,6 +100,8 @@ impl End {
             Self::Server => "server",
             Self::Timeout => "timeout",
             Self::NodeDown => "node_down",
+            Self::Demoted => "demoted",
+            Self::Lagging => "lagging",
             Self::Drain => "drain",
             Self::Error => "error",
         }

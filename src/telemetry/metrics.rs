@@ -156,6 +156,13 @@ impl Metrics {
         found.unwrap_or_else(|| Arc::clone(&self.nowhere.pair))
     }
 
+    /// Bytes that sessions of all listeners have passed on from the node to their clients.
+    #[must_use]
+    pub fn bytes_from(&self, cluster: usize, node: NodeId) -> u64 {
+        let listeners = self.listeners.iter().filter(|listener| listener.cluster == cluster);
+        listeners.filter_map(|listener| listener.pairs.get(node.place)).map(|pair| pair.bytes().1).sum()
+    }
+
     /// The figures of the HTTP front at this place of the shape.
     #[must_use]
     pub fn front(&self, front: usize) -> &Arc<FrontMetrics> {

@@ -159,6 +159,15 @@ pub async fn check(node: &config::Node, whither: Whither<'_>, settings: &Check) 
 }
 
 impl Report {
+    /// Whether there is a server that answers, be it with a no; or nobody asked.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        match &self.outcome {
+            Outcome::Failed(failure) => failure.answered,
+            Outcome::Up(_) | Outcome::Full(_) | Outcome::NotMade(_) => true,
+        }
+    }
+
     /// A look that got no further than the name, which led nowhere.
     #[must_use]
     pub fn of_lookup(error: &io::Error) -> Self {

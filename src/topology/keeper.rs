@@ -86,6 +86,9 @@ fn start_with(
 
 struct Keeper {
     cluster: Arc<config::Cluster>,
+    /// The cluster's place among all, for metrics.
+    index: usize,
+    metrics: Arc<Metrics>,
     places: Places,
     watchers: Watchers,
     publish: watch::Sender<Arc<Topology>>,
@@ -125,6 +128,8 @@ impl Keeper {
         let publish = watch::channel(Arc::new(places.topology(None))).0;
         Self {
             cluster: Arc::clone(cluster),
+            index,
+            metrics: Arc::clone(metrics),
             places,
             watchers,
             publish,
@@ -195,12 +200,17 @@ impl Keeper {
         let topology = self.places.topology(self.primary);
         self.warn_of_two_primaries(&topology);
         self.publish.send_replace(Arc::new(topology));
+        // After the rest, so that a session that has to go finds where to go.
+        let patience = self.cluster.check.interval + self.cluster.check.timeout;
+        self.places.records().for_each(|record| record.tell_sessions(self.primary, patience));
     }
 
     fn apply_report(&mut self, id: NodeId, report: Report) {
         self.places.forget_ended();
         let written = self.primary.and_then(|primary| self.places.get(primary)?.lsn);
+        let heard = self.metrics.bytes_from(self.index, id);
         let Some(record) = self.places.get_mut(id) else { return };
+        record.listen(report.is_answered(), heard);
         let step = report.steps.last().map_or("", |step| step.name);
         match &report.outcome {
             Outcome::Up(facts) => {

@@ -16,6 +16,7 @@ pub mod choose;
 pub mod keeper;
 pub mod outcome;
 pub mod scram;
+pub mod trouble;
 pub mod watcher;
 
 use std::net::SocketAddr;
@@ -27,11 +28,13 @@ use tokio::time::Instant;
 
 use crate::balance::judge::Verdict;
 use crate::balance::load::{Load, Wakes};
+use crate::balance::valve::Valve;
 use crate::base::id::NodeId;
 use crate::base::role::Role;
 use crate::config;
 use crate::telemetry::labels::NodeState;
 use check::{Outcome, Report};
+use trouble::{Trouble, Troubles};
 
 /// What is held true of one cluster at one moment.
 #[derive(Clone, Debug, Default)]
@@ -69,6 +72,10 @@ pub struct Node {
     pub only_at: Option<SocketAddr>,
     /// Its sessions now; the same object in every snapshot.
     pub load: Arc<Load>,
+    /// How many of them may log in at a time; the same object in every snapshot.
+    pub valve: Arc<Valve>,
+    /// What is the matter with it, for the sessions that are on it.
+    pub troubles: Troubles,
     /// Where its name led when it last led anywhere.
     pub addrs: Arc<[SocketAddr]>,
     /// Whether it is alive.
@@ -169,7 +176,10 @@ impl Node {
             id,
             config: Arc::clone(config),
             only_at: None,
-            load: Arc::new(Load::new(freed, Wakes::All)),
+            load: Arc::new(Load::new(Arc::clone(&freed), Wakes::All)),
+            valve: Arc::new(Valve::new(freed)),
+            // Nobody says anything of it yet; the keeper's record brings a sender along.
+            troubles: watch::channel(Trouble::default()).1,
             addrs: Arc::new([]),
             verdict: Verdict::Starting,
             progress: (0, 1),

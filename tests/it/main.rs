@@ -11,6 +11,7 @@ mod checks;
 mod cli;
 mod counters;
 mod encryption;
+mod evict;
 mod failover;
 mod first_packets;
 mod hold;

@@ -3,18 +3,20 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 use tracing::{info, warn};
 
 use crate::balance::judge::{Judge, Verdict};
+use crate::base::id::NodeId;
 use crate::base::role::Role;
 use crate::config::{Check, MaxLag};
 use crate::telemetry::labels::NodeState;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::node::NodeMetrics;
 use crate::topology::check::{Facts, Lineage};
+use crate::topology::trouble::Trouble;
 use crate::topology::{KnownRole, Lag, Node, RoleSource};
 
 /// How long a node that said 53300 gets no new sessions, unless a check finds room before.
@@ -51,6 +53,20 @@ pub(super) struct Record {
     pub(super) was_standby: bool,
     /// Where its history stood when it was last seen as a primary.
     pub(super) lineage: Option<Lineage>,
+    /// Where its sessions are told what is the matter.
+    troubles: watch::Sender<Trouble>,
+    silence: Silence,
+}
+
+/// Whether a node that fails its checks says anything at all.
+#[derive(Debug, Default)]
+struct Silence {
+    /// The last check brought no answer, not even a no.
+    is_unanswered: bool,
+    /// Bytes its sessions had from it at the last check, if that failed.
+    heard: Option<u64>,
+    /// When they were last seen to have had more.
+    heard_at: Option<Instant>,
 }
 
 /// What decided an observation, for the log.
@@ -67,7 +83,9 @@ pub(super) struct Cause<'a> {
 
 impl Record {
     /// A node nothing is known of.
-    pub(super) fn new(node: Node, check: &Check, cluster: usize, metrics: &Arc<Metrics>) -> Self {
+    pub(super) fn new(mut node: Node, check: &Check, cluster: usize, metrics: &Arc<Metrics>) -> Self {
+        let (troubles, seen) = watch::channel(Trouble::default());
+        node.troubles = seen;
         Self {
             noted: node.state(),
             metrics: metrics.node(cluster, node.id),
@@ -85,6 +103,8 @@ impl Record {
             was_down: false,
             was_standby: false,
             lineage: None,
+            troubles,
+            silence: Silence::default(),
         }
     }
 
@@ -97,6 +117,8 @@ impl Record {
             self.node.verdict = verdict;
             self.node.since = SystemTime::now();
             self.down_counted = (verdict == Verdict::Down).then(Instant::now);
+            // Those who wait for it come one by one, not all in the moment in which it can be reached again.
+            self.node.valve.narrow();
             if verdict == Verdict::Down {
                 self.node.full_until = None;
                 self.primary_since = None;
@@ -119,6 +141,35 @@ impl Record {
     pub(super) fn leave(&mut self) {
         self.count_down_time();
         self.watched = None;
+        self.troubles.send_modify(|trouble| trouble.is_leaving = true);
+    }
+
+    /// Takes in whether the node answered a check, and how many bytes its sessions have had from it in all.
+    ///
+    /// A postmaster that is stopped or swamped answers no check, while its sessions go on being served: they must not be
+    /// cut for what does not concern them.
+    pub(super) fn listen(&mut self, is_answered: bool, heard: u64) {
+        let before = if is_answered { None } else { self.silence.heard };
+        if before.is_some_and(|before| before < heard) {
+            self.silence.heard_at = Some(Instant::now());
+        }
+        self.silence.is_unanswered = !is_answered;
+        self.silence.heard = (!is_answered).then_some(heard);
+    }
+
+    /// Tells the node's sessions what is the matter with it, when that has changed.
+    pub(super) fn tell_sessions(&self, primary: Option<NodeId>, patience: Duration) {
+        let Self { node, silence, .. } = self;
+        let is_heard = silence.heard_at.is_some_and(|at| at.elapsed() < patience);
+        let trouble = Trouble {
+            is_unreachable: node.verdict == Verdict::Down && silence.is_unanswered && !is_heard,
+            is_demoted: node.is_superseded
+                || node.role() == Some(Role::Standby)
+                || primary.is_some_and(|primary| primary != node.id),
+            is_lagging: node.is_lagging,
+            is_leaving: false,
+        };
+        self.troubles.send_if_modified(|told| std::mem::replace(told, trouble) != trouble);
     }
 
     /// The node has said that it is full, or has shown that it is not.
@@ -158,6 +209,9 @@ impl Record {
         node.role = Some(KnownRole { role, from });
         if before == Some(role) {
             return false;
+        }
+        if role == Role::Primary {
+            node.valve.narrow();
         }
         self.primary_since = (role == Role::Primary && node.is_up()).then(Instant::now);
         self.promoted = (role == Role::Primary && before == Some(Role::Standby)).then(Instant::now);

@@ -1,0 +1,200 @@
+//! Where a server's stream stands between its messages: as little as must be known to say something of one's own in it.
+//!
+//! [`Scanner`](crate::pg::message::Scanner) reads what a login says; this follows a whole session, so it looks at
+//! nothing but the headers, keeps no body, and allocates nothing.
+
+/// Follows the headers of one server stream. 24 bytes, and a few instructions for each message.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Framing {
+    /// Bytes of the body that are still to come.
+    left: usize,
+    /// The header, as far as it is there, when it comes in pieces; else the last one.
+    header: [u8; HEADER],
+    have: u8,
+    standing: Standing,
+}
+
+/// Tag and length.
+const HEADER: usize = 5;
+
+/// What the server said last of the session's transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Standing {
+    /// It has been answering since its last `ReadyForQuery`.
+    #[default]
+    Busy,
+    /// `ReadyForQuery`, in no transaction.
+    Idle,
+    /// `ReadyForQuery`, in a transaction, be it a failed one.
+    InTransaction,
+    /// These are not `PostgreSQL` messages.
+    Lost,
+}
+
+impl Framing {
+    /// Takes the next bytes of the stream.
+    pub fn follow(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while self.standing != Standing::Lost {
+            let Some((body, after)) = rest.split_at_checked(self.left) else {
+                self.left -= rest.len();
+                return;
+            };
+            self.end_of_body(body);
+            rest = after;
+            // Nearly always in one piece.
+            match rest.split_first_chunk() {
+                Some((header, after)) if self.have == 0 => {
+                    self.begin(*header);
+                    rest = after;
+                }
+                _ => {
+                    let Some((&byte, after)) = rest.split_first() else { return };
+                    self.collect(byte);
+                    rest = after;
+                }
+            }
+        }
+    }
+
+    /// Whether the stream stands between two messages, so that another one may be put in.
+    #[must_use]
+    pub fn is_at_boundary(&self) -> bool {
+        self.left == 0 && self.have == 0 && self.standing != Standing::Lost
+    }
+
+    /// Whether the last thing the server said was that it waits for a query, in no transaction.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.is_at_boundary() && self.standing == Standing::Idle
+    }
+
+    fn collect(&mut self, byte: u8) {
+        let mut header = self.header;
+        if let Some(place) = header.get_mut(usize::from(self.have)) {
+            *place = byte;
+        }
+        self.header = header;
+        self.have += 1;
+        if usize::from(self.have) == HEADER {
+            self.begin(header);
+        }
+    }
+
+    fn begin(&mut self, header: [u8; HEADER]) {
+        let [tag, a, b, c, d] = header;
+        let length = u32::from_be_bytes([a, b, c, d]);
+        let body = usize::try_from(length).ok().and_then(|length| length.checked_sub(4));
+        let (header_is_one, is_length_fair) = (tag.is_ascii_alphanumeric(), i32::try_from(length).is_ok());
+        self.have = 0;
+        self.header = header;
+        match body.filter(|_| header_is_one && is_length_fair) {
+            Some(body) => self.left = body,
+            None => self.standing = Standing::Lost,
+        }
+        // These three come at any time, also while nothing is asked:
+        // <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-ASYNC>
+        let is_aside = matches!(tag, b'N' | b'S' | b'A');
+        if !is_aside && self.standing != Standing::Lost {
+            self.standing = Standing::Busy;
+        }
+    }
+
+    /// `body` is the end of a message's body; also of the one that was over before, and then it is empty.
+    fn end_of_body(&mut self, body: &[u8]) {
+        self.left = 0;
+        if let ([b'Z', ..], Some(status)) = (&self.header, body.last()) {
+            self.standing = if *status == b'I' { Standing::Idle } else { Standing::InTransaction };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+        [&[tag][..], &u32::try_from(4 + body.len()).unwrap().to_be_bytes(), body].concat()
+    }
+
+    fn after<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Framing {
+        let mut framing = Framing::default();
+        chunks.into_iter().for_each(|chunk| framing.follow(chunk));
+        framing
+    }
+
+    fn stands(bytes: &[u8]) -> (bool, bool) {
+        let framing = after([bytes]);
+        (framing.is_at_boundary(), framing.is_idle())
+    }
+
+    #[test]
+    fn only_after_ready_for_query_in_no_transaction_it_is_idle() {
+        let ready = |status: &[u8]| message(b'Z', status);
+        assert_eq!(stands(b""), (true, false), "a server that has said nothing");
+        assert_eq!(stands(&ready(b"I")), (true, true));
+        assert_eq!(stands(&ready(b"T")), (true, false));
+        assert_eq!(stands(&ready(b"E")), (true, false));
+        let row = message(b'D', b"\0\x01\0\0\0\x01x");
+        assert_eq!(stands(&[ready(b"I"), row.clone()].concat()), (true, false));
+        assert_eq!(stands(&[row.clone(), ready(b"I")].concat()), (true, true));
+        // Empty bodies: ParseComplete, BindComplete, NoData, CopyDone.
+        let empty: Vec<u8> = b"12nc".iter().flat_map(|&tag| message(tag, b"")).collect();
+        assert_eq!(stands(&[ready(b"I"), empty.clone()].concat()), (true, false));
+        assert_eq!(stands(&[empty, ready(b"I")].concat()), (true, true));
+    }
+
+    #[test]
+    fn what_comes_unasked_changes_nothing() {
+        let ready = message(b'Z', b"I");
+        for tag in *b"NSA" {
+            assert_eq!(stands(&[ready.clone(), message(tag, b"x\0y\0")].concat()), (true, true));
+        }
+    }
+
+    #[test]
+    fn within_a_message_is_no_boundary_whatever_its_body_looks_like() {
+        let ready = message(b'Z', b"I");
+        let row = message(b'D', &[&ready[..], &ready, b"x"].concat());
+        for end in 1..row.len() {
+            assert_eq!(stands(&row[..end]), (false, false), "{end}");
+        }
+        assert_eq!(stands(&row), (true, false));
+    }
+
+    #[test]
+    fn what_is_no_message_is_never_at_a_boundary() {
+        for bytes in [&b"HTTP/1.1 400"[..], b"\x16\x03\x01\0\x05hello", b"Z\0\0\0\x03", b"D\xff\xff\xff\xff"]
+        {
+            let mut framing = after([bytes]);
+            framing.follow(&message(b'Z', b"I"));
+            assert!(!framing.is_at_boundary(), "{bytes:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_split_of_the_bytes_does_not_matter(
+            messages in proptest::collection::vec((prop::sample::select(b"ZDTCNSA12".to_vec()), proptest::collection::vec(any::<u8>(), 0..9)), 0..9),
+            cut in 0usize..200,
+            splits in proptest::collection::vec(0usize..200, 0..6),
+        ) {
+            let mut bytes: Vec<u8> = messages.iter().flat_map(|(tag, body)| message(*tag, body)).collect();
+            bytes.truncate(cut);
+            let mut splits: Vec<usize> = splits.into_iter().map(|at| at.min(bytes.len())).collect();
+            splits.extend([0, bytes.len()]);
+            splits.sort_unstable();
+            let pieces = after(splits.windows(2).map(|pair| &bytes[pair[0]..pair[1]]));
+            let whole = after([&bytes[..]]);
+            prop_assert_eq!(pieces.is_at_boundary(), whole.is_at_boundary());
+            prop_assert_eq!(pieces.is_idle(), whole.is_idle());
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..99), split in 0usize..99) {
+            let (a, b) = bytes.split_at(split.min(bytes.len()));
+            prop_assert_eq!(after([a, b]).is_at_boundary(), after([&bytes[..]]).is_at_boundary());
+        }
+    }
+}
