@@ -105,7 +105,7 @@ impl<'a> Stay<'a> {
         &mut self,
         mut step: std::pin::Pin<&mut impl Future<Output = T>>,
     ) -> Result<T, (OnTrouble, Eviction)> {
-        let (shared, mut seen) = (self.shared, self.troubles.clone());
+        let (shared, mut seen, is_asked) = (self.shared, self.troubles.clone(), self.is_asked);
         let mut is_awake = true;
         let mut notice = pin!(self.notice());
         poll_fn(|cx| {
@@ -116,7 +116,8 @@ impl<'a> Stay<'a> {
             if !is_awake {
                 return Poll::Pending;
             }
-            is_awake = false;
+            // Who is asked to go when it can is asked again after a time.
+            is_awake = is_asked;
             seen.mark_unchanged();
             notice.as_mut().poll(cx).map(Err)
         })
@@ -134,7 +135,10 @@ impl<'a> Stay<'a> {
                     () = sleep(QUIET) => return (how, why),
                     () = self.news() => {}
                 },
-                OnTrouble::Keep => self.news().await,
+                OnTrouble::Keep => {
+                    self.is_asked = false;
+                    self.news().await;
+                }
             }
         }
     }

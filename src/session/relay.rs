@@ -64,6 +64,8 @@ struct Talk {
     said_good_bye: bool,
     /// Bytes of the node since the client's last.
     answered: u64,
+    /// The client has said something, and the node nothing since.
+    is_asked: bool,
     /// Where the node's messages begin and end.
     framing: Framing,
 }
@@ -72,6 +74,7 @@ impl Talk {
     /// Takes what the node says.
     fn hear(&mut self, bytes: &[u8]) {
         self.answered += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.is_asked = false;
         if self.is_readable {
             self.framing.follow(bytes);
         }
@@ -81,6 +84,7 @@ impl Talk {
     fn hear_client(&mut self, bytes: &[u8]) {
         self.said_good_bye = bytes.ends_with(GOOD_BYE);
         self.answered = 0;
+        self.is_asked = true;
     }
 
     /// Whether the node closes because the client told it to; it does so at once, often before the client's own end
@@ -137,8 +141,13 @@ impl Relay {
         traffic: Arc<Traffic>,
         scratch: Scratch,
     ) -> Self {
-        let mut talk =
-            Talk { is_readable: true, said_good_bye: false, answered: 0, framing: Framing::default() };
+        let mut talk = Talk {
+            is_readable: true,
+            said_good_bye: false,
+            answered: 0,
+            is_asked: false,
+            framing: Framing::default(),
+        };
         talk.framing.follow(&from_node);
         let (to_node, to_client) = (Way::new(from_client), Way::new(from_node));
         Self { client, node, to_node, to_client, traffic, scratch, talk, first_to_end: None, linger: None }
@@ -187,7 +196,7 @@ impl Relay {
     pub fn is_between_transactions(&self) -> bool {
         self.talk.is_readable
             && self.talk.framing.is_idle()
-            && 0 < self.talk.answered
+            && !self.talk.is_asked
             && self.to_node.kept.is_empty()
             && self.to_client.kept.is_empty()
     }

@@ -206,7 +206,7 @@ async fn a_laggards_sessions_stay_unless_the_file_says_otherwise() {
     cluster.primary().sql("create table t as select generate_series(1, 10000)").await;
     let error = told(&mut drained).await;
     assert_eq!(error.message, "terminating connection because node \"n1\" is too far behind");
-    wait_until("the other one to see it", async || keeping.node("n1").await["lagging"] == true).await;
+    keeping.wait_log("node_lag", |_| true).await;
     assert!(answers(&mut kept).await);
 }
 

@@ -37,4 +37,5 @@ mod relay;
 mod replay;
 mod support_works;
 mod targets;
+mod valve;
 mod web_support_works;
