@@ -69,6 +69,7 @@ fn node_now(node: &Node) -> NodeNow {
         up: node.is_up(),
         state: node.state(),
         role: node.role(),
+        superseded: node.is_superseded,
         lag_seconds: node.lag.time.map(|time| time.as_secs_f64()),
         lag_bytes: node.lag.bytes,
         weight: node.config.weight,

@@ -228,6 +228,12 @@ pub const NODE_ROLE: Described = gauge(
     &["node", "role"],
     "1 for the role the node has, 0 for the others. unknown for long: check the health check's login.",
 );
+/// Old primaries.
+pub const NODE_SUPERSEDED: Described = gauge(
+    "pgsplit_node_superseded",
+    &["node"],
+    "1 for an old primary, whose place another one has taken. It gets no sessions: make it a standby, or stop it.",
+);
 /// Lag in time.
 pub const NODE_LAG_SECONDS: Described = gauge(
     "pgsplit_node_lag_seconds",
@@ -461,6 +467,7 @@ pub const ALL: &[Described] = &[
     NODE_UP,
     NODE_STATE,
     NODE_ROLE,
+    NODE_SUPERSEDED,
     NODE_LAG_SECONDS,
     NODE_LAG_BYTES,
     NODE_WEIGHT,

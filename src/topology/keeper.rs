@@ -7,15 +7,16 @@
 mod names;
 mod places;
 mod record;
+mod rivals;
 mod succession;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
 
 use crate::balance::judge::Verdict;
 use crate::base::id::NodeId;
@@ -95,8 +96,6 @@ struct Keeper {
     last_primary: Option<NodeId>,
     /// Whether there was a primary, and it is gone or fails.
     is_primary_awaited: bool,
-    /// Sound primaries seen last.
-    primaries: usize,
 }
 
 /// What watchers are started with.
@@ -131,7 +130,6 @@ impl Keeper {
             primary: None,
             last_primary: None,
             is_primary_awaited: false,
-            primaries: 0,
         }
     }
 
@@ -192,9 +190,8 @@ impl Keeper {
 
     fn publish(&mut self) {
         self.settle_primary();
-        let topology = self.places.topology(self.primary);
-        self.warn_of_two_primaries(&topology);
-        self.publish.send_replace(Arc::new(topology));
+        self.warn_of_two_primaries();
+        self.publish.send_replace(Arc::new(self.places.topology(self.primary)));
     }
 
     fn apply_report(&mut self, id: NodeId, report: Report) {
@@ -234,6 +231,7 @@ impl Keeper {
         let has_passed = matches!(report.outcome, Outcome::Up(_));
         record.node.last_check = Some(Arc::new(report));
         if has_passed {
+            record.passed = Some(Instant::now());
             self.confirm_primary(id);
         }
     }
@@ -274,18 +272,6 @@ impl Keeper {
             (Verdict::Down, _) => check.down_interval,
             (Verdict::Up | Verdict::Starting, _) => check.interval,
         }
-    }
-
-    /// Says so when a second sound primary turns up. One whose last look failed is on its way out: a promotion often
-    /// comes before the old primary has been found dead.
-    fn warn_of_two_primaries(&mut self, topology: &Topology) {
-        let sound = topology.living_primaries().filter(|node| node.is_sound());
-        let names: Vec<_> = sound.map(|node| node.config.name.as_str()).collect();
-        if 1 < names.len() && self.primaries <= 1 {
-            let used = topology.primary().map_or("", |node| &node.config.name);
-            warn!(nodes = names.join(", "), writes_go_to = used, "two_primaries");
-        }
-        self.primaries = names.len();
     }
 }
 

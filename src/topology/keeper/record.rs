@@ -15,6 +15,7 @@ use crate::telemetry::labels::NodeState;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::node::NodeMetrics;
 use crate::topology::check::{Facts, Lineage};
+use crate::topology::keeper::rivals::Rivalry;
 use crate::topology::{KnownRole, Lag, Node, RoleSource};
 
 /// How long a node that said 53300 gets no new sessions, unless a check finds room before.
@@ -45,10 +46,16 @@ pub(super) struct Record {
     pub(super) primary_since: Option<Instant>,
     /// When it was seen that it is a primary now and was a standby before.
     pub(super) promoted: Option<Instant>,
-    /// Whether it has been down since it was last seen as a standby.
-    pub(super) was_down: bool,
-    /// Whether it has ever been seen as a standby.
-    pub(super) was_standby: bool,
+    /// When it was last seen as a standby.
+    pub(super) standby_seen: Option<Instant>,
+    /// When it was last found to have been away, down or restarted between two checks, since it was last a standby.
+    pub(super) away: Option<Instant>,
+    /// When its server process began, by the server's own clock.
+    started: Option<Duration>,
+    /// Whether it lives beside the cluster's primary.
+    pub(super) rivalry: Rivalry,
+    /// When it last passed a check.
+    pub(super) passed: Option<Instant>,
     /// Where its history stood when it was last seen as a primary.
     pub(super) lineage: Option<Lineage>,
 }
@@ -82,8 +89,11 @@ impl Record {
             down_counted: None,
             primary_since: None,
             promoted: None,
-            was_down: false,
-            was_standby: false,
+            standby_seen: None,
+            away: None,
+            started: None,
+            rivalry: Rivalry::None,
+            passed: None,
             lineage: None,
         }
     }
@@ -100,7 +110,7 @@ impl Record {
             if verdict == Verdict::Down {
                 self.node.full_until = None;
                 self.primary_since = None;
-                self.was_down = true;
+                self.away = Some(Instant::now());
             } else if self.node.role() == Some(Role::Primary) {
                 self.primary_since.get_or_insert_with(Instant::now);
             }
@@ -156,14 +166,16 @@ impl Record {
             return false;
         }
         node.role = Some(KnownRole { role, from });
+        if role == Role::Standby {
+            self.standby_seen = Some(Instant::now());
+        }
         if before == Some(role) {
             return false;
         }
         self.primary_since = (role == Role::Primary && node.is_up()).then(Instant::now);
         self.promoted = (role == Role::Primary && before == Some(Role::Standby)).then(Instant::now);
         if role == Role::Standby {
-            (node.is_superseded, self.was_down, self.was_standby) = (false, false, true);
-            self.lineage = None;
+            (node.is_superseded, self.away, self.lineage) = (false, None, None);
         }
         // What was late as a standby says nothing of a primary.
         (node.lag, node.is_lagging, self.over_lag) = (Lag::default(), false, false);
@@ -175,9 +187,15 @@ impl Record {
 
     /// Takes in what a check has found; `written` is what the primary had written at its own last check.
     pub(super) fn learn(&mut self, facts: &Facts, written: Option<u64>, max_lag: Option<MaxLag>) {
+        let before = self.node.role();
         if let Some(role) = facts.role {
             self.set_role(role, RoleSource::Check);
         }
+        let is_restarted = self.started.zip(facts.started).is_some_and(|(before, now)| before != now);
+        if is_restarted && before == Some(Role::Primary) && self.node.role() == before {
+            self.away = Some(Instant::now());
+        }
+        self.started = facts.started.or(self.started);
         self.lsn = facts.lsn;
         self.lineage = facts.lineage.or(self.lineage);
         let node = &mut self.node;
