@@ -197,6 +197,9 @@ impl Keeper {
     fn apply_report(&mut self, id: NodeId, report: Report) {
         self.places.forget_ended();
         let written = self.primary.and_then(|primary| self.places.get(primary)?.lsn);
+        // Whoever is alone, or the primary that sessions wait for, need not prove itself first.
+        let is_alone = self.places.records().all(|other| other.node.id == id || !other.node.is_up());
+        let is_primary_awaited = self.is_primary_awaited;
         let Some(record) = self.places.get_mut(id) else { return };
         let step = report.steps.last().map_or("", |step| step.name);
         match &report.outcome {
@@ -207,13 +210,15 @@ impl Keeper {
                 }
                 record.learn(facts, written, self.cluster.check.max_lag);
                 record.warn_once(facts.warning.as_deref());
-                record.observe(true, &Cause { seen_by: "check", step, error: None, sqlstate: None });
+                let is_needed = is_alone || (is_primary_awaited && record.is_fit_as_primary());
+                record
+                    .observe_good(is_needed, &Cause { seen_by: "check", step, error: None, sqlstate: None });
             }
             Outcome::Full(text) => {
                 record.metrics.check(CheckResult::Full, report.took);
                 record.set_full(true);
                 let sqlstate = Some(sqlstate::TOO_MANY_CONNECTIONS);
-                record.observe(true, &Cause { seen_by: "check", step, error: Some(text), sqlstate });
+                record.observe_good(is_alone, &Cause { seen_by: "check", step, error: Some(text), sqlstate });
             }
             Outcome::Failed(failure) => {
                 record.metrics.check(CheckResult::Failed, report.took);
@@ -268,7 +273,8 @@ impl Keeper {
         let Some(Record { node, .. }) = self.places.get(id) else { return check.interval };
         match (node.verdict, node.progress) {
             (Verdict::Up | Verdict::Down, (1.., _)) => check.fast_interval,
-            (Verdict::Up, _) if node.is_full() || self.is_awaited(node) => check.fast_interval,
+            _ if self.is_awaited(node) => check.fast_interval.min(check.down_interval),
+            (Verdict::Up, _) if node.is_full() => check.fast_interval,
             (Verdict::Down, _) => check.down_interval,
             (Verdict::Up | Verdict::Starting, _) => check.interval,
         }

@@ -364,6 +364,30 @@ async fn a_restarting_server_is_up_again_by_itself() {
 }
 
 #[tokio::test]
+async fn a_primary_that_is_awaited_is_up_after_one_good_check() {
+    let cluster = shared().await;
+    let (primary, standby) =
+        (Gate::start(cluster.node(0).addr()).await, Gate::start(cluster.node(1).addr()).await);
+    let nodes = [primary.addr(), standby.addr(), cluster.node(2).addr()];
+    let balancer = Balancer::start(&config_for(nodes).replace("rise: 2", "rise: 1000")).await;
+    balancer.wait_ready().await;
+    for gate in [&primary, &standby] {
+        gate.set(Mode::Refuse).await;
+    }
+    for node in ["n0", "n1"] {
+        balancer.wait_health(node, "down").await;
+    }
+    for gate in [&primary, &standby] {
+        gate.set(Mode::Pass).await;
+    }
+    balancer.wait_health("n0", "up").await;
+    let client = connect(balancer.rw()).await.unwrap();
+    assert_eq!(which_node(&client).await.unwrap(), cluster.node(0).addr().ip());
+    one_more_check(&balancer, "n1").await;
+    assert_eq!(balancer.node("n1").await["state"], "going_up", "there is another standby");
+}
+
+#[tokio::test]
 async fn a_promotion_is_seen_within_a_check_interval() {
     let cluster = Cluster::start(1, Settings::default()).await;
     let balancer = Balancer::start(&cluster.config()).await;

@@ -100,8 +100,18 @@ impl Record {
 
     /// Lets the judge hear one observation.
     pub(super) fn observe(&mut self, good: bool, cause: &Cause<'_>) {
-        self.count_down_time();
         let changed = self.judge.observe(good);
+        self.judged(changed, cause);
+    }
+
+    /// The same with a good one, which decides alone when there is nobody else who could do what this node can.
+    pub(super) fn observe_good(&mut self, is_needed: bool, cause: &Cause<'_>) {
+        let changed = if is_needed { self.judge.believe() } else { self.judge.observe(true) };
+        self.judged(changed, cause);
+    }
+
+    fn judged(&mut self, changed: Option<Verdict>, cause: &Cause<'_>) {
+        self.count_down_time();
         self.node.progress = self.judge.progress();
         if let Some(verdict) = changed {
             self.node.verdict = verdict;

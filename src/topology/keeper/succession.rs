@@ -116,9 +116,10 @@ impl Keeper {
         self.is_primary_awaited = is_awaited;
     }
 
-    /// Whether a promotion of this node is what sessions may be waiting for now.
+    /// Whether this node's promotion, or its return, is what sessions may be waiting for now.
     pub(super) fn is_awaited(&self, node: &Node) -> bool {
-        self.is_primary_awaited && self.may_be_promoted(node)
+        let may_return = !node.is_up() && !node.is_superseded && node.role() != Some(Role::Standby);
+        self.is_primary_awaited && (may_return || self.may_be_promoted(node))
     }
 
     /// Whether a check might find that it has been promoted. A role that is written in the file stays what it is.
@@ -148,6 +149,11 @@ impl Record {
 
     pub(super) fn is_living_primary(&self) -> bool {
         self.node.is_up() && self.node.role() == Some(Role::Primary)
+    }
+
+    /// Whether it says that it is a primary, and is not known as an old one.
+    pub(super) fn is_fit_as_primary(&self) -> bool {
+        self.node.role() == Some(Role::Primary) && !self.node.is_superseded
     }
 
     fn has_written_role(&self) -> bool {

@@ -98,6 +98,7 @@ async fn the_first_look_decides_and_then_it_takes_a_row() {
     keeper.sees(0, Role::Primary);
     keeper.fails(1);
     assert_eq!(keeper.states(), ["up", "down", "starting"]);
+    keeper.sees(2, Role::Standby);
     keeper.fails(0);
     keeper.fails(0);
     assert_eq!(keeper.states()[0], "going_down");
@@ -106,6 +107,25 @@ async fn the_first_look_decides_and_then_it_takes_a_row() {
     assert_eq!(keeper.states()[..2], ["down", "going_up"]);
     keeper.sees(1, Role::Standby);
     assert_eq!(keeper.states()[..2], ["down", "up"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_without_which_there_is_none_is_up_at_once() {
+    let mut keeper = keeper(THREE);
+    (0..3).for_each(|node| keeper.fails(node));
+    keeper.sees(1, Role::Standby);
+    assert_eq!(keeper.states(), ["down", "up", "down"], "the first of all");
+    keeper.sees(2, Role::Standby);
+    assert_eq!(keeper.states(), ["down", "up", "going_up"], "this one can wait");
+    keeper.sees(0, Role::Primary);
+    assert_eq!(keeper.states()[0], "going_up", "nobody awaits a primary that never was");
+    keeper.sees(0, Role::Primary);
+    (0..3).for_each(|_| keeper.fails(0));
+    keeper.sees(0, Role::Standby);
+    assert_eq!(keeper.states()[0], "going_up", "a standby is not what is awaited");
+    keeper.fails(0);
+    keeper.sees(0, Role::Primary);
+    assert_eq!((keeper.states()[0], keeper.writes_go_to()), ("up", Some(0)));
 }
 
 #[tokio::test(start_paused = true)]

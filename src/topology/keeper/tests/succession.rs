@@ -186,9 +186,11 @@ async fn while_a_primary_is_awaited_standbys_are_looked_at_quickly() {
     assert!(hurried(&hurry).await, "and at once");
     keeper.goes_down(0);
     assert_eq!(keeper.pace(keeper.id(1)), fast, "also when it is down");
+    assert_eq!(keeper.pace(keeper.id(0)), fast, "it may come back");
     assert!(!hurried(&hurry).await, "but not again and again");
     keeper.sees(1, Role::Primary);
     assert_eq!(keeper.pace(keeper.id(1)), usual);
+    assert_eq!(keeper.pace(keeper.id(0)), keeper.cluster.check.down_interval);
     keeper.comes_back(0, Role::Standby);
     keeper.sees(1, Role::Standby);
     assert_eq!(keeper.pace(keeper.id(0)), fast, "a primary may also step down");
