@@ -234,6 +234,12 @@ pub const NODE_SUPERSEDED: Described = gauge(
     &["node"],
     "1 for an old primary, whose place another one has taken. It gets no sessions: make it a standby, or stop it.",
 );
+/// Nodes on probation.
+pub const NODE_HELD_BACK: Described = gauge(
+    "pgsplit_node_held_back",
+    &["node"],
+    "1 while a node that came and went gets no sessions that another could have. Find out why it does.",
+);
 /// Lag in time.
 pub const NODE_LAG_SECONDS: Described = gauge(
     "pgsplit_node_lag_seconds",
@@ -468,6 +474,7 @@ pub const ALL: &[Described] = &[
     NODE_STATE,
     NODE_ROLE,
     NODE_SUPERSEDED,
+    NODE_HELD_BACK,
     NODE_LAG_SECONDS,
     NODE_LAG_BYTES,
     NODE_WEIGHT,

@@ -4,6 +4,7 @@
 //! record in the order it comes; when it changed anything, one new snapshot is published. Where each address of a name
 //! is a node of its own, `names` says which there are, and `places` which of them is which node.
 
+mod chatter;
 mod names;
 mod places;
 mod record;
@@ -269,6 +270,13 @@ impl Keeper {
 
     /// How long to wait before the next look at a node.
     fn pace(&self, id: NodeId) -> Duration {
+        let probation = self.places.get(id).and_then(|record| record.node.held_back());
+        let usual = self.usual_pace(id);
+        // So that its end is published in time, also when the pace is shortened a little.
+        probation.map_or(usual, |left| usual.min(left + left / 4))
+    }
+
+    fn usual_pace(&self, id: NodeId) -> Duration {
         let check = &self.cluster.check;
         let Some(Record { node, .. }) = self.places.get(id) else { return check.interval };
         match (node.verdict, node.progress) {

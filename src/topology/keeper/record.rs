@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 use tracing::{info, warn};
 
+use crate::balance::flapping::Flapping;
 use crate::balance::judge::{Judge, Verdict};
 use crate::base::role::Role;
 use crate::config::{Check, MaxLag};
@@ -15,6 +16,7 @@ use crate::telemetry::labels::NodeState;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::node::NodeMetrics;
 use crate::topology::check::{Facts, Lineage};
+use crate::topology::keeper::chatter::{Chatter, Say};
 use crate::topology::keeper::rivals::Rivalry;
 use crate::topology::{KnownRole, Lag, Node, RoleSource};
 
@@ -30,12 +32,16 @@ pub(super) struct Record {
     /// Log position the node reported last.
     pub(super) lsn: Option<u64>,
     judge: Judge,
+    flapping: Flapping,
     full_for: Duration,
     pub(super) metrics: Arc<NodeMetrics>,
     /// Ends its checks when the record goes.
     pub(super) watched: Option<DropGuard>,
-    /// The state that was counted and logged last.
+    /// The state that was counted last.
     noted: NodeState,
+    /// The state that was logged last.
+    told: NodeState,
+    chatter: Chatter,
     /// The warning that was logged last, so that it is logged once.
     warning: Option<String>,
     /// The lag was too much at the last check.
@@ -77,11 +83,14 @@ impl Record {
     pub(super) fn new(node: Node, check: &Check, cluster: usize, metrics: &Arc<Metrics>) -> Self {
         Self {
             noted: node.state(),
+            told: node.state(),
+            chatter: Chatter::default(),
             metrics: metrics.node(cluster, node.id),
             node,
             hurry: Arc::default(),
             lsn: None,
             judge: Judge::new(check.rise, check.fall),
+            flapping: Flapping::default(),
             full_for: FULL_FOR.max(check.fast_interval * 2),
             watched: None,
             warning: None,
@@ -114,7 +123,11 @@ impl Record {
         self.count_down_time();
         self.node.progress = self.judge.progress();
         if let Some(verdict) = changed {
-            self.node.verdict = verdict;
+            let (before, now) = (std::mem::replace(&mut self.node.verdict, verdict), Instant::now());
+            if before == Verdict::Up {
+                self.flapping.fell(now);
+            }
+            self.node.held_until = if verdict == Verdict::Up { self.flapping.rose(now) } else { None };
             self.node.since = SystemTime::now();
             self.down_counted = (verdict == Verdict::Down).then(Instant::now);
             if verdict == Verdict::Down {
@@ -146,25 +159,41 @@ impl Record {
         self.node.full_until = is_full.then(|| Instant::now() + self.full_for);
     }
 
-    /// Counts a change of state, and logs it unless it only leads up to one.
+    /// Counts a change of state, and logs it unless it only leads up to one, or there are too many.
     pub(super) fn note(&mut self, cause: &Cause<'_>) {
-        let now = self.node.state();
-        let before = std::mem::replace(&mut self.noted, now);
-        if before == now {
-            return;
+        let state = self.node.state();
+        let before = std::mem::replace(&mut self.noted, state);
+        if before != state {
+            self.metrics.state_change(state);
         }
-        self.metrics.state_change(now);
-        let (from, to) = (settled(before), settled(now));
-        if from == to {
-            return;
+        let now = Instant::now();
+        if settled(before) != settled(state) {
+            // That a node is there at all is no change.
+            let say = if before == NodeState::Starting { Say::Change } else { self.chatter.changed(now) };
+            if say != Say::Nothing {
+                self.say_state(None, cause);
+            }
+            if let Say::ChangeAndFlapping(changes) = say {
+                let (node, held) = (self.node.config.name.as_str(), self.flapping.probation().as_secs());
+                warn!(node, changes, held_back_s = held, "node_flapping");
+            }
         }
-        let (from, to, sessions) = (from.as_str(), to.as_str(), self.node.load.sessions());
+        if let Some(changes) = self.chatter.overdue(now) {
+            self.say_state(Some(changes), cause);
+        }
+    }
+
+    /// Logs the state; `changes` is how many led to it that were not logged.
+    fn say_state(&mut self, changes: Option<u32>, cause: &Cause<'_>) {
+        let now = settled(self.node.state());
+        let (from, to) = (std::mem::replace(&mut self.told, now).as_str(), now.as_str());
+        let sessions = self.node.load.sessions();
         let (node, role) = (self.node.config.name.as_str(), self.node.role().map_or("unknown", Role::as_str));
         let Cause { seen_by, step, error, sqlstate } = *cause;
         if now == NodeState::Up {
-            info!(node, from, to, role, seen_by, step, "node_state");
+            info!(node, from, to, role, seen_by, step, changes, "node_state");
         } else {
-            warn!(node, from, to, role, seen_by, step, error, sqlstate, sessions, "node_state");
+            warn!(node, from, to, role, seen_by, step, error, sqlstate, sessions, changes, "node_state");
         }
     }
 

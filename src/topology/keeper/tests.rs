@@ -129,6 +129,32 @@ async fn a_node_without_which_there_is_none_is_up_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_comes_and_goes_is_on_probation_and_its_end_is_published() {
+    let mut keeper = keeper(THREE);
+    keeper.sees(0, Role::Primary);
+    keeper.sees(1, Role::Standby);
+    let held = async |keeper: &mut Keeper| {
+        (0..3).for_each(|_| keeper.fails(1));
+        (0..2).for_each(|_| keeper.sees(1, Role::Standby));
+        keeper.node(1).held_back().map(|left| left.as_millis())
+    };
+    assert_eq!(held(&mut keeper).await, None, "once is no habit");
+    assert_eq!(held(&mut keeper).await, Some(1000));
+    assert_eq!(held(&mut keeper).await, Some(2000));
+    assert_eq!(keeper.pace(keeper.id(1)), keeper.cluster.check.interval);
+    advance(Duration::from_millis(1600)).await;
+    assert_eq!(keeper.pace(keeper.id(1)), Duration::from_millis(500), "400 ms are left");
+    assert!(keeper.node(1).in_words().ends_with("standby, held back"));
+    advance(Duration::from_millis(400)).await;
+    assert_eq!(keeper.node(1).held_back(), None);
+    assert_eq!(keeper.pace(keeper.id(1)), keeper.cluster.check.interval);
+    keeper.fails(0);
+    (0..2).for_each(|_| keeper.fails(0));
+    keeper.sees(0, Role::Primary);
+    assert_eq!(keeper.node(0).held_back(), None, "each for itself");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_node_is_up_and_comes_back_by_itself() {
     let mut keeper = keeper(THREE);
     keeper.sees(0, Role::Primary);
