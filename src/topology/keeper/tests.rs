@@ -29,11 +29,15 @@ fn cluster(yaml: &str) -> (Arc<config::Cluster>, Arc<Metrics>) {
 /// A keeper of the nodes of a file; nobody looks at them but the test.
 fn keeper(yaml: &str) -> Keeper {
     let (cluster, metrics) = cluster(yaml);
+    keeper_of(&cluster, &metrics)
+}
+
+fn keeper_of(cluster: &Arc<config::Cluster>, metrics: &Arc<Metrics>) -> Keeper {
     // Those who would look at nodes end before they begin.
     let (reports, stop) = (mpsc::channel(1).0, CancellationToken::new());
     stop.cancel();
     let watchers = Watchers { reports, tasks: TaskTracker::new(), stop };
-    Keeper::new(&cluster, 0, &metrics, &Arc::default(), watchers)
+    Keeper::new(cluster, 0, metrics, &Arc::default(), watchers)
 }
 
 const THREE: &str = "{nodes: [a:1, b:1, c:1], check: {user: u, max_lag: 10s}}";
@@ -89,6 +93,7 @@ impl Keeper {
 }
 
 mod addresses;
+mod simulation;
 mod succession;
 
 #[tokio::test(start_paused = true)]
