@@ -16,6 +16,13 @@ use tracing::{Event, Metadata, Subscriber, span};
 
 const SCHEDULES: u64 = 2000;
 const EVENTS: usize = 60;
+const SHAPES: [&str; 5] = [
+    THREE,
+    "{nodes: [a:1, b:1], check: {user: u, fall: 1, rise: 1}}",
+    "{nodes: [a:1], check: {user: u}}",
+    "{nodes: [a:1, {addr: b:1, weight: 0}, c:1], check: {user: u}}",
+    "{nodes: [{addr: a:1, role: primary}, {addr: b:1, role: standby}, c:1], check: {user: u}}",
+];
 /// Of node_state and node_flapping, for each node in any minute.
 const LINES_A_MINUTE: usize = 7;
 
@@ -115,6 +122,17 @@ impl World {
         self.keeper.publish();
     }
 
+    /// A server comes and goes.
+    fn flaps(&mut self, at: usize) {
+        for _ in 0..self.random.u8(2..20) {
+            for lives in [false, true] {
+                self.servers[at].lives = lives;
+                (0..4).for_each(|_| self.is_checked(at));
+                self.holds();
+            }
+        }
+    }
+
     /// What is always true.
     #[track_caller]
     fn holds(&self) {
@@ -156,7 +174,9 @@ impl World {
             assert_eq!(is_well, server.lives, "seed {}: {} is {server:?}", self.seed, node.in_words());
         }
         let primary = self.keeper.writes_go_to().map(|at| self.servers[at].timeline);
-        if let Some(primary) = primary.filter(|_| self.has_timelines) {
+        let is_free = |node: &Arc<config::Node>| node.role.is_none() && 0 < node.weight;
+        let is_free = self.has_timelines && self.keeper.cluster.nodes.iter().all(is_free);
+        if let Some(primary) = primary.filter(|_| is_free) {
             let is_primary = |server: &&Server| server.lives && server.role == Role::Primary;
             let latest = self.servers.iter().filter(is_primary).map(|server| server.timeline).max();
             assert_eq!(latest, Some(primary), "seed {}: writes go to an earlier timeline", self.seed);
@@ -169,14 +189,9 @@ async fn whatever_happens_what_must_be_true_is_true() {
     let first = std::env::var("PGSPLIT_SEED").ok().and_then(|seed| seed.parse().ok());
     let first = first.unwrap_or_else(|| fastrand::u64(..1 << 40));
     println!("seeds from {first}");
-    let shapes = [
-        THREE,
-        "{nodes: [a:1, b:1], check: {user: u, fall: 1, rise: 1}}",
-        "{nodes: [a:1], check: {user: u}}",
-    ];
-    let shapes = shapes.map(cluster);
+    let shapes = SHAPES.map(cluster);
     for seed in first..first + SCHEDULES {
-        let (shape, metrics) = &shapes[usize::try_from(seed % 3).unwrap()];
+        let (shape, metrics) = &shapes[usize::try_from(seed).unwrap() % SHAPES.len()];
         let lines = Lines::default();
         let _heard = tracing::subscriber::set_default(lines.clone());
         let mut world = World::new(seed, shape, metrics);
@@ -189,6 +204,9 @@ async fn whatever_happens_what_must_be_true_is_true() {
                 _ => advance(Duration::from_millis(world.random.u64(1..1500))).await,
             }
             world.holds();
+        }
+        if seed % 4 == 0 {
+            world.flaps(0);
         }
         world.calms_down().await;
         lines.are_few(seed);
