@@ -69,6 +69,8 @@ fn node_now(node: &Node) -> NodeNow {
         up: node.is_up(),
         state: node.state(),
         role: node.role(),
+        superseded: node.is_superseded,
+        held_back: node.held_back().is_some(),
         lag_seconds: node.lag.time.map(|time| time.as_secs_f64()),
         lag_bytes: node.lag.bytes,
         weight: node.config.weight,

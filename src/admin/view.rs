@@ -71,6 +71,8 @@ struct NodeView {
     role: Option<&'static str>,
     /// An old primary, whose place another one has taken.
     superseded: bool,
+    /// How long it still gets no session that another node could have, because it came and went; 0: it is not held back.
+    held_back_s: f64,
     role_from: Option<&'static str>,
     lag_seconds: Option<f64>,
     lag_bytes: Option<u64>,
@@ -161,7 +163,7 @@ impl Status {
             let lag = n.lag_seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1} s"));
             let check = n.check.as_ref().map_or_else(|| "not yet".to_owned(), CheckView::in_words);
             let role = if n.superseded { "old primary" } else { n.role.unwrap_or("unknown") };
-            let state = n.state;
+            let state = if 0.0 < n.held_back_s { "held back" } else { n.state };
             let _ = writeln!(
                 out,
                 "{:<wide$} {:<far$} {state:<10} {role:<11} {lag:>9} {:>8}  {check}",
@@ -208,6 +210,7 @@ impl NodeView {
             state: node.state().as_str(),
             role: node.role().map(Role::as_str),
             superseded: node.is_superseded,
+            held_back_s: node.held_back().unwrap_or_default().as_secs_f64(),
             role_from: node.role.map(|known| known.from.as_str()),
             lag_seconds: node.lag.time.map(|time| time.as_secs_f64()),
             lag_bytes: node.lag.bytes,

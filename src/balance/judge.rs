@@ -54,6 +54,14 @@ impl Judge {
         Some(opposite)
     }
 
+    /// Takes one good observation that decides alone, however many `rise` asks for; answers with the new verdict when it
+    /// changed.
+    pub fn believe(&mut self) -> Option<Verdict> {
+        self.against = 0;
+        let before = std::mem::replace(&mut self.verdict, Verdict::Up);
+        (before != Verdict::Up).then_some(Verdict::Up)
+    }
+
     /// How many observations in a row speak against the verdict, and how many it takes.
     #[must_use]
     pub const fn progress(&self) -> (u32, u32) {
@@ -90,6 +98,16 @@ mod tests {
         assert_eq!(changes("+---"), [(0, Verdict::Up), (3, Verdict::Down)]);
         assert_eq!(changes("-+-+-++"), [(0, Verdict::Down), (6, Verdict::Up)]);
         assert_eq!(changes("+---++"), [(0, Verdict::Up), (3, Verdict::Down), (5, Verdict::Up)]);
+    }
+
+    #[test]
+    fn one_that_is_believed_decides_alone() {
+        let mut judge = Judge::new(NonZeroU32::new(2).unwrap(), NonZeroU32::new(3).unwrap());
+        assert_eq!(judge.believe(), Some(Verdict::Up));
+        assert_eq!((judge.observe(false), judge.progress()), (None, (1, 3)));
+        assert_eq!((judge.believe(), judge.progress()), (None, (0, 3)));
+        (0..3).for_each(|_| _ = judge.observe(false));
+        assert_eq!((judge.believe(), judge.progress()), (Some(Verdict::Up), (0, 3)));
     }
 
     proptest! {

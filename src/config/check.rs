@@ -107,7 +107,7 @@ fn check_check(cluster: &FileCluster, nodes: &mut [Node], env: Env<'_>, f: &mut 
     if let (CheckKind::Login, Some(user), None) = (kind, &user, &password) {
         credentials::from_pgpass(nodes, &dbname, user, env, f);
     }
-    let interval = or(file.interval.as_ref(), Duration::from_secs(2));
+    let interval = or(file.interval.as_ref(), Duration::from_secs(1));
     let check = Check {
         kind,
         interval,

@@ -201,25 +201,26 @@ pub(super) fn check_times(cluster: &FileCluster, check: &Check, f: &mut Findings
     let written = cluster.check.timeout.as_ref().or(cluster.check.interval.as_ref());
     let at = written.map_or(Pos::NOWHERE, |written| written.at);
     let path = format!("{}check.timeout", cluster.prefix);
-    slow_check(&path, at, "a node", (check.interval, check.timeout, check.fall.get()), f);
+    let more = check.fast_interval.min(check.timeout).saturating_mul(check.fall.get() - 1);
+    let found_after =
+        format!("timeout + (fall - 1) x fast_interval = {}", shown(check.timeout.saturating_add(more)));
+    slow_check(&path, at, ("a node", &found_after), (check.interval, check.timeout), f);
 }
 
 /// Warns that a check of `what` may take longer than `interval`.
 pub(super) fn slow_check(
     path: &str,
     at: Pos,
-    what: &str,
-    (interval, timeout, fall): (Duration, Duration, u32),
+    (what, found_after): (&str, &str),
+    (interval, timeout): (Duration, Duration),
     f: &mut Findings<'_>,
 ) {
     let message = format!("{} is longer than check.interval ({})", shown(timeout), shown(interval));
-    let found_after = shown(timeout.saturating_mul(fall));
     let better = shown(Duration::from_millis(u64::try_from(interval.as_millis()).unwrap_or(0) * 4 / 5));
-    f.warning(path, at, &message).help(format!(
-        "{what} that hangs is found down after fall x timeout = {found_after}; use {better} or less"
-    ));
+    f.warning(path, at, &message)
+        .help(format!("{what} that hangs is found down after {found_after}; use {better} or less"));
 }
 
-fn shown(time: Duration) -> String {
+pub(super) fn shown(time: Duration) -> String {
     humantime::format_duration(time).to_string().replace(' ', "")
 }

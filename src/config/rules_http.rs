@@ -10,7 +10,7 @@ use super::check_http::is_allowed;
 use super::file_http::{FileCache, FileFront, FileGroup, FileHttpCheck, FileRetries, FileRoute};
 use super::finding::Findings;
 use super::http::{Group, Methods};
-use super::rules::{leads_to, slow_check};
+use super::rules::{leads_to, shown, slow_check};
 use super::source::Pos;
 
 /// Names of fronts are metric labels.
@@ -100,8 +100,10 @@ pub(super) fn check_times(front: &FileFront, groups: &[Group], f: &mut Findings<
         has_warned |= own.is_none();
         let owner = if own.is_some() { &file.name.path } else { &front.path };
         let at = own.or(shared).unwrap_or(Pos::NOWHERE);
-        let times = (check.interval, check.timeout, check.fall.get());
-        slow_check(&format!("{owner}.check.timeout"), at, "an upstream", times, f);
+        let found_after = shown(check.timeout.saturating_mul(check.fall.get()));
+        let found_after = format!("fall x timeout = {found_after}");
+        let (path, times) = (format!("{owner}.check.timeout"), (check.interval, check.timeout));
+        slow_check(&path, at, ("an upstream", &found_after), times, f);
     }
 }
 

@@ -52,16 +52,16 @@ impl<'a> Hold<'a> {
         {
             return Ok(choice);
         }
+        self.stand_in_line(tried)?;
         let began = Instant::now();
         let choice = self.wait(client, tried).await;
         self.waited += began.elapsed();
         choice
     }
 
-    async fn wait(&mut self, client: &Client, tried: &mut Vec<NodeId>) -> Result<Choice, SessionError> {
+    async fn wait(&self, client: &Client, tried: &mut Vec<NodeId>) -> Result<Choice, SessionError> {
         let (shared, listener) = (self.shared, self.listener);
         let is_refused = !tried.is_empty();
-        self.stand_in_line(tried)?;
         let Some((ticket, _)) = &self.ticket else { return Err(SessionError::LeftQueue) };
         let mut until = ticket.since() + listener.sessions().queue_timeout;
         let mut turn = pin!(async {

@@ -228,6 +228,18 @@ pub const NODE_ROLE: Described = gauge(
     &["node", "role"],
     "1 for the role the node has, 0 for the others. unknown for long: check the health check's login.",
 );
+/// Old primaries.
+pub const NODE_SUPERSEDED: Described = gauge(
+    "pgsplit_node_superseded",
+    &["node"],
+    "1 for an old primary, whose place another one has taken. It gets no sessions: make it a standby, or stop it.",
+);
+/// Nodes on probation.
+pub const NODE_HELD_BACK: Described = gauge(
+    "pgsplit_node_held_back",
+    &["node"],
+    "1 while a node that came and went gets no sessions that another could have. Find out why it does.",
+);
 /// Lag in time.
 pub const NODE_LAG_SECONDS: Described = gauge(
     "pgsplit_node_lag_seconds",
@@ -461,6 +473,8 @@ pub const ALL: &[Described] = &[
     NODE_UP,
     NODE_STATE,
     NODE_ROLE,
+    NODE_SUPERSEDED,
+    NODE_HELD_BACK,
     NODE_LAG_SECONDS,
     NODE_LAG_BYTES,
     NODE_WEIGHT,

@@ -69,6 +69,10 @@ pub struct NodeNow {
     pub state: NodeState,
     /// Its role, when known.
     pub role: Option<Role>,
+    /// Whether it is an old primary, whose place another one has taken.
+    pub superseded: bool,
+    /// Whether it is on probation, because it came and went.
+    pub held_back: bool,
     /// How far it is behind in time, when known.
     pub lag_seconds: Option<f64>,
     /// Log it has not replayed, when known.

@@ -96,6 +96,8 @@ pub struct Facts {
     pub lsn: Option<u64>,
     /// Age of the last replayed transaction.
     pub replay_age: Option<Duration>,
+    /// When the server process began, by the server's own clock, since the Unix epoch. Another one: it was restarted.
+    pub started: Option<Duration>,
     /// The login came to its end: there was room for it.
     pub is_ready: bool,
     /// The server lives, but something about the check needs a hand.

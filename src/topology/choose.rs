@@ -8,7 +8,8 @@ use crate::topology::{Node, Topology};
 /// A kind is left only when it is empty, so a prefer-standby listener touches the primary only when no standby
 /// takes sessions. Within a kind, nodes that are going down come after all others, and before that those marked `backup`
 /// after those that are not. Standbys that are further behind than allowed come last rather than never: for a read, late
-/// is better than not at all. An old primary, whose place another one has taken, fits nothing.
+/// is better than not at all. Before all that, a node on probation, because it came and went, is only taken when none else of
+/// any kind is left. An old primary, whose place another one has taken, fits nothing.
 pub fn fitting(topology: &Topology, target: Target, allowed: impl Fn(&Node) -> bool) -> Vec<&Node> {
     let takes_new = |node: &Node| {
         node.is_up() && !node.is_superseded && 0 < node.config.weight && !node.is_full() && allowed(node)
@@ -21,18 +22,22 @@ pub fn fitting(topology: &Topology, target: Target, allowed: impl Fn(&Node) -> b
         Kind::Standby => node.role() == Some(Role::Standby),
         Kind::ReadOnly => node.role() == Some(Role::Standby) || node.read_only == Some(true),
     };
-    for &(kind, is_lagging) in kinds(target) {
-        for (is_going_down, backup) in [(false, false), (false, true), (true, false), (true, true)] {
-            let of_kind = |node: &&Node| {
-                node.is_going_down() == is_going_down
-                    && node.config.backup == backup
-                    && node.is_lagging == is_lagging
-                    && fits(node, kind)
-                    && takes_new(node)
-            };
-            let found: Vec<_> = topology.nodes.iter().filter(of_kind).collect();
-            if !found.is_empty() {
-                return found;
+    // Once more for those on probation. All are asked again, as a probation may end between the two.
+    for may_be_held_back in [false, true] {
+        for &(kind, is_lagging) in kinds(target) {
+            for (is_going_down, backup) in [(false, false), (false, true), (true, false), (true, true)] {
+                let of_kind = |node: &&Node| {
+                    node.is_going_down() == is_going_down
+                        && node.config.backup == backup
+                        && node.is_lagging == is_lagging
+                        && fits(node, kind)
+                        && takes_new(node)
+                        && (may_be_held_back || node.held_back().is_none())
+                };
+                let found: Vec<_> = topology.nodes.iter().filter(of_kind).collect();
+                if !found.is_empty() {
+                    return found;
+                }
             }
         }
     }
@@ -98,6 +103,7 @@ pub(crate) mod tests {
             node.progress = (u32::from(flags.contains(&"failing")), 3);
             node.read_only = flags.contains(&"readonly").then_some(true);
             node.full_until = flags.contains(&"full").then(|| now + Duration::from_secs(60));
+            node.held_until = flags.contains(&"held").then(|| now + Duration::from_secs(60));
             node.is_superseded = flags.contains(&"superseded");
             node
         });
@@ -145,6 +151,20 @@ pub(crate) mod tests {
         check("primary standby:failing standby:lag", Target::PreferStandby, &[1]);
         check("primary:failing standby:failing", Target::Any, &[0, 1]);
         check("primary:failing", Target::Primary, &[0]);
+    }
+
+    #[test]
+    fn a_node_on_probation_waits_until_no_other_is_left() {
+        check("primary standby:held standby", Target::PreferStandby, &[2]);
+        check("primary standby:held", Target::PreferStandby, &[0]);
+        check("primary standby:held standby:lag", Target::PreferStandby, &[0]);
+        check("primary standby:held standby:lag", Target::Standby, &[2]);
+        check("primary:held standby:held", Target::PreferStandby, &[1]);
+        check("primary:held standby", Target::Primary, &[0]);
+        check("primary:held standby", Target::Any, &[1]);
+        check("primary:full standby:held standby:held:backup", Target::PreferStandby, &[1]);
+        check("standby:held standby:failing", Target::Standby, &[1]);
+        check("primary -standby:held", Target::Standby, &[]);
     }
 
     #[test]

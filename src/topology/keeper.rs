@@ -4,18 +4,20 @@
 //! record in the order it comes; when it changed anything, one new snapshot is published. Where each address of a name
 //! is a node of its own, `names` says which there are, and `places` which of them is which node.
 
+mod chatter;
 mod names;
 mod places;
 mod record;
+mod rivals;
 mod succession;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
 
 use crate::balance::judge::Verdict;
 use crate::base::id::NodeId;
@@ -98,8 +100,6 @@ struct Keeper {
     last_primary: Option<NodeId>,
     /// Whether there was a primary, and it is gone or fails.
     is_primary_awaited: bool,
-    /// Sound primaries seen last.
-    primaries: usize,
 }
 
 /// What watchers are started with.
@@ -136,7 +136,6 @@ impl Keeper {
             primary: None,
             last_primary: None,
             is_primary_awaited: false,
-            primaries: 0,
         }
     }
 
@@ -197,9 +196,8 @@ impl Keeper {
 
     fn publish(&mut self) {
         self.settle_primary();
-        let topology = self.places.topology(self.primary);
-        self.warn_of_two_primaries(&topology);
-        self.publish.send_replace(Arc::new(topology));
+        self.warn_of_two_primaries();
+        self.publish.send_replace(Arc::new(self.places.topology(self.primary)));
         // After the rest, so that a session that has to go finds where to go.
         let patience = self.cluster.check.interval + self.cluster.check.timeout;
         self.places.records().for_each(|record| record.tell_sessions(self.primary, patience));
@@ -209,6 +207,9 @@ impl Keeper {
         self.places.forget_ended();
         let written = self.primary.and_then(|primary| self.places.get(primary)?.lsn);
         let heard = self.metrics.bytes_from(self.index, id);
+        // Whoever is alone, or the primary that sessions wait for, need not prove itself first.
+        let is_alone = self.places.records().all(|other| other.node.id == id || !other.node.is_up());
+        let is_primary_awaited = self.is_primary_awaited;
         let Some(record) = self.places.get_mut(id) else { return };
         record.listen(report.is_answered(), heard);
         let step = report.steps.last().map_or("", |step| step.name);
@@ -220,13 +221,15 @@ impl Keeper {
                 }
                 record.learn(facts, written, self.cluster.check.max_lag);
                 record.warn_once(facts.warning.as_deref());
-                record.observe(true, &Cause { seen_by: "check", step, error: None, sqlstate: None });
+                let is_needed = is_alone || (is_primary_awaited && record.is_fit_as_primary());
+                record
+                    .observe_good(is_needed, &Cause { seen_by: "check", step, error: None, sqlstate: None });
             }
             Outcome::Full(text) => {
                 record.metrics.check(CheckResult::Full, report.took);
                 record.set_full(true);
                 let sqlstate = Some(sqlstate::TOO_MANY_CONNECTIONS);
-                record.observe(true, &Cause { seen_by: "check", step, error: Some(text), sqlstate });
+                record.observe_good(is_alone, &Cause { seen_by: "check", step, error: Some(text), sqlstate });
             }
             Outcome::Failed(failure) => {
                 record.metrics.check(CheckResult::Failed, report.took);
@@ -244,6 +247,7 @@ impl Keeper {
         let has_passed = matches!(report.outcome, Outcome::Up(_));
         record.node.last_check = Some(Arc::new(report));
         if has_passed {
+            record.passed = Some(Instant::now());
             self.confirm_primary(id);
         }
     }
@@ -276,26 +280,22 @@ impl Keeper {
 
     /// How long to wait before the next look at a node.
     fn pace(&self, id: NodeId) -> Duration {
+        let probation = self.places.get(id).and_then(|record| record.node.held_back());
+        let usual = self.usual_pace(id);
+        // So that its end is published in time, also when the pace is shortened a little.
+        probation.map_or(usual, |left| usual.min(left + left / 4))
+    }
+
+    fn usual_pace(&self, id: NodeId) -> Duration {
         let check = &self.cluster.check;
         let Some(Record { node, .. }) = self.places.get(id) else { return check.interval };
         match (node.verdict, node.progress) {
             (Verdict::Up | Verdict::Down, (1.., _)) => check.fast_interval,
-            (Verdict::Up, _) if node.is_full() || self.is_awaited(node) => check.fast_interval,
+            _ if self.is_awaited(node) => check.fast_interval.min(check.down_interval),
+            (Verdict::Up, _) if node.is_full() => check.fast_interval,
             (Verdict::Down, _) => check.down_interval,
             (Verdict::Up | Verdict::Starting, _) => check.interval,
         }
-    }
-
-    /// Says so when a second sound primary turns up. One whose last look failed is on its way out: a promotion often
-    /// comes before the old primary has been found dead.
-    fn warn_of_two_primaries(&mut self, topology: &Topology) {
-        let sound = topology.living_primaries().filter(|node| node.is_sound());
-        let names: Vec<_> = sound.map(|node| node.config.name.as_str()).collect();
-        if 1 < names.len() && self.primaries <= 1 {
-            let used = topology.primary().map_or("", |node| &node.config.name);
-            warn!(nodes = names.join(", "), writes_go_to = used, "two_primaries");
-        }
-        self.primaries = names.len();
     }
 }
 

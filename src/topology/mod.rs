@@ -84,6 +84,8 @@ pub struct Node {
     pub progress: (u32, u32),
     /// Until when it gets no new sessions because it said it was full.
     pub full_until: Option<Instant>,
+    /// Until when it is on probation, because it came and went: see [`flapping`](crate::balance::flapping).
+    pub held_until: Option<Instant>,
     /// What it is, as far as known; while it is down, what it was.
     pub role: Option<KnownRole>,
     /// Whether it is an old primary, whose place another one has taken. It gets no session, not even for reads.
@@ -184,6 +186,7 @@ impl Node {
             verdict: Verdict::Starting,
             progress: (0, 1),
             full_until: None,
+            held_until: None,
             role: config.role.map(|role| KnownRole { role, from: RoleSource::File }),
             is_superseded: false,
             read_only: None,
@@ -231,6 +234,13 @@ impl Node {
         self.full_until.is_some_and(|until| Instant::now() < until)
     }
 
+    /// How long it is still on probation: it gets no session then that another node could have.
+    #[must_use]
+    pub fn held_back(&self) -> Option<Duration> {
+        let left = self.held_until?.saturating_duration_since(Instant::now());
+        (self.is_up() && !left.is_zero()).then_some(left)
+    }
+
     /// Whether it has fewer sessions than the file allows.
     #[must_use]
     pub fn has_room(&self) -> bool {
@@ -262,6 +272,7 @@ impl Node {
             Verdict::Up if !self.has_room() => format!("{name} {role}, all its places taken"),
             Verdict::Up if self.is_superseded => format!("{name} old primary, another has taken its place"),
             Verdict::Up if self.is_going_down() => format!("{name} {role}, failing"),
+            Verdict::Up if self.held_back().is_some() => format!("{name} {role}, held back"),
             Verdict::Up if self.is_lagging => format!("{name} {role}, lagging"),
             Verdict::Up => format!("{name} {role}"),
             Verdict::Down => {

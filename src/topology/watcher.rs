@@ -1,17 +1,21 @@
 //! Looks at one node again and again.
+//!
+//! A server that has frozen answers nothing, so each look at it takes all the time a look may take. Looks therefore
+//! overlap: one that is not answered does not keep the next from its turn.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::id::NodeId;
 use crate::config::{self, Check};
 use crate::topology::Current;
-use crate::topology::check::{Report, Whither, check};
+use crate::topology::check::{Facts, Outcome, Report, Whither, check};
 
 /// Two looks at a node that sessions complain of are at least this far apart.
 const COMPLAINT_PAUSE: Duration = Duration::from_millis(50);
@@ -46,29 +50,111 @@ pub struct Reported {
     pub pace: oneshot::Sender<Duration>,
 }
 
-/// Looks until `stop`: the first time at once, then at the pace that the node's state asks for.
+/// Looks until `stop`: the first time at once, then at the pace that the node's state asks for. While a look is not
+/// answered, the next begins beside it after `fast_interval`, up to `fall` of them: so many verdicts are needed.
 pub async fn watch(watch: Watch, stop: CancellationToken) {
+    watch_by(look, watch, stop).await;
+}
+
+async fn look(watch: Arc<Watch>) -> Report {
+    let known = watch.current.borrow().node(watch.id).map(|node| Arc::clone(&node.addrs)).unwrap_or_default();
+    let whither = watch.only_at.map_or(Whither::Name(&known), Whither::Addr);
+    check(&watch.node, whither, &watch.settings).await
+}
+
+async fn watch_by<F>(look: impl Fn(Arc<Watch>) -> F, watch: Watch, stop: CancellationToken)
+where
+    F: Future<Output = Report> + Send + 'static,
+{
+    let watch = Arc::new(watch);
     let life = async {
+        let mut looks = Looks::default();
         loop {
-            let known =
-                watch.current.borrow().node(watch.id).map(|node| Arc::clone(&node.addrs)).unwrap_or_default();
-            let whither = watch.only_at.map_or(Whither::Name(&known), Whither::Addr);
-            let report = check(&watch.node, whither, &watch.settings).await;
-            let (pace, answer) = oneshot::channel();
-            let reported = Reported { id: watch.id, report, pace };
-            if watch.reports.send(reported).await.is_err() {
+            looks.begin(look(Arc::clone(&watch)));
+            if watch.until_next(&mut looks).await.is_none() {
                 return;
-            }
-            let Ok(pace) = answer.await else { return };
-            if timeout(jittered(pace), watch.hurry.notified()).await.is_ok() {
-                sleep(COMPLAINT_PAUSE.min(pace)).await;
             }
         }
     };
     stop.run_until_cancelled(life).await;
 }
 
-/// Within a tenth of `pace`, so that checks of many balancers and nodes do not fall into step.
-fn jittered(pace: Duration) -> Duration {
-    pace.mul_f64(0.9 + 0.2 * fastrand::f64())
+impl Watch {
+    /// Tells what the looks find until it is time for another one; `None` when nobody listens any more.
+    async fn until_next(&self, looks: &mut Looks) -> Option<()> {
+        let most = usize::try_from(self.settings.fall.get()).unwrap_or(usize::MAX);
+        let began = Instant::now();
+        let mut due = began + self.settings.fast_interval;
+        loop {
+            let has_room = looks.running.len() < most;
+            let is_idle = looks.running.is_empty();
+            let complaint = async {
+                if !is_idle {
+                    sleep_until(began + COMPLAINT_PAUSE).await;
+                }
+                self.hurry.notified().await;
+            };
+            tokio::select! {
+                // What is known comes before what is to be found out.
+                biased;
+                Some(report) = looks.answered(), if !is_idle => {
+                    let pace = self.tell(report).await?;
+                    if looks.running.is_empty() {
+                        due = Instant::now() + jittered(pace);
+                    }
+                }
+                () = sleep_until(due), if has_room => return Some(()),
+                () = complaint, if has_room => {
+                    if !is_idle {
+                        return Some(());
+                    }
+                    due = due.min(Instant::now() + COMPLAINT_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Tells the keeper; answers how long to wait.
+    async fn tell(&self, report: Report) -> Option<Duration> {
+        let (pace, answer) = oneshot::channel();
+        self.reports.send(Reported { id: self.id, report, pace }).await.ok()?;
+        answer.await.ok()
+    }
 }
+
+/// The looks that are not answered yet. Dropping this ends them.
+#[derive(Default)]
+struct Looks {
+    running: JoinSet<(u64, Report)>,
+    begun: u64,
+    /// The latest one that has been answered.
+    latest: u64,
+}
+
+impl Looks {
+    fn begin(&mut self, look: impl Future<Output = Report> + Send + 'static) {
+        self.begun += 1;
+        let number = self.begun;
+        self.running.spawn(async move { (number, look.await) });
+    }
+
+    /// The next that ends; `None` when there is none, or it broke. Cancel safe.
+    ///
+    /// What one has found that began before another that is known already is old: then it only says that the node lives.
+    async fn answered(&mut self) -> Option<Report> {
+        let (number, mut report) = self.running.join_next().await?.ok()?;
+        if number < self.latest && matches!(report.outcome, Outcome::Up(_)) {
+            report.outcome = Outcome::Up(Facts::default());
+        }
+        self.latest = self.latest.max(number);
+        Some(report)
+    }
+}
+
+/// Up to a fifth less than `pace`, so that checks of many balancers and nodes do not fall into step.
+fn jittered(pace: Duration) -> Duration {
+    pace.mul_f64(0.8 + 0.2 * fastrand::f64())
+}
+
+#[cfg(test)]
+mod tests;

@@ -364,6 +364,30 @@ async fn a_restarting_server_is_up_again_by_itself() {
 }
 
 #[tokio::test]
+async fn a_primary_that_is_awaited_is_up_after_one_good_check() {
+    let cluster = shared().await;
+    let (primary, standby) =
+        (Gate::start(cluster.node(0).addr()).await, Gate::start(cluster.node(1).addr()).await);
+    let nodes = [primary.addr(), standby.addr(), cluster.node(2).addr()];
+    let balancer = Balancer::start(&config_for(nodes).replace("rise: 2", "rise: 1000")).await;
+    balancer.wait_ready().await;
+    for gate in [&primary, &standby] {
+        gate.set(Mode::Refuse).await;
+    }
+    for node in ["n0", "n1"] {
+        balancer.wait_health(node, "down").await;
+    }
+    for gate in [&primary, &standby] {
+        gate.set(Mode::Pass).await;
+    }
+    balancer.wait_health("n0", "up").await;
+    let client = connect(balancer.rw()).await.unwrap();
+    assert_eq!(which_node(&client).await.unwrap(), cluster.node(0).addr().ip());
+    one_more_check(&balancer, "n1").await;
+    assert_eq!(balancer.node("n1").await["state"], "going_up", "there is another standby");
+}
+
+#[tokio::test]
 async fn a_promotion_is_seen_within_a_check_interval() {
     let cluster = Cluster::start(1, Settings::default()).await;
     let balancer = Balancer::start(&cluster.config()).await;
@@ -560,6 +584,68 @@ async fn a_frozen_node_does_not_delay_the_others() {
 
     gate.set(Mode::Pass).await;
     balancer.wait_health("n1", "up").await;
+}
+
+/// Takes the node away and lets it come back, so many times.
+async fn comes_and_goes(balancer: &Balancer, node: &str, gate: &Gate, times: usize) {
+    for _ in 0..times {
+        gate.set(Mode::Refuse).await;
+        balancer.wait_health(node, "down").await;
+        gate.set(Mode::Pass).await;
+        balancer.wait_health(node, "up").await;
+    }
+}
+
+#[tokio::test]
+async fn a_standby_that_comes_and_goes_is_held_back_and_seldom_spoken_of() {
+    let cluster = shared().await;
+    let gate = Gate::start(cluster.node(1).addr()).await;
+    let config = config_for([cluster.node(0).addr(), gate.addr(), cluster.node(2).addr()]);
+    let balancer = Balancer::start(&config).await;
+    balancer.wait_ready().await;
+    comes_and_goes(&balancer, "n1", &gate, 5).await;
+    let node = balancer.node("n1").await;
+    assert!(node["health"] == "up" && 4.0 < node["held_back_s"].as_f64().unwrap(), "{node}");
+    assert!((balancer.metric("pgsplit_node_held_back{node=\"n1\"}").await - 1.0).abs() < 0.1);
+    assert!(balancer.metric("pgsplit_node_held_back{node=\"n2\"}").await < 0.1);
+    let mut open = Vec::new();
+    for _ in 0..10 {
+        let client = connect(balancer.ro()).await.unwrap();
+        assert_eq!(which_node(&client).await.unwrap(), cluster.node(2).addr().ip());
+        open.push(client);
+    }
+    let lines = balancer.log_lines();
+    let said =
+        |event: &str| lines.iter().filter(|line| line["event"] == event && line["node"] == "n1").count();
+    // The start and the first three of ten changes.
+    assert_eq!((said("node_state"), said("node_flapping")), (4, 1), "{}", balancer.err());
+    let line = balancer.wait_log("node_flapping", |_| true).await;
+    assert_eq!(
+        (&line["level"], &line["changes"], &line["held_back_s"]),
+        (&"warn".into(), &3.into(), &1.into()),
+        "{line}"
+    );
+
+    wait_until("its probation to end", async || {
+        let client = connect(balancer.ro()).await.unwrap();
+        which_node(&client).await.unwrap() == cluster.node(1).addr().ip()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_only_primary_is_used_at_once_however_often_it_goes() {
+    let cluster = shared().await;
+    let gate = Gate::start(cluster.node(0).addr()).await;
+    let config = config_for([gate.addr(), cluster.node(1).addr()]);
+    let balancer = Balancer::start(&(config + "sessions: {queue_timeout: 0}\n")).await;
+    balancer.wait_ready().await;
+    for _ in 0..5 {
+        comes_and_goes(&balancer, "n0", &gate, 1).await;
+        connect(balancer.rw()).await.unwrap();
+    }
+    let node = balancer.node("n0").await;
+    assert!(1.0 < node["held_back_s"].as_f64().unwrap(), "{node}");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Sessions that are open on a node when something becomes the matter with it: who must go, who stays, and what they are
 //! told.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::net::SocketAddr;
 
@@ -110,7 +110,9 @@ async fn a_stopped_postmaster_costs_no_session_that_is_served() {
     assert!(answers(&mut idle).await, "as long as anybody hears from the server, nobody on it is cut");
     assert_eq!(ended(&balancer, "node_down").await, 0);
     // Frozen with its children, it is another matter.
-    children(cluster.standby(0).pid()).into_iter().for_each(|pid| signal(pid, Signal::STOP));
+    for pid in children(cluster.standby(0).pid()) {
+        signal(pid, Signal::STOP);
+    }
     assert_eq!(told(&mut idle).await.code, "57P01");
     cluster.standby(0).sigcont();
 }

@@ -9,8 +9,9 @@ use tokio::task::JoinSet;
 
 use crate::support::balancer::Balancer;
 use crate::support::client::{connect, value, which_node};
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{Cluster, patient};
 use crate::support::postgres::{Settings, Stop};
+use crate::support::process::Signal;
 use crate::support::wait::wait_until;
 
 #[tokio::test]
@@ -55,12 +56,23 @@ async fn an_old_primary_that_comes_back_gets_no_session() {
     cluster.node(0).start().await;
     let line = balancer.wait_log("two_primaries", |_| true).await;
     assert_eq!((&line["nodes"], &line["writes_go_to"]), (&"n0, n1".into(), &"n1".into()), "{line}");
+    assert_eq!(line["old"], "n0", "{line}");
+    assert!((balancer.metric("pgsplit_node_superseded{node=\"n0\"}").await - 1.0).abs() < 0.1);
+    assert!(balancer.metric("pgsplit_node_superseded{node=\"n1\"}").await < 0.1);
     assert!((balancer.metric("pgsplit_primaries").await - 2.0).abs() < 0.1);
     assert_eq!(balancer.status().await["primaries"]["main"], 2);
     for _ in 0..10 {
         let client = connect(balancer.rw()).await.unwrap();
         assert_eq!(which_node(&client).await.unwrap(), cluster.node(1).addr().ip());
     }
+
+    // That the proper one is restarted beside it is no news of the other one.
+    cluster.node(1).kill9().await;
+    balancer.wait_health("n1", "down").await;
+    cluster.node(1).start().await;
+    balancer.wait_health("n1", "up").await;
+    more_checks(&balancer, &["n0", "n1"]).await;
+    assert_eq!(said(&balancer, "two_primaries"), 1, "{}", balancer.err());
 
     // Made a standby of the new primary, it is welcome again.
     cluster.node(0).stop(Stop::Fast).await;
@@ -70,6 +82,56 @@ async fn an_old_primary_that_comes_back_gets_no_session() {
     let client = connect(balancer.ro()).await.unwrap();
     assert_eq!(which_node(&client).await.unwrap(), cluster.node(0).addr().ip());
     assert!((balancer.metric("pgsplit_primaries").await - 1.0).abs() < 0.1);
+    assert!(balancer.metric("pgsplit_node_superseded").await < 0.1);
+}
+
+/// How many log lines have this event.
+fn said(balancer: &Balancer, event: &str) -> usize {
+    balancer.log_lines().iter().filter(|line| line["event"] == event).count()
+}
+
+/// Waits until each of the nodes has been looked at three times more.
+async fn more_checks(balancer: &Balancer, nodes: &[&str]) {
+    for node in nodes {
+        let series = format!("pgsplit_node_checks_total{{node=\"{node}\"}}");
+        let enough = balancer.metric(&series).await + 2.5;
+        wait_until("more checks", async || enough < balancer.metric(&series).await).await;
+    }
+}
+
+#[tokio::test]
+async fn a_promotion_takes_effect_beside_a_primary_that_lives() {
+    let cluster = Cluster::start(1, Settings::default()).await;
+    let balancer = Balancer::start(&cluster.config()).await;
+    balancer.wait_ready().await;
+    cluster.fail_over_to(1).await;
+    let changed = balancer.wait_log("primary_changed", |_| true).await;
+    assert_eq!((&changed["node"], &changed["before"]), (&"n1".into(), &"n0".into()), "{changed}");
+    balancer.wait_log("primary_superseded", |line| line["node"] == "n0" && line["level"] == "warn").await;
+    assert_eq!(balancer.node("n0").await["health"], "up");
+    for listener in [balancer.rw(), balancer.ro()] {
+        let client = connect(listener).await.unwrap();
+        assert_eq!(which_node(&client).await.unwrap(), cluster.node(1).addr().ip());
+    }
+}
+
+#[tokio::test]
+async fn a_primary_that_was_restarted_unseen_does_not_outlive_a_promotion() {
+    let cluster = Cluster::start(1, Settings::default()).await;
+    // Then nobody can read a timeline.
+    cluster.primary().sql("revoke execute on function pg_control_system() from public").await;
+    cluster.wait_replayed().await;
+    let balancer = Balancer::start(&patient(&cluster.config(), "")).await;
+    balancer.wait_ready().await;
+    balancer.signal(Signal::STOP);
+    cluster.node(0).stop(Stop::Fast).await;
+    cluster.node(1).promote().await;
+    cluster.node(0).start().await;
+    balancer.signal(Signal::CONT);
+    balancer.wait_log("primary_changed", |line| line["node"] == "n1").await;
+    let client = connect(balancer.rw()).await.unwrap();
+    assert_eq!(which_node(&client).await.unwrap(), cluster.node(1).addr().ip());
+    assert_eq!(balancer.node("n0").await["superseded"], true);
 }
 
 #[tokio::test]
@@ -104,12 +166,12 @@ async fn an_old_primary_does_not_inherit_when_the_new_one_is_away() {
     assert_eq!(which_node(&client).await.unwrap(), cluster.node(1).addr().ip());
 
     // Made anew from the new primary, stopped and promoted in a moment in which nobody looked.
-    balancer.signal(crate::support::process::Signal::STOP);
+    balancer.signal(Signal::STOP);
     cluster.node(0).stop(Stop::Fast).await;
     cluster.node(0).recreate_standby_of(cluster.node(1)).await;
     cluster.node(1).kill9().await;
     cluster.node(0).promote().await;
-    balancer.signal(crate::support::process::Signal::CONT);
+    balancer.signal(Signal::CONT);
     wait_until("it to be welcome again", async || connect(balancer.rw()).await.map(drop)).await;
 }
 

@@ -35,6 +35,8 @@ pub(super) fn add(
         families.add(what, places.iter().map(|place| (vec![place.metrics.name()], sample(place))));
     };
     of_nodes(&catalog::NODE_UP, |_, node| Some(yes(node.up)));
+    of_nodes(&catalog::NODE_SUPERSEDED, |_, node| Some(yes(node.superseded)));
+    of_nodes(&catalog::NODE_HELD_BACK, |_, node| Some(yes(node.held_back)));
     of_nodes(&catalog::NODE_WEIGHT, |_, node| Some(f64::from(node.weight)));
     of_nodes(&catalog::NODE_LAG_SECONDS, |_, node| node.lag_seconds);
     of_nodes(&catalog::NODE_LAG_BYTES, |_, node| node.lag_bytes.map(as_f64));

@@ -24,11 +24,12 @@ use crate::topology::scram::{Exchange, method_name};
 
 /// A server's text in a report is cut here.
 const TEXT_MAX: usize = 200;
-/// What a standby has replayed, or a primary has written, and how old the last replayed transaction is.
-/// All three may be read by every role; the names are those of version 10 and later.
+/// What a standby has replayed, or a primary has written, how old the last replayed transaction is, and when the server
+/// was started. All may be read by every role; the names are those of version 10 and later.
 const LAG_QUERY: &str = "select pg_is_in_recovery(), \
     (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end - '0/0')::text, \
-    extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())::text";
+    extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())::text, \
+    extract(epoch from pg_postmaster_start_time())::text";
 const LAG_QUERY_VERSION: u32 = 10;
 /// A primary's place in the history of its cluster; no row from a standby. A statement of its own: where the function has
 /// been revoked, its error leaves the answers before it alone.
@@ -240,8 +241,11 @@ impl<'a> Look<'a> {
                     let column = |at: usize| row.get(at).copied().flatten();
                     facts.role = facts.role.or(column(0).map(|text| Role::from_in_recovery(text == "t")));
                     facts.lsn = column(1).and_then(|text| text.parse().ok());
-                    let age = column(2).and_then(|text| text.parse::<f64>().ok());
-                    facts.replay_age = age.and_then(|age| Duration::try_from_secs_f64(age.max(0.0)).ok());
+                    let seconds = |at: usize| {
+                        let seconds = column(at)?.parse::<f64>().ok()?;
+                        Duration::try_from_secs_f64(seconds.max(0.0)).ok()
+                    };
+                    (facts.replay_age, facts.started) = (seconds(2), seconds(3));
                 }
                 (b'Z', _) => break,
                 _ => {}

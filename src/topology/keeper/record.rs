@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 use tracing::{info, warn};
 
+use crate::balance::flapping::Flapping;
 use crate::balance::judge::{Judge, Verdict};
 use crate::base::id::NodeId;
 use crate::base::role::Role;
@@ -16,6 +17,8 @@ use crate::telemetry::labels::NodeState;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::node::NodeMetrics;
 use crate::topology::check::{Facts, Lineage};
+use crate::topology::keeper::chatter::{Chatter, Say};
+use crate::topology::keeper::rivals::Rivalry;
 use crate::topology::trouble::Trouble;
 use crate::topology::{KnownRole, Lag, Node, RoleSource};
 
@@ -31,12 +34,16 @@ pub(super) struct Record {
     /// Log position the node reported last.
     pub(super) lsn: Option<u64>,
     judge: Judge,
+    flapping: Flapping,
     full_for: Duration,
     pub(super) metrics: Arc<NodeMetrics>,
     /// Ends its checks when the record goes.
     pub(super) watched: Option<DropGuard>,
-    /// The state that was counted and logged last.
+    /// The state that was counted last.
     noted: NodeState,
+    /// The state that was logged last.
+    told: NodeState,
+    chatter: Chatter,
     /// The warning that was logged last, so that it is logged once.
     warning: Option<String>,
     /// The lag was too much at the last check.
@@ -47,10 +54,16 @@ pub(super) struct Record {
     pub(super) primary_since: Option<Instant>,
     /// When it was seen that it is a primary now and was a standby before.
     pub(super) promoted: Option<Instant>,
-    /// Whether it has been down since it was last seen as a standby.
-    pub(super) was_down: bool,
-    /// Whether it has ever been seen as a standby.
-    pub(super) was_standby: bool,
+    /// When it was last seen as a standby.
+    pub(super) standby_seen: Option<Instant>,
+    /// When it was last found to have been away, down or restarted between two checks, since it was last a standby.
+    pub(super) away: Option<Instant>,
+    /// When its server process began, by the server's own clock.
+    started: Option<Duration>,
+    /// Whether it lives beside the cluster's primary.
+    pub(super) rivalry: Rivalry,
+    /// When it last passed a check.
+    pub(super) passed: Option<Instant>,
     /// Where its history stood when it was last seen as a primary.
     pub(super) lineage: Option<Lineage>,
     /// Where its sessions are told what is the matter.
@@ -88,11 +101,14 @@ impl Record {
         node.troubles = seen;
         Self {
             noted: node.state(),
+            told: node.state(),
+            chatter: Chatter::default(),
             metrics: metrics.node(cluster, node.id),
             node,
             hurry: Arc::default(),
             lsn: None,
             judge: Judge::new(check.rise, check.fall),
+            flapping: Flapping::default(),
             full_for: FULL_FOR.max(check.fast_interval * 2),
             watched: None,
             warning: None,
@@ -100,8 +116,11 @@ impl Record {
             down_counted: None,
             primary_since: None,
             promoted: None,
-            was_down: false,
-            was_standby: false,
+            standby_seen: None,
+            away: None,
+            started: None,
+            rivalry: Rivalry::None,
+            passed: None,
             lineage: None,
             troubles,
             silence: Silence::default(),
@@ -110,11 +129,25 @@ impl Record {
 
     /// Lets the judge hear one observation.
     pub(super) fn observe(&mut self, good: bool, cause: &Cause<'_>) {
-        self.count_down_time();
         let changed = self.judge.observe(good);
+        self.judged(changed, cause);
+    }
+
+    /// The same with a good one, which decides alone when there is nobody else who could do what this node can.
+    pub(super) fn observe_good(&mut self, is_needed: bool, cause: &Cause<'_>) {
+        let changed = if is_needed { self.judge.believe() } else { self.judge.observe(true) };
+        self.judged(changed, cause);
+    }
+
+    fn judged(&mut self, changed: Option<Verdict>, cause: &Cause<'_>) {
+        self.count_down_time();
         self.node.progress = self.judge.progress();
         if let Some(verdict) = changed {
-            self.node.verdict = verdict;
+            let (before, now) = (std::mem::replace(&mut self.node.verdict, verdict), Instant::now());
+            if before == Verdict::Up {
+                self.flapping.fell(now);
+            }
+            self.node.held_until = if verdict == Verdict::Up { self.flapping.rose(now) } else { None };
             self.node.since = SystemTime::now();
             self.down_counted = (verdict == Verdict::Down).then(Instant::now);
             // Those who wait for it come one by one, not all in the moment in which it can be reached again.
@@ -122,7 +155,7 @@ impl Record {
             if verdict == Verdict::Down {
                 self.node.full_until = None;
                 self.primary_since = None;
-                self.was_down = true;
+                self.away = Some(Instant::now());
             } else if self.node.role() == Some(Role::Primary) {
                 self.primary_since.get_or_insert_with(Instant::now);
             }
@@ -177,25 +210,41 @@ impl Record {
         self.node.full_until = is_full.then(|| Instant::now() + self.full_for);
     }
 
-    /// Counts a change of state, and logs it unless it only leads up to one.
+    /// Counts a change of state, and logs it unless it only leads up to one, or there are too many.
     pub(super) fn note(&mut self, cause: &Cause<'_>) {
-        let now = self.node.state();
-        let before = std::mem::replace(&mut self.noted, now);
-        if before == now {
-            return;
+        let state = self.node.state();
+        let before = std::mem::replace(&mut self.noted, state);
+        if before != state {
+            self.metrics.state_change(state);
         }
-        self.metrics.state_change(now);
-        let (from, to) = (settled(before), settled(now));
-        if from == to {
-            return;
+        let now = Instant::now();
+        if settled(before) != settled(state) {
+            // That a node is there at all is no change.
+            let say = if before == NodeState::Starting { Say::Change } else { self.chatter.changed(now) };
+            if say != Say::Nothing {
+                self.say_state(None, cause);
+            }
+            if let Say::ChangeAndFlapping(changes) = say {
+                let (node, held) = (self.node.config.name.as_str(), self.flapping.probation().as_secs());
+                warn!(node, changes, held_back_s = held, "node_flapping");
+            }
         }
-        let (from, to, sessions) = (from.as_str(), to.as_str(), self.node.load.sessions());
+        if let Some(changes) = self.chatter.overdue(now) {
+            self.say_state(Some(changes), cause);
+        }
+    }
+
+    /// Logs the state; `changes` is how many led to it that were not logged.
+    fn say_state(&mut self, changes: Option<u32>, cause: &Cause<'_>) {
+        let now = settled(self.node.state());
+        let (from, to) = (std::mem::replace(&mut self.told, now).as_str(), now.as_str());
+        let sessions = self.node.load.sessions();
         let (node, role) = (self.node.config.name.as_str(), self.node.role().map_or("unknown", Role::as_str));
         let Cause { seen_by, step, error, sqlstate } = *cause;
         if now == NodeState::Up {
-            info!(node, from, to, role, seen_by, step, "node_state");
+            info!(node, from, to, role, seen_by, step, changes, "node_state");
         } else {
-            warn!(node, from, to, role, seen_by, step, error, sqlstate, sessions, "node_state");
+            warn!(node, from, to, role, seen_by, step, error, sqlstate, sessions, changes, "node_state");
         }
     }
 
@@ -207,6 +256,9 @@ impl Record {
             return false;
         }
         node.role = Some(KnownRole { role, from });
+        if role == Role::Standby {
+            self.standby_seen = Some(Instant::now());
+        }
         if before == Some(role) {
             return false;
         }
@@ -216,8 +268,7 @@ impl Record {
         self.primary_since = (role == Role::Primary && node.is_up()).then(Instant::now);
         self.promoted = (role == Role::Primary && before == Some(Role::Standby)).then(Instant::now);
         if role == Role::Standby {
-            (node.is_superseded, self.was_down, self.was_standby) = (false, false, true);
-            self.lineage = None;
+            (node.is_superseded, self.away, self.lineage) = (false, None, None);
         }
         // What was late as a standby says nothing of a primary.
         (node.lag, node.is_lagging, self.over_lag) = (Lag::default(), false, false);
@@ -229,9 +280,15 @@ impl Record {
 
     /// Takes in what a check has found; `written` is what the primary had written at its own last check.
     pub(super) fn learn(&mut self, facts: &Facts, written: Option<u64>, max_lag: Option<MaxLag>) {
+        let before = self.node.role();
         if let Some(role) = facts.role {
             self.set_role(role, RoleSource::Check);
         }
+        let is_restarted = self.started.zip(facts.started).is_some_and(|(before, now)| before != now);
+        if is_restarted && before == Some(Role::Primary) && self.node.role() == before {
+            self.away = Some(Instant::now());
+        }
+        self.started = facts.started.or(self.started);
         self.lsn = facts.lsn;
         self.lineage = facts.lineage.or(self.lineage);
         let node = &mut self.node;

@@ -1,17 +1,20 @@
 //! Which node is the cluster's primary, when several say that they are one, and what is done while one is awaited.
 //!
 //! What a server says of itself cannot settle it: an old primary that comes back after a failover still says what it
-//! said before. What has been seen can, and the timeline, which is a number higher after each promotion:
+//! said before. The timeline can, which is a number higher after each promotion:
 //!
-//! - The primary keeps its place as long as it lives, and nobody takes it by turning up; except one on a later timeline
-//!   that has never been seen as a standby: it was promoted before anybody looked.
-//! - When it is gone, one whose promotion was seen comes first, then the latest timeline, then the one that has been a
-//!   primary longest.
-//! - A promotion that is seen takes effect before the old primary is *down*: as soon as a check of it fails. If a check
-//!   of it has passed since, both live, and somebody has promoted a copy: then nothing changes.
-//! - Who had to give the place away is *superseded*, and so is a primary that comes back beside another one: what it
-//!   holds ends where the other one's promotion begins. It gets no session until it is a standby, or writes on a
-//!   timeline that is not an earlier one.
+//! - Of two servers of one origin the one on the later timeline is the primary, at once and however well the other one is:
+//!   what is written there from now on ends where the promotion began.
+//!
+//! Where it cannot be read, what has been seen has to do:
+//!
+//! - The primary keeps its place as long as it lives, and nobody takes it by turning up.
+//! - A promotion that was seen takes effect before the old primary is *down*: as soon as a check of it fails, or shows that
+//!   it has been away meanwhile. If a check of it has passed since, both live: then nothing changes.
+//! - When there is none, one whose promotion was seen comes first, then the one that has been a primary longest.
+//!
+//! Who had to give the place away is *superseded*, and so is a primary that comes back beside another one, unless it is
+//! known not to be older. It gets no session until it is a standby, or writes on a timeline that is not an earlier one.
 
 use std::cmp::Reverse;
 
@@ -30,10 +33,8 @@ impl Keeper {
     pub(super) fn settle_primary(&mut self) {
         let before = self.primary.filter(|id| self.places.get(*id).is_some_and(Record::is_living_primary));
         self.look_for_old_primaries(before);
-        let after = match before {
-            Some(primary) => self.heir(primary).or(before),
-            None => self.successor(),
-        };
+        let first = before.or_else(|| self.successor());
+        let after = first.and_then(|primary| self.heir(primary)).or(first);
         if let Some(id) = after.filter(|_| after != self.last_primary) {
             self.announce(id);
             let lineage = self.places.get(id).and_then(|record| record.lineage);
@@ -54,7 +55,7 @@ impl Keeper {
             match is_older(other.lineage, lineage) {
                 Some(true) => other.supersede(),
                 Some(false) => other.node.is_superseded = false,
-                None if primary.is_some() && other.was_down => other.supersede(),
+                None if primary.is_some() && other.away.is_some() => other.supersede(),
                 None => {}
             }
         }
@@ -67,10 +68,9 @@ impl Keeper {
             record.node.id != old.node.id && record.node.is_sound() && 0 < record.node.config.weight
         });
         let heirs = fit.filter(|record| {
-            (old.fails_checks() && record.promoted.is_some())
-                || (!record.was_standby && is_older(old.lineage, record.lineage) == Some(true))
+            is_older(old.lineage, record.lineage).unwrap_or_else(|| has_given_way(old, record))
         });
-        heirs.max_by_key(|record| (record.promoted, record.timeline())).map(Record::id)
+        heirs.max_by_key(|record| (record.timeline(), record.promoted)).map(Record::id)
     }
 
     /// Who is the primary when there is none. One of weight 0 is better than none, as it need not be awaited.
@@ -93,10 +93,14 @@ impl Keeper {
         }
     }
 
-    /// The primary has passed a check: who was promoted beside it is no heir.
+    /// The primary has passed a check: who was promoted beside it is no heir, unless the primary has been away meanwhile.
     pub(super) fn confirm_primary(&mut self, id: NodeId) {
-        if self.primary == Some(id) {
-            self.places.records_mut().for_each(|record| record.promoted = None);
+        let Some(primary) = self.places.get(id).filter(|_| self.primary == Some(id)) else { return };
+        let away = primary.away;
+        for record in self.places.records_mut() {
+            if record.id() == id || away < record.standby_seen {
+                record.promoted = None;
+            }
         }
     }
 
@@ -112,9 +116,10 @@ impl Keeper {
         self.is_primary_awaited = is_awaited;
     }
 
-    /// Whether a promotion of this node is what sessions may be waiting for now.
+    /// Whether this node's promotion, or its return, is what sessions may be waiting for now.
     pub(super) fn is_awaited(&self, node: &Node) -> bool {
-        self.is_primary_awaited && self.may_be_promoted(node)
+        let may_return = !node.is_up() && !node.is_superseded && node.role() != Some(Role::Standby);
+        self.is_primary_awaited && (may_return || self.may_be_promoted(node))
     }
 
     /// Whether a check might find that it has been promoted. A role that is written in the file stays what it is.
@@ -132,13 +137,23 @@ fn is_older(one: Option<Lineage>, other: Option<Lineage>) -> Option<bool> {
     Some(one.system == other.system && one.timeline < other.timeline)
 }
 
+/// Whether the promotion of `heir` was seen, and `old` fails, or has not been there throughout.
+fn has_given_way(old: &Record, heir: &Record) -> bool {
+    heir.promoted.is_some() && (old.fails_checks() || heir.standby_seen <= old.away)
+}
+
 impl Record {
     fn id(&self) -> NodeId {
         self.node.id
     }
 
-    fn is_living_primary(&self) -> bool {
+    pub(super) fn is_living_primary(&self) -> bool {
         self.node.is_up() && self.node.role() == Some(Role::Primary)
+    }
+
+    /// Whether it says that it is a primary, and is not known as an old one.
+    pub(super) fn is_fit_as_primary(&self) -> bool {
+        self.node.role() == Some(Role::Primary) && !self.node.is_superseded
     }
 
     fn has_written_role(&self) -> bool {
