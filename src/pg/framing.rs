@@ -16,17 +16,17 @@ pub struct Framing {
 
 /// Tag and length.
 const HEADER: usize = 5;
+/// A server's message has a length that fits a signed number of 32 bits.
+const LONGEST: usize = 0x7fff_ffff - 4;
 
 /// What the server said last of the session's transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Standing {
-    /// It has been answering since its last `ReadyForQuery`.
+    /// It has been answering since its last `ReadyForQuery`, or that was in a transaction.
     #[default]
     Busy,
     /// `ReadyForQuery`, in no transaction.
     Idle,
-    /// `ReadyForQuery`, in a transaction, be it a failed one.
-    InTransaction,
     /// These are not `PostgreSQL` messages.
     Lost,
 }
@@ -34,27 +34,48 @@ enum Standing {
 impl Framing {
     /// Takes the next bytes of the stream.
     pub fn follow(&mut self, bytes: &[u8]) {
-        let mut rest = bytes;
-        while self.standing != Standing::Lost {
-            let Some((body, after)) = rest.split_at_checked(self.left) else {
-                self.left -= rest.len();
-                return;
-            };
-            self.end_of_body(body);
-            rest = after;
-            // Nearly always in one piece.
-            match rest.split_first_chunk() {
-                Some((header, after)) if self.have == 0 => {
-                    self.begin(*header);
-                    rest = after;
-                }
-                _ => {
-                    let Some((&byte, after)) = rest.split_first() else { return };
-                    self.collect(byte);
-                    rest = after;
-                }
+        let Some(mut rest) = self.end_message(bytes) else { return };
+        // Row after row of a bulk transfer comes by here: nothing is stored until the last of them.
+        let mut standing = self.standing;
+        while let Some((&[tag, a, b, c, d], after)) = rest.split_first_chunk() {
+            let left = body_length([a, b, c, d]);
+            if left <= LONGEST
+                && let Some((body, after)) = after.split_at_checked(left)
+            {
+                standing = standing.after(tag, body);
+                rest = after;
+                continue;
             }
+            self.standing = standing;
+            self.begin([tag, a, b, c, d]);
+            self.end_message(after);
+            return;
         }
+        self.standing = standing;
+        rest.iter().for_each(|&byte| self.collect(byte));
+    }
+
+    /// Takes the rest of the message that has begun, if one has; what follows it, if that is its end.
+    fn end_message<'b>(&mut self, bytes: &'b [u8]) -> Option<&'b [u8]> {
+        let mut rest = bytes;
+        while 0 < self.have {
+            let (&byte, after) = rest.split_first()?;
+            self.collect(byte);
+            rest = after;
+        }
+        if self.standing == Standing::Lost {
+            return None;
+        }
+        if self.left == 0 {
+            return Some(rest);
+        }
+        let Some((body, after)) = rest.split_at_checked(self.left) else {
+            self.left -= rest.len();
+            return None;
+        };
+        self.left = 0;
+        self.standing = self.standing.after(self.header[0], body);
+        Some(after)
     }
 
     /// Whether the stream stands between two messages, so that another one may be put in.
@@ -69,44 +90,50 @@ impl Framing {
         self.is_at_boundary() && self.standing == Standing::Idle
     }
 
+    /// Takes one byte of a header that comes in pieces.
     fn collect(&mut self, byte: u8) {
         let mut header = self.header;
         if let Some(place) = header.get_mut(usize::from(self.have)) {
             *place = byte;
         }
-        self.header = header;
-        self.have += 1;
+        (self.header, self.have) = (header, self.have + 1);
         if usize::from(self.have) == HEADER {
             self.begin(header);
         }
     }
 
+    /// The header is there.
     fn begin(&mut self, header: [u8; HEADER]) {
         let [tag, a, b, c, d] = header;
-        let length = u32::from_be_bytes([a, b, c, d]);
-        let body = usize::try_from(length).ok().and_then(|length| length.checked_sub(4));
-        let (header_is_one, is_length_fair) = (tag.is_ascii_alphanumeric(), i32::try_from(length).is_ok());
-        self.have = 0;
-        self.header = header;
-        match body.filter(|_| header_is_one && is_length_fair) {
-            Some(body) => self.left = body,
-            None => self.standing = Standing::Lost,
-        }
-        // These three come at any time, also while nothing is asked:
-        // <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-ASYNC>
-        let is_aside = matches!(tag, b'N' | b'S' | b'A');
-        if !is_aside && self.standing != Standing::Lost {
-            self.standing = Standing::Busy;
+        (self.header, self.have) = (header, 0);
+        self.left = body_length([a, b, c, d]);
+        if LONGEST < self.left {
+            (self.left, self.standing) = (0, Standing::Lost);
+        } else if self.left == 0 {
+            self.standing = self.standing.after(tag, &[]);
+        } else {
+            // In the middle of a message, whatever it will be.
+            self.standing = self.standing.after(tag, &[b'?']);
         }
     }
+}
 
-    /// `body` is the end of a message's body; also of the one that was over before, and then it is empty.
-    fn end_of_body(&mut self, body: &[u8]) {
-        self.left = 0;
-        if let ([b'Z', ..], Some(status)) = (&self.header, body.last()) {
-            self.standing = if *status == b'I' { Standing::Idle } else { Standing::InTransaction };
+impl Standing {
+    /// After one more message, of which this is the end of the body.
+    const fn after(self, tag: u8, body: &[u8]) -> Self {
+        match (tag, body) {
+            (b'Z', [.., b'I']) => Self::Idle,
+            // These three come at any time, also while nothing is asked:
+            // <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-ASYNC>
+            (b'N' | b'S' | b'A', _) => self,
+            _ => Self::Busy,
         }
     }
+}
+
+/// Length of the body behind a header; longer than [`LONGEST`] when that is none.
+fn body_length(length: [u8; 4]) -> usize {
+    usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX).wrapping_sub(4)
 }
 
 #[cfg(test)]

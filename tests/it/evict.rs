@@ -172,7 +172,7 @@ async fn with_drain_a_session_leaves_between_two_transactions() {
     for n in 0..3 {
         value(&busy, &format!("insert into t values ({n}) returning n")).await.unwrap();
     }
-    assert_eq!(ended(&balancer, "demoted").await, 1);
+    wait_until("the idle one to be counted", async || ended(&balancer, "demoted").await == 1).await;
     value(&busy, "commit; select 1").await.unwrap();
     wait_until("it to leave", async || ended(&balancer, "demoted").await == 2).await;
     assert_eq!(cluster.node(0).value("select count(*) from t").await, "3", "the transaction was not cut");
