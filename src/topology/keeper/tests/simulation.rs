@@ -23,7 +23,7 @@ const SHAPES: [&str; 5] = [
     "{nodes: [a:1, {addr: b:1, weight: 0}, c:1], check: {user: u}}",
     "{nodes: [{addr: a:1, role: primary}, {addr: b:1, role: standby}, c:1], check: {user: u}}",
 ];
-/// Of node_state and node_flapping, for each node in any minute.
+/// Of `node_state` and `node_flapping`, for each node in any minute.
 const LINES_A_MINUTE: usize = 7;
 
 /// A server as it really is.
@@ -185,6 +185,7 @@ impl World {
 }
 
 #[tokio::test(start_paused = true)]
+#[expect(clippy::print_stdout, reason = "shown when it fails")]
 async fn whatever_happens_what_must_be_true_is_true() {
     let first = std::env::var("PGSPLIT_SEED").ok().and_then(|seed| seed.parse().ok());
     let first = first.unwrap_or_else(|| fastrand::u64(..1 << 40));
