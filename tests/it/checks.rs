@@ -432,6 +432,7 @@ async fn a_standby_too_far_behind_gets_no_reads_until_it_has_caught_up() {
     // The other way to put the limit.
     let in_time = cluster.config() + "  max_lag: 100ms\n";
     let timed = Balancer::start(&in_time).await;
+    timed.wait_health("n0", "up").await;
     timed.wait_log("node_lag", |line| line["node"] == "n1" && line["lagging"] == true).await;
     let client = connect(timed.ro()).await.unwrap();
     assert_eq!(which_node(&client).await.unwrap(), cluster.node(0).addr().ip());
