@@ -201,9 +201,9 @@ pub(super) fn check_times(cluster: &FileCluster, check: &Check, f: &mut Findings
     let written = cluster.check.timeout.as_ref().or(cluster.check.interval.as_ref());
     let at = written.map_or(Pos::NOWHERE, |written| written.at);
     let path = format!("{}check.timeout", cluster.prefix);
-    let more = check.fast_interval.min(check.timeout).saturating_mul(check.fall.get() - 1);
-    let found_after =
-        format!("timeout + (fall - 1) x fast_interval = {}", shown(check.timeout.saturating_add(more)));
+    let beside = check.fast_interval.max(check.timeout / 2).min(check.timeout);
+    let more = beside.saturating_mul(check.fall.get() - 1);
+    let found_after = shown(check.timeout.saturating_add(more));
     slow_check(&path, at, ("a node", &found_after), (check.interval, check.timeout), f);
 }
 

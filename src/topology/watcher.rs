@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::id::NodeId;
 use crate::config::{self, Check};
 use crate::topology::Current;
-use crate::topology::check::{Facts, Outcome, Report, Whither, check};
+use crate::topology::check::{Outcome, Report, Whither, check};
 
 /// Two looks at a node that sessions complain of are at least this far apart.
 const COMPLAINT_PAUSE: Duration = Duration::from_millis(50);
@@ -51,7 +51,7 @@ pub struct Reported {
 }
 
 /// Looks until `stop`: the first time at once, then at the pace that the node's state asks for. While a look is not
-/// answered, the next begins beside it after `fast_interval`, up to `fall` of them: so many verdicts are needed.
+/// answered, the next begins beside it, up to `fall` of them: so many verdicts are needed.
 pub async fn watch(watch: Watch, stop: CancellationToken) {
     watch_by(look, watch, stop).await;
 }
@@ -84,7 +84,8 @@ impl Watch {
     async fn until_next(&self, looks: &mut Looks) -> Option<()> {
         let most = usize::try_from(self.settings.fall.get()).unwrap_or(usize::MAX);
         let began = Instant::now();
-        let mut due = began + self.settings.fast_interval;
+        // Two that hang in one short stall of the server are one piece of news.
+        let mut due = began + self.settings.fast_interval.max(self.settings.timeout / 2);
         loop {
             let has_room = looks.running.len() < most;
             let is_idle = looks.running.is_empty();
@@ -97,7 +98,8 @@ impl Watch {
             tokio::select! {
                 // What is known comes before what is to be found out.
                 biased;
-                Some(report) = looks.answered(), if !is_idle => {
+                report = looks.ended(), if !is_idle => {
+                    let Some(report) = report else { continue };
                     let pace = self.tell(report).await?;
                     if looks.running.is_empty() {
                         due = Instant::now() + jittered(pace);
@@ -122,12 +124,12 @@ impl Watch {
     }
 }
 
-/// The looks that are not answered yet. Dropping this ends them.
+/// The looks that have not ended yet. Dropping this ends them.
 #[derive(Default)]
 struct Looks {
     running: JoinSet<(u64, Report)>,
     begun: u64,
-    /// The latest one that has been answered.
+    /// The latest one that has ended.
     latest: u64,
 }
 
@@ -138,16 +140,14 @@ impl Looks {
         self.running.spawn(async move { (number, look.await) });
     }
 
-    /// The next that ends; `None` when there is none, or it broke. Cancel safe.
+    /// The next that ends; `None` when that says nothing. Cancel safe.
     ///
-    /// What one has found that began before another that is known already is old: then it only says that the node lives.
-    async fn answered(&mut self) -> Option<Report> {
-        let (number, mut report) = self.running.join_next().await?.ok()?;
-        if number < self.latest && matches!(report.outcome, Outcome::Up(_)) {
-            report.outcome = Outcome::Up(Facts::default());
-        }
+    /// What a look has found that began before one that is known already is old. Only that it found nothing still counts.
+    async fn ended(&mut self) -> Option<Report> {
+        let (number, report) = self.running.join_next().await?.ok()?;
+        let is_overtaken = number < self.latest;
         self.latest = self.latest.max(number);
-        Some(report)
+        (!is_overtaken || matches!(report.outcome, Outcome::Failed(_))).then_some(report)
     }
 }
 

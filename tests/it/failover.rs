@@ -79,8 +79,8 @@ async fn an_old_primary_that_comes_back_gets_no_session() {
     cluster.node(0).recreate_standby_of(cluster.node(1)).await;
     balancer.wait_role("n0", "standby").await;
     balancer.wait_health("n0", "up").await;
-    // Not in the first moment: it has come and gone.
-    wait_until("it to be read from", async || {
+    // It has come and gone twice, so it is held back for a moment.
+    wait_until("reads to go there", async || {
         let client = connect(balancer.ro()).await.unwrap();
         which_node(&client).await.unwrap() == cluster.node(0).addr().ip()
     })

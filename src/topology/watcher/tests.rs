@@ -3,7 +3,7 @@
 use super::*;
 use crate::balance::judge::{Judge, Verdict};
 use crate::topology::Topology;
-use crate::topology::check::Failure;
+use crate::topology::check::{Facts, Failure};
 use std::sync::Mutex;
 use std::time::SystemTime;
 use tokio::sync::watch::channel;
@@ -59,8 +59,7 @@ impl Watched {
             let (takes, answers) = server(now);
             async move {
                 sleep(takes.min(timeout)).await;
-                let facts = Facts { version: Some(format!("{now:?}")), ..Facts::default() };
-                if answers && takes < timeout { report(Outcome::Up(facts)) } else { silence() }
+                if answers && takes < timeout { report(Outcome::Up(Facts::default())) } else { silence() }
             }
         };
         TaskTracker::new().spawn(watch_by(look, watch, stop.clone()));
@@ -157,16 +156,27 @@ async fn complaints_of_a_node_that_answers_do_not_become_a_flood() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_overtaken_look_found_is_not_believed() {
-    // The first look is slow, and what it says comes last.
-    let mut node = Watched::new("", |now| if now == Duration::ZERO { (900 * MS, true) } else { (MS, true) });
-    let mut found = Vec::new();
-    let (start, all) = (node.start, &mut found);
-    node.judge(|_, report| {
-        let Outcome::Up(facts) = &report.outcome else { unreachable!() };
-        all.push((start.elapsed(), facts.version.clone()));
-        all.len() == 2
-    })
-    .await;
-    assert_eq!(found, [(501 * MS, Some("500ms".to_owned())), (900 * MS, None)]);
+async fn of_a_look_that_was_overtaken_only_its_failure_counts() {
+    // The first look is slow, and what it says comes after what the second one says.
+    for answers in [true, false] {
+        let server: Server = if answers {
+            |now| if now == Duration::ZERO { (900 * MS, true) } else { (MS, true) }
+        } else {
+            |now| if now == Duration::ZERO { (Duration::MAX, false) } else { (MS, true) }
+        };
+        let mut node = Watched::new("", server);
+        let mut found = Vec::new();
+        let (start, all) = (node.start, &mut found);
+        node.judge(|_, report| {
+            all.push((start.elapsed(), matches!(report.outcome, Outcome::Up(_))));
+            all.len() == 2
+        })
+        .await;
+        let second = (if answers { 1001 } else { 1000 } * MS, answers);
+        assert_eq!(
+            found,
+            [(501 * MS, true), second],
+            "nothing of one that took 900 ms, but of one that failed"
+        );
+    }
 }
