@@ -46,6 +46,12 @@ impl Valve {
         Some(Pass(Arc::clone(self)))
     }
 
+    /// Whether nobody logs in.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.logins.load(Ordering::Relaxed) == 0
+    }
+
     /// The node has changed: few at a time again.
     pub fn narrow(&self) {
         self.width.store(NARROW, Ordering::Relaxed);

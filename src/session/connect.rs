@@ -171,7 +171,7 @@ async fn one_after_the_other(
     loop {
         let next = match earlier.take() {
             Some(reached) => Next::Waiting(reached),
-            None => Next::Fresh(hold.place(client, &mut tried).await?),
+            None => Next::Fresh(hold.place(client.peer().ip(), client.gone(), &mut tried).await?),
         };
         if tried.is_empty() {
             left = 0;

@@ -1,5 +1,6 @@
 //! The wait of a session for which there is no node now ("hold"): first come, first served, bounded in number and time.
 
+use std::net::IpAddr;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -8,7 +9,6 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::base::id::NodeId;
 use crate::base::role::Target;
 use crate::session::error::SessionError;
-use crate::session::negotiate::Client;
 use crate::session::place::{Choice, Chosen, choose, is_there_another};
 use crate::session::queue::Ticket;
 use crate::session::shared::{Listener, Shared};
@@ -18,7 +18,7 @@ use crate::topology::{Node, Topology};
 
 /// Before a node that has just refused is tried again.
 const BREATH: Duration = Duration::from_millis(50);
-/// Who only waits for others to be logged in is not sent away for that. Until it is looked at again.
+/// Before it is looked again at what nobody has told anything new of.
 const LONGER: Duration = Duration::from_secs(1);
 
 /// A session's wait for a node: begins when it first has to.
@@ -38,41 +38,60 @@ impl<'a> Hold<'a> {
         Self { shared, listener, ticket: None, waited: Duration::ZERO }
     }
 
-    /// A node and a place on it, at once or after a wait. After a wait nodes in `tried` may be tried again, for
+    /// A node and a place on it, at once or after a wait, for a client at `source`, who leaves when `gone` resolves. After a
+    /// wait nodes in `tried` may be tried again, for
     /// something has changed. Cancel safe: a place that was not given out is free.
     ///
     /// # Errors
     /// No node came to fit in time, too many wait already, the client left, or pgsplit is stopping.
-    pub async fn place(&mut self, client: &Client, tried: &mut Vec<NodeId>) -> Result<Choice, SessionError> {
+    pub async fn place(
+        &mut self,
+        source: IpAddr,
+        gone: impl Future<Output = ()>,
+        tried: &mut Vec<NodeId>,
+    ) -> Result<Choice, SessionError> {
         // Who has been refused by a node has been here before those in line.
         let may_go_first = !tried.is_empty() || !self.listener.queue.has_standing();
         if may_go_first
             && !self.listener.is_paused()
-            && let Chosen::Node(choice) = choose(self.listener, client.peer().ip(), tried)
+            && let Chosen::Node(choice) = choose(self.listener, source, tried)
         {
             return Ok(choice);
         }
         self.stand_in_line(tried)?;
         let began = Instant::now();
-        let choice = self.wait(client, tried).await;
+        let choice = self.wait(source, gone, tried).await;
         self.waited += began.elapsed();
         choice
     }
 
-    async fn wait(&self, client: &Client, tried: &mut Vec<NodeId>) -> Result<Choice, SessionError> {
+    async fn wait(
+        &self,
+        source: IpAddr,
+        gone: impl Future<Output = ()>,
+        tried: &mut Vec<NodeId>,
+    ) -> Result<Choice, SessionError> {
         let (shared, listener) = (self.shared, self.listener);
-        let is_refused = !tried.is_empty();
         let Some((ticket, _)) = &self.ticket else { return Err(SessionError::LeftQueue) };
         let mut until = ticket.since() + listener.sessions().queue_timeout;
+        let is_refused = !tried.is_empty();
+        let mut gone = pin!(gone);
         let mut turn = pin!(async {
+            if is_refused {
+                // It would only be in the way of those whom nobody has refused.
+                ticket.step_aside();
+                news(listener).await;
+                tried.clear();
+                ticket.step_back();
+            }
             ticket.turn().await;
-            look(listener, client, tried).await
+            look(listener, source).await
         });
         let choice = loop {
             tokio::select! {
                 biased;
                 () = shared.stop.cancelled() => return Err(SessionError::Drained),
-                () = client.gone() => return Err(SessionError::LeftQueue),
+                () = &mut gone => return Err(SessionError::LeftQueue),
                 choice = &mut turn => break choice,
                 () = sleep_until(until) => {
                     if is_refused || listener.is_paused() || !is_there_another(listener, &[]) {
@@ -107,9 +126,6 @@ impl<'a> Hold<'a> {
                 return Err(SessionError::QueueFull(format!("{limit} sessions wait already: {why}")));
             };
             self.ticket = Some((ticket, self.shared.metrics.listener(listener.index).waiting_guard()));
-        }
-        if let Some((ticket, _)) = &self.ticket {
-            ticket.step_back();
         }
         Ok(())
     }
@@ -165,7 +181,7 @@ fn in_words(topology: &Topology) -> String {
 }
 
 /// Looks for a node until there is one; for who is first in line. Cancel safe.
-async fn look(listener: &Listener, client: &Client, tried: &mut Vec<NodeId>) -> Choice {
+async fn look(listener: &Listener, source: IpAddr) -> Choice {
     let mut current = listener.watched.current.clone();
     let mut pause = listener.pause.subscribe();
     loop {
@@ -175,7 +191,7 @@ async fn look(listener: &Listener, client: &Client, tried: &mut Vec<NodeId>) -> 
         let mut freed = pin!(listener.watched.freed.notified());
         freed.as_mut().enable();
         if !listener.is_paused()
-            && let Chosen::Node(choice) = choose(listener, client.peer().ip(), tried)
+            && let Chosen::Node(choice) = choose(listener, source, &[])
         {
             return choice;
         }
@@ -184,9 +200,20 @@ async fn look(listener: &Listener, client: &Client, tried: &mut Vec<NodeId>) -> 
             _ = pause.changed() => {}
             () = freed => {}
         }
-        if !tried.is_empty() {
-            tried.clear();
-            sleep(BREATH).await;
-        }
     }
 }
+
+/// Resolves when a node that has refused may think otherwise. Cancel safe.
+async fn news(listener: &Listener) {
+    let mut current = listener.watched.current.clone();
+    current.mark_unchanged();
+    tokio::select! {
+        _ = current.changed() => {}
+        () = listener.watched.freed.notified() => {}
+        () = sleep(LONGER) => return,
+    }
+    sleep(BREATH).await;
+}
+
+#[cfg(test)]
+mod tests;
