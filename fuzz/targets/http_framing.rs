@@ -1,0 +1,59 @@
+//! Where an HTTP request's head ends and what follows it: the same in any pieces, and never readable in two ways.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use pgsplit::front::framing::{Follows, examine, head_len};
+
+fuzz_target!(|stream: &[u8]| {
+    let whole = head_len(stream, 0);
+    for searched in 0..stream.len().min(200) {
+        // So much was there before, and the head went on.
+        if head_len(&stream[..searched], 0).is_none() {
+            assert_eq!(head_len(stream, searched), whole, "after {searched}");
+        }
+    }
+    let Some(length) = whole else {
+        let _ = examine(stream);
+        return;
+    };
+    assert!(length <= stream.len());
+    let head = &stream[..length];
+    assert_eq!(head_len(head, 0), Some(length), "a head alone is a head");
+    let Ok(follows) = examine(head) else { return };
+    // One that was let through has nothing in it that another program could read otherwise.
+    let lines: Vec<&[u8]> = head.split(|&byte| byte == b'\n').collect();
+    let (rest, lines) = lines.split_last().expect("a split gives one part at least");
+    assert!(rest.is_empty());
+    assert!(lines.iter().all(|line| line.ends_with(b"\r") && !line[..line.len() - 1].contains(&b'\r')));
+    assert!(!head.contains(&0));
+    let named = |name: &str| {
+        let headers = lines.iter().filter_map(|line| line.split_once(|&byte| byte == b':'));
+        headers
+            .filter(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| value.trim_ascii())
+    };
+    let (lengths, codings) = (named("content-length").count(), named("transfer-encoding").count());
+    assert!(lengths + codings <= 1);
+    if let Follows::Body(bytes) = follows {
+        let written = named("content-length").next().expect("a length was read");
+        let written = std::str::from_utf8(written).expect("digits");
+        assert_eq!(written.parse(), Ok(bytes));
+        assert!(written.bytes().all(|byte| byte.is_ascii_digit()));
+    }
+    if 0 < codings {
+        assert_eq!(follows, Follows::Anything);
+    }
+});
+
+/// Splits at the first byte that fits, as `str::split_once` does.
+trait SplitOnce {
+    fn split_once(&self, fits: impl Fn(&u8) -> bool) -> Option<(&[u8], &[u8])>;
+}
+
+impl SplitOnce for [u8] {
+    fn split_once(&self, fits: impl Fn(&u8) -> bool) -> Option<(&[u8], &[u8])> {
+        let at = self.iter().position(fits)?;
+        Some((&self[..at], &self[at + 1..]))
+    }
+}
