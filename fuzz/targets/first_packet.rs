@@ -89,7 +89,8 @@ fn in_pieces(
 /// What is taken is what came, and no more than a packet may have.
 fn check(packet: &FirstPacket, stream: &[u8]) {
     let (bytes, most) = match packet {
-        FirstPacket::Encryption(_, bytes) => (bytes, 8),
+        // A server ignores what else a request for encryption holds.
+        FirstPacket::Encryption(_, bytes) => (bytes, LENGTH_MAX),
         FirstPacket::Cancel(_, bytes) => (bytes, 12 + 256),
         FirstPacket::DirectTls(bytes) => (bytes, usize::MAX),
         FirstPacket::Startup(startup) => {

@@ -142,7 +142,7 @@ async fn who_finds_no_descriptor_left_is_told_and_nothing_else_suffers() {
     let (began, used) = (Instant::now(), ticks(balancer.pid()));
     for _ in 0..10 {
         let crowd = (0..20).map(|_| log_in(balancer.rw()));
-        for answer in JoinSet::from_iter(crowd).join_all().await {
+        for answer in crowd.collect::<JoinSet<_>>().join_all().await {
             assert_eq!(answer.unwrap().unwrap_err().code, "53300");
         }
         assert_eq!(balancer.get("/healthz").await.unwrap().0, 200);
@@ -191,7 +191,7 @@ async fn without_any_descriptor_it_waits_calmly_and_recovers() {
     let used = ticks(balancer.pid());
     let began = Instant::now();
     let rw = balancer.rw();
-    let newcomers = JoinSet::from_iter((0..5).map(|_| log_in(rw)));
+    let newcomers = (0..5).map(|_| log_in(rw)).collect::<JoinSet<_>>();
     let line = balancer.wait_log("accept_failed", |_| true).await;
     assert!(line["error"].as_str().unwrap().contains("open files"), "{line}");
     for_a_while(Duration::from_secs(2)).await;
@@ -266,7 +266,7 @@ async fn clients_that_say_nothing_keep_nobody_out() {
 #[tokio::test]
 async fn in_a_storm_of_connections_everybody_gets_an_answer() {
     // Each is one descriptor here.
-    let clients = if getrlimit(Resource::Nofile).current.is_none_or(|most| 8000 < most) { 5000 } else { 500 };
+    let clients = if getrlimit(Resource::Nofile).current.is_none_or(|most| 8000 < most) { 5000_i64 } else { 500 };
     let server = Postgres::start_new(Settings::default().max_connections(50)).await;
     let nodes = config_for([server.addr()]).replace("name: n0,", "name: n0, max_connections: 40,");
     // Room for all, so that those wait who may, and only the rest is sent away.
@@ -293,7 +293,7 @@ async fn in_a_storm_of_connections_everybody_gets_an_answer() {
         );
     }
     let answers = storm.join_all().await;
-    let mut served = 0;
+    let mut served = 0_i64;
     let mut refused = std::collections::BTreeMap::<_, usize>::new();
     for answer in answers {
         match answer.unwrap() {
@@ -314,7 +314,7 @@ async fn in_a_storm_of_connections_everybody_gets_an_answer() {
     })
     .await;
     assert_eq!(unaccounted(&balancer).await, 0);
-    assert_eq!(whole(sum(&metrics, "pgsplit_connections_accepted_total")), i64::try_from(clients).unwrap());
+    assert_eq!(whole(sum(&metrics, "pgsplit_connections_accepted_total")), clients);
     assert_eq!(whole(sum(&metrics, "pgsplit_node_sessions_active")), 0);
     wait_until("all descriptors to be back", async || {
         let now = descriptors(balancer.pid());
@@ -350,9 +350,10 @@ fn libfaketime() -> String {
     let dirs = dirs.chain(["/usr/lib".into(), "/usr/lib64".into(), "/usr/local/lib".into()]);
     let mut paths = dirs.map(|dir: std::path::PathBuf| dir.join("faketime/libfaketimeMT.so.1"));
     let path = paths.find(|path| path.is_file());
-    path.expect("libfaketime is missing: run `make programs`, or install the package `faketime` by hand")
-        .display()
-        .to_string()
+    let path = path.unwrap_or_else(|| {
+        panic!("libfaketime is missing: run `make programs`, or install the package `faketime` by hand")
+    });
+    path.display().to_string()
 }
 
 #[tokio::test]
