@@ -266,7 +266,8 @@ async fn clients_that_say_nothing_keep_nobody_out() {
 #[tokio::test]
 async fn in_a_storm_of_connections_everybody_gets_an_answer() {
     // Each is one descriptor here.
-    let clients = if getrlimit(Resource::Nofile).current.is_none_or(|most| 8000 < most) { 5000_i64 } else { 500 };
+    let clients =
+        if getrlimit(Resource::Nofile).current.is_none_or(|most| 8000 < most) { 5000_i64 } else { 500 };
     let server = Postgres::start_new(Settings::default().max_connections(50)).await;
     let nodes = config_for([server.addr()]).replace("name: n0,", "name: n0, max_connections: 40,");
     // Room for all, so that those wait who may, and only the rest is sent away.
@@ -442,6 +443,9 @@ async fn a_name_that_no_longer_resolves_keeps_its_addresses() {
     balancer.wait_ready().await;
     // The same file, or the mount would still show the old one.
     fs::write(&hosts, "").unwrap();
+    let mut ask = std::process::Command::new("nsenter");
+    ask.args(["--mount", "--target", &balancer.pid().to_string(), "getent", "hosts", "db.pgsplit.test"]);
+    assert!(!output(ask).await.status.success(), "the name still leads somewhere");
     let checks = balancer.metric("pgsplit_node_checks_total").await;
     wait_at_most(Duration::from_secs(60), "several checks", async || {
         let now = balancer.metric("pgsplit_node_checks_total").await;
