@@ -72,6 +72,16 @@ async fn log_in(addr: SocketAddr) -> std::io::Result<Result<Wire, ServerError>> 
     Ok(wire.login("postgres", "postgres").await?.map(|_| wire))
 }
 
+/// The log, once that many sessions at least have ended so.
+async fn wait_ends(balancer: &Balancer, end: &str, sessions: usize) -> Vec<serde_json::Value> {
+    wait_until("the lines of all sessions", async || {
+        let lines = balancer.log_lines();
+        let ended = lines.iter().filter(|line| line["end"] == end).count();
+        if sessions <= ended { Ok(lines) } else { Err(ended) }
+    })
+    .await
+}
+
 /// Clients that ask all the time, and what became of them.
 struct Load {
     stop: Arc<AtomicBool>,
@@ -400,12 +410,10 @@ async fn a_clock_that_jumps_ends_no_session_and_takes_no_node_down() {
     for ended in load.end().await {
         ended.unwrap();
     }
-    let lines = balancer.log_lines();
+    let lines = wait_ends(&balancer, "client", CLIENTS).await;
     let bad = |line: &&serde_json::Value| line["event"] == "node_state" && line["to"] != "up";
     assert_eq!(lines.iter().filter(bad).count(), 0);
-    let ends: Vec<_> = lines.iter().filter(|line| line["event"] == "session_end").collect();
-    assert!(CLIENTS <= ends.len());
-    for end in ends {
+    for end in lines.iter().filter(|line| line["event"] == "session_end") {
         assert_eq!(end["end"], "client", "{end}");
         let lasted = end["duration_s"].as_f64().unwrap();
         assert!((0.0..=began.elapsed().as_secs_f64() + 1.0).contains(&lasted), "{end}");
@@ -482,8 +490,7 @@ async fn sigterm_under_load_lets_everybody_finish() {
         ended.unwrap();
     }
     assert_eq!(balancer.wait_exit(Duration::from_secs(15)).await.code(), Some(0));
-    let lines = balancer.log_lines();
-    assert_eq!(lines.iter().filter(|line| line["end"] == "client").count(), CLIENTS);
+    let lines = wait_ends(&balancer, "client", CLIENTS).await;
     assert!(!lines.iter().any(|line| line["event"] == "sessions_cut"));
 }
 
@@ -503,8 +510,7 @@ async fn a_second_sigterm_under_load_ends_it() {
     for ended in load.clients.join_all().await {
         ended.unwrap_err();
     }
-    let lines = balancer.log_lines();
-    assert_eq!(lines.iter().filter(|line| line["end"] == "drain").count(), CLIENTS);
+    wait_ends(&balancer, "drain", CLIENTS).await;
 }
 
 #[tokio::test]
