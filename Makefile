@@ -21,7 +21,8 @@ demo: rust postgres ## a cluster under load, a primary killed, no read lost (a m
 test: prerequisites ## everything a change must pass: format, lints, documentation, tests
 	@tests/all.sh
 
-fuzz: rust programs ## the parsers, each with five minutes of made-up input (SECONDS=60: one)
+fuzz: rust ## the parsers, each with five minutes of made-up input (SECONDS=60: one)
+	@tests/install-programs.sh g++
 	@tests/fuzz.sh $(or $(SECONDS),300)
 
 compose-test: rust ## the scenarios in containers alone; needs a Docker engine and no registry (15 minutes at first)
