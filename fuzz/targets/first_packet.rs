@@ -16,7 +16,11 @@ fuzz_target!(|input: &[u8]| {
         let (pieces, used) = in_pieces(stream, sizes, &mut asked_pieces);
         // Whether something is smuggled behind a request for encryption is a matter of what came together: what
         // follows one is sent once it is answered.
-        let together = if pieces.as_ref().is_ok_and(is_request) { &stream[..used] } else { stream };
+        let together = if pieces.as_ref().is_ok_and(|packet| packet.as_ref().is_some_and(is_request)) {
+            &stream[..used]
+        } else {
+            stream
+        };
         let whole = parse(&mut BytesMut::from(together), &mut asked_whole).map(one);
         match (whole, pieces) {
             (Ok(None), Ok(None)) => return,
@@ -52,8 +56,8 @@ fn one(parsed: Parsed) -> Option<FirstPacket> {
     }
 }
 
-fn is_request(packet: &Option<FirstPacket>) -> bool {
-    matches!(packet, Some(FirstPacket::Encryption(..)))
+fn is_request(packet: &FirstPacket) -> bool {
+    matches!(packet, FirstPacket::Encryption(..))
 }
 
 /// Feeds pieces of these sizes until there is a packet; also how many bytes that took.

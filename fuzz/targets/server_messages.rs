@@ -2,6 +2,7 @@
 
 #![no_main]
 
+use std::fmt::Write;
 use std::ops::ControlFlow;
 
 use bytes::BytesMut;
@@ -50,7 +51,7 @@ fn scan(stream: &[u8], sizes: &[u8]) -> String {
         while !rest.is_empty() {
             let used = scanner.scan(rest, |seen| {
                 check(&seen);
-                said.push_str(&format!("{seen:?}\n"));
+                let _ = writeln!(said, "{seen:?}");
                 if matches!(seen, Seen::Ready) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             let Ok(used) = used else { return said + "not a message" };
@@ -84,7 +85,7 @@ fn take(stream: &[u8], sizes: &[u8]) -> String {
             match take_message(&mut received) {
                 Ok(Some((tag, body))) => {
                     assert!(body.len() <= MESSAGE_MAX);
-                    said.push_str(&format!("{tag} {body:?} {:?}\n", ErrorFields::parse(&body)));
+                    let _ = writeln!(said, "{tag} {body:?} {:?}", ErrorFields::parse(&body));
                 }
                 Ok(None) => break,
                 Err(_) => return said + "not a message",
