@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help build demo test compose-test bench-http prerequisites postgres programs peers rust
+.PHONY: help build demo test fuzz compose-test bench-http prerequisites postgres programs peers rust
 
 help: ## this list
 	@echo 'pgsplit: a load balancer for PostgreSQL'
@@ -21,6 +21,10 @@ demo: rust postgres ## a cluster under load, a primary killed, no read lost (a m
 test: prerequisites ## everything a change must pass: format, lints, documentation, tests
 	@tests/all.sh
 
+fuzz: rust ## the parsers, each with five minutes of made-up input (SECONDS=60: one)
+	@tests/install-programs.sh g++
+	@tests/fuzz.sh $(or $(SECONDS),300)
+
 compose-test: rust ## the scenarios in containers alone; needs a Docker engine and no registry (15 minutes at first)
 	@tests/compose/run.sh
 
@@ -34,8 +38,8 @@ prerequisites: rust postgres programs
 postgres: ## installs a PostgreSQL server for tests and demo, unless one is there
 	@tests/install-postgres.sh
 
-programs: ## installs curl, wrk, jq, Python and Prometheus for tests, unless they are there
-	@tests/install-programs.sh curl wrk jq python3 prometheus
+programs: ## installs curl, wrk, jq, Python, Prometheus, faketime and g++ for tests, unless they are there
+	@tests/install-programs.sh curl wrk jq python3 prometheus faketime g++
 
 peers: ## installs nginx, HAProxy and wrk for bench-http, unless they are there
 	@tests/install-programs.sh nginx haproxy wrk

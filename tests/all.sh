@@ -34,6 +34,7 @@ no_containers() {
 }
 
 service=compose/users-service/Cargo.toml
+fuzz=fuzz/Cargo.toml
 export RUSTDOCFLAGS='-D warnings'
 
 part "format" cargo fmt --check
@@ -43,6 +44,9 @@ part "tests" cargo test --locked --no-fail-fast --color never
 part "format of the users service" cargo fmt --check --manifest-path "$service"
 part "lints of the users service" cargo clippy --locked --all-targets --manifest-path "$service" -- -D warnings
 part "tests of the users service" cargo test --locked --no-fail-fast --color never --manifest-path "$service"
+part "format of the fuzz targets" cargo fmt --check --manifest-path "$fuzz"
+part "lints of the fuzz targets" env CARGO_TARGET_DIR="$target/fuzz" cargo clippy --locked --manifest-path "$fuzz" -- -D warnings
+part "fuzzing" tests/fuzz.sh 5
 # What was built for the tests, not an optimised one that may be older.
 part "monitoring" env PGSPLIT="$target/debug/pgsplit" tests/compose/monitoring/run.sh
 why_not=$(no_containers)
@@ -51,7 +55,7 @@ why_not=$(no_containers)
 echo
 echo 'Summary:'
 [ -z "$why_not" ] || echo "SKIPPED: the scenarios in containers (make compose-test): $why_not"
-grep -E '^( +Running |test result|error|compose: |monitoring: )' "$log" || true
+grep -E '^( +Running |test result|error|compose: |monitoring: |fuzz: )' "$log" || true
 [ ${#failed[@]} = 0 ] || {
     printf 'FAILED: %s\n' "${failed[@]}"
     exit 1

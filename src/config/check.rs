@@ -166,7 +166,7 @@ fn check_sessions(file: &FileSessions) -> Sessions {
         retries: or(file.retries.as_ref(), 3),
         queue_timeout: or(file.queue_timeout.as_ref(), Duration::from_secs(10)),
         queue_size: or(file.queue_size.as_ref(), 1000),
-        startup_timeout: or(file.startup_timeout.as_ref(), Duration::from_secs(60)),
+        startup_timeout: or(file.startup_timeout.as_ref(), Duration::from_secs(10)),
         on_down: or(file.on_down.as_ref(), OnTrouble::Close),
         on_demote: or(file.on_demote.as_ref(), OnTrouble::Close),
         on_lag: or(file.on_lag.as_ref(), OnTrouble::Keep),

@@ -90,9 +90,8 @@ impl<'t> Source<'t> {
 
     /// Number `line` (1 first) and the byte it starts at.
     fn line(&self, line: usize) -> Option<(usize, &'t str)> {
-        let text = self.text.split_inclusive('\n').nth(line.checked_sub(1)?)?;
-        let start = text.as_ptr() as usize - self.text.as_ptr() as usize;
-        Some((start, text.trim_end_matches(['\n', '\r'])))
+        let text = lines(self.text).nth(line.checked_sub(1)?)?;
+        Some((text.as_ptr() as usize - self.text.as_ptr() as usize, text))
     }
 
     fn hidden_in(&self, start: usize, line: &str, number: usize) -> Vec<Range<usize>> {
@@ -111,7 +110,7 @@ impl<'t> Source<'t> {
             return Some(from);
         }
         // The rest of what the nearest key above it began, if that may go on for several lines.
-        let above: Vec<&str> = self.text.lines().take(number.saturating_sub(1)).collect();
+        let above: Vec<&str> = lines(self.text).take(number.saturating_sub(1)).collect();
         let owner = above.iter().rev().find(|line| looks_like_entry(line)).copied().unwrap_or_default();
         let begun = secret_value(owner).and_then(|from| owner.get(from..)).map(str::trim_start);
         let goes_on =
@@ -119,6 +118,25 @@ impl<'t> Source<'t> {
         let is_explicit = line.trim_start().starts_with([':', '?']);
         (goes_on || (begun.is_some() && !looks_like_entry(line)) || is_explicit).then_some(0)
     }
+}
+
+/// The lines as YAML counts them: a carriage return alone ends one as well.
+/// <https://yaml.org/spec/1.2.2/#54-line-break-characters>
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest.filter(|text| !text.is_empty())?;
+        let (line, after) = match text.find(['\r', '\n']) {
+            Some(end) => {
+                let (line, after) = text.split_at(end);
+                let end = if after.starts_with("\r\n") { 2 } else { 1 };
+                (line, after.get(end..))
+            }
+            None => (text, None),
+        };
+        rest = after;
+        Some(line)
+    })
 }
 
 /// Whether the line starts an entry of its own.
@@ -173,6 +191,14 @@ mod tests {
         let excerpt = source.excerpt(Pos { line: 1, column: 21, width: 3 }, "").unwrap();
         assert_eq!(excerpt.text, "{password: ***, rol: x}");
         assert_eq!((excerpt.skip, excerpt.width), (16, 3));
+    }
+
+    #[test]
+    fn lines_end_where_yaml_ends_them() {
+        let text = "a\rb\r\n\nc\r\r\nd\n";
+        assert_eq!(lines(text).collect::<Vec<_>>(), ["a", "b", "", "c", "", "d"]);
+        assert_eq!(shown(text, 4), "c");
+        assert_eq!(shown("nodes: []\rcheck: {password: hunter2", 2), "check: {password:***");
     }
 
     #[test]

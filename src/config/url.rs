@@ -161,6 +161,10 @@ fn decoded(text: &str, what: &str) -> Result<String, UrlError> {
 }
 
 fn parse_conninfo(text: &str) -> Result<ConnUrl, UrlError> {
+    // Wherever it stands, behind a backslash too: it would end a text early in what is sent to a server.
+    if text.contains('\0') {
+        return fail("the text holds a zero byte");
+    }
     let mut parts = Parts::default();
     let mut rest = text.trim_start();
     while !rest.is_empty() {
@@ -191,7 +195,6 @@ fn conninfo_value(text: &str) -> Result<(String, &str), UrlError> {
             '\\' => value.extend(chars.next().map(|(_, c)| c)),
             '\'' if is_quoted => return Ok((value, text.get(at + 1..).unwrap_or_default())),
             c if c.is_whitespace() && !is_quoted => return Ok((value, text.get(at..).unwrap_or_default())),
-            '\0' => return fail("a value holds a zero byte"),
             c => value.push(c),
         }
     }
@@ -295,6 +298,15 @@ mod tests {
         assert_eq!(url.password.as_ref().map(Secret::expose), Some(r"a 'b' \c"));
         assert_eq!(url.user.as_deref(), Some(" x"));
         assert_eq!(url.dbname, None);
+    }
+
+    #[test]
+    fn no_value_holds_a_zero_byte() {
+        for text in ["user=a\0", "user=\\\0", "user='\\\0'", "a\0=b", "postgres://a%00@h", "postgres://a\0@h"]
+        {
+            let error = ConnUrl::parse(text).expect_err(text).to_string();
+            assert!(error.contains("zero byte"), "{text:?}: {error}");
+        }
     }
 
     #[test]

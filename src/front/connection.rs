@@ -48,6 +48,8 @@ const BUFFER_LEAST: usize = 8192;
 pub async fn converse(desk: Arc<Desk>, accepted: Accepted) {
     let Some(front) = desk.fronts.get(accepted.door).cloned() else { return };
     let _descriptor = accepted.descriptor;
+    // The pulse watches those that say nothing.
+    drop(accepted.silent);
     let _counted = front.metrics.connection_guard();
     let Ok(stream) = TcpStream::from_std(accepted.stream) else { return };
     if u64::from(front.config.limits.max_connections.get()) < front.metrics.connections() {

@@ -43,12 +43,13 @@ pub async fn accept(
         match accepted {
             Ok((stream, peer)) => {
                 door.accepted();
-                let Some(descriptor) = descriptors.for_client() else {
+                let Some((descriptor, silent)) = descriptors.for_client() else {
                     door.turned_away();
                     trouble.say(door.name(), "no file descriptor is left for another client");
                     continue;
                 };
-                let accepted = Accepted { stream, peer, door: door.index(), at: Instant::now(), descriptor };
+                let (door, at) = (door.index(), Instant::now());
+                let accepted = Accepted { stream, peer, door, at, descriptor, silent };
                 if let Some(worker) = workers.iter().min_by_key(|worker| worker.connections()) {
                     worker.take(accepted).await;
                 }

@@ -2,23 +2,33 @@
 //!
 //! When descriptors run out everything breaks at once: accepting spins, checks fail and healthy nodes look dead.
 //! So connections are counted against the limit, and a part of it is kept for checks, admin, cancel requests
-//! and logs.
+//! and logs. When they get scarce, clients that have not yet said what they want make room for those that will.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::net::silent::{Silent, Silents};
 
 /// Kept out of sessions' reach: a quarter of the limit, but no more than this,
 const RESERVE_MOST: u64 = 200;
 /// and, as runtimes, listeners and checks take some twenty, no less than this.
 const RESERVE_LEAST: u64 = 64;
 
+/// So long a client may be silent once half of what clients may take is taken. An honest one speaks at once: this is
+/// ten round trips to the other side of the world.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// And so long once nothing is left for another session: it is this client or the next, which will not be silent.
+const LAST_PATIENCE: Duration = Duration::from_millis(100);
+
 /// What there is, and how much of it connections hold.
 #[derive(Clone, Debug)]
 pub struct Descriptors {
     limit: u64,
     held: Arc<AtomicU64>,
+    silents: Arc<Silents>,
 }
 
 /// One descriptor's worth, given back on `Drop`.
@@ -42,7 +52,7 @@ impl Descriptors {
     }
 
     fn new(limit: u64) -> Self {
-        Self { limit, held: Arc::default() }
+        Self { limit, held: Arc::default(), silents: Arc::default() }
     }
 
     /// The limit of open files.
@@ -54,19 +64,34 @@ impl Descriptors {
     /// Sessions that can be held: each takes one descriptor for the client and one for the node.
     #[must_use]
     pub fn sessions(&self) -> u64 {
-        (self.limit - self.reserve()) / 2
+        self.for_sessions() / 2
     }
 
     /// For a client that has just connected. It may still be refused in words, so it may take half the reserve.
     #[must_use]
-    pub fn for_client(&self) -> Option<Held> {
-        self.take(self.limit - self.reserve() / 2)
+    pub fn for_client(&self) -> Option<(Held, Silent)> {
+        let most = self.limit - self.reserve() / 2;
+        let now = self.held.load(Ordering::Relaxed);
+        if self.for_sessions() <= now {
+            self.silents.oust(LAST_PATIENCE);
+        } else if most / 2 <= now {
+            self.silents.oust(PATIENCE);
+        }
+        Some((self.take(most)?, self.silents.add()))
     }
 
     /// For the node of an admitted session.
     #[must_use]
     pub fn for_node(&self) -> Option<Held> {
-        self.take(self.limit - self.reserve())
+        let taken = self.take(self.for_sessions());
+        if taken.is_none() {
+            self.silents.oust(LAST_PATIENCE);
+        }
+        taken
+    }
+
+    fn for_sessions(&self) -> u64 {
+        self.limit - self.reserve()
     }
 
     fn reserve(&self) -> u64 {
@@ -93,6 +118,30 @@ mod tests {
         assert_eq!(refused.len(), 25, "clients that can be told why they are refused");
         drop((sessions, refused));
         assert_eq!(all.held.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_silent_make_room_when_there_is_little() {
+        let all = Descriptors::new(100);
+        let (_held, silent) = all.for_client().unwrap();
+        let ousted = async || tokio::time::timeout(Duration::ZERO, silent.ousted()).await.is_ok();
+        let few: Vec<_> = std::iter::repeat_with(|| all.for_client()).take(35).collect();
+        tokio::time::advance(PATIENCE * 5).await;
+        let more = all.for_client();
+        assert!(!ousted().await, "{} and {}: nobody is short of anything", few.len(), more.is_some());
+        let _enough = all.for_client();
+        assert!(ousted().await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_nothing_left_the_silent_go_sooner() {
+        let all = Descriptors::new(100);
+        let silent: Vec<_> = std::iter::repeat_with(|| all.for_client().unwrap()).take(50).collect();
+        let ousted =
+            async |at: usize| tokio::time::timeout(Duration::ZERO, silent[at].1.ousted()).await.is_ok();
+        assert!(all.for_node().is_none() && !ousted(0).await, "it has only just come");
+        tokio::time::advance(LAST_PATIENCE * 2).await;
+        assert!(all.for_node().is_none() && ousted(0).await && ousted(49).await);
     }
 
     #[test]

@@ -7,4 +7,5 @@ pub mod discover;
 pub mod listen;
 pub mod options;
 pub mod peer;
+pub mod silent;
 pub mod worker;

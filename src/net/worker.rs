@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::net::descriptors::Held;
+use crate::net::silent::Silent;
 
 /// Connections a worker may be behind with before the accept loop waits for it.
 const HANDOVER: usize = 1024;
@@ -31,6 +32,8 @@ pub struct Accepted {
     pub at: Instant,
     /// Its share of the process's descriptors.
     pub descriptor: Held,
+    /// To be dropped when it has said what it wants.
+    pub silent: Silent,
 }
 
 /// The accept loop's end of a worker.

@@ -52,7 +52,9 @@ impl Framing {
             return;
         }
         self.standing = standing;
-        rest.iter().for_each(|&byte| self.collect(byte));
+        for &byte in rest {
+            self.collect(byte);
+        }
     }
 
     /// Takes the rest of the message that has begun, if one has; what follows it, if that is its end.
@@ -113,7 +115,7 @@ impl Framing {
             self.standing = self.standing.after(tag, &[]);
         } else {
             // In the middle of a message, whatever it will be.
-            self.standing = self.standing.after(tag, &[b'?']);
+            self.standing = self.standing.after(tag, b"?");
         }
     }
 }

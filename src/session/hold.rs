@@ -121,10 +121,7 @@ impl<'a> Hold<'a> {
             }
             // The listener's own limit bounds those who only wait for others to be logged in.
             let limit = (!is_soon).then_some(sessions.queue_size);
-            let Some(ticket) = listener.queue.enter(limit) else {
-                let (limit, why) = (sessions.queue_size, self.why());
-                return Err(SessionError::QueueFull(format!("{limit} sessions wait already: {why}")));
-            };
+            let Some(ticket) = listener.queue.enter(limit) else { return Err(self.queue_full()) };
             self.ticket = Some((ticket, self.shared.metrics.listener(listener.index).waiting_guard()));
         }
         Ok(())
@@ -137,20 +134,34 @@ impl<'a> Hold<'a> {
                 self.listener.config.name
             ));
         }
-        let topology = self.listener.watched.current.borrow().clone();
-        let mut roomy = Topology::clone(&topology);
-        roomy.nodes.iter_mut().for_each(|node| node.full_until = None);
-        let is_crowded =
-            |node: &&Node| topology.node(node.id).is_some_and(|node| node.is_full() || !node.has_room());
-        if !fitting(&roomy, self.listener.config.target, |_| true).iter().any(is_crowded) {
+        if !self.could_serve() {
             return SessionError::NoNode { text: self.why(), hint: self.what_still_works() };
         }
         let waited = self.ticket.as_ref().map_or(Duration::ZERO, |(ticket, _)| ticket.since().elapsed());
         let (seconds, name) = (waited.as_secs(), &self.listener.config.name);
-        let nodes = in_words(&topology);
+        let nodes = in_words(&self.listener.watched.current.borrow());
         SessionError::QueueTimeout(format!(
             "waited {seconds}s for a free place on listener \"{name}\": {nodes}"
         ))
+    }
+
+    /// Whether there are nodes that fit, if only they had room.
+    fn could_serve(&self) -> bool {
+        let mut roomy = Topology::clone(&self.listener.watched.current.borrow());
+        roomy.nodes.iter_mut().for_each(|node| node.full_until = None);
+        !fitting(&roomy, self.listener.config.target, |_| true).is_empty()
+    }
+
+    /// Too many wait already.
+    fn queue_full(&self) -> SessionError {
+        let (limit, name) = (self.listener.sessions().queue_size, &self.listener.config.name);
+        let why = if self.could_serve() {
+            let nodes = in_words(&self.listener.watched.current.borrow());
+            format!("no free place on listener \"{name}\": {nodes}")
+        } else {
+            self.why()
+        };
+        SessionError::QueueFull(format!("{limit} sessions wait already: {why}"))
     }
 
     /// What was looked for, and what every node is instead.

@@ -45,6 +45,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::config::Tls;
+use crate::net::silent::Silent;
 use crate::net::worker::Accepted;
 use crate::pg::cancel_key::CancelKey;
 use crate::pg::first_packet::FirstPacket;
@@ -63,7 +64,7 @@ pub async fn serve(shared: Arc<Shared>, desk: Arc<Desk>, accepted: Accepted) {
     let Some(listener) = shared.listeners.get(accepted.door) else { return };
     let mut account = Account::open(&shared, listener, &accepted);
     let _descriptor = accepted.descriptor;
-    let ending = live(&shared, listener, &desk, accepted.stream, &mut account).await;
+    let ending = live(&shared, listener, &desk, (accepted.stream, accepted.silent), &mut account).await;
     account.close(ending);
 }
 
@@ -71,11 +72,12 @@ async fn live(
     shared: &Shared,
     listener: &Listener,
     desk: &Desk,
-    stream: std::net::TcpStream,
+    (stream, silent): (std::net::TcpStream, Silent),
     account: &mut Account<'_>,
 ) -> Result<Ending, SessionError> {
     // What comes before the relay is boxed, so that its memory goes when it is done: sessions live long.
-    let Some((client, node, _permit)) = Box::pin(begin(shared, listener, stream, account)).await? else {
+    let Some((client, node, _permit)) = Box::pin(begin(shared, listener, (stream, silent), account)).await?
+    else {
         return Ok(Ending::Cancel);
     };
     let (_active, traffic) = account.seat(&node, desk);
@@ -106,12 +108,12 @@ async fn live(
 async fn begin(
     shared: &Shared,
     listener: &Listener,
-    stream: std::net::TcpStream,
+    (stream, silent): (std::net::TcpStream, Silent),
     account: &mut Account<'_>,
 ) -> Result<Option<(Client, Reached, Permit)>, SessionError> {
     let deadline = account.accepted_at() + listener.sessions().startup_timeout;
     let stream = TcpStream::from_std(stream).map_err(SessionError::Client)?;
-    let mut client = Client::greet(stream, account.client(), listener, deadline)?;
+    let mut client = Client::greet(stream, silent, account.client(), listener, deadline)?;
     let bound = shared.kill.run_until_cancelled(bind(shared, listener, &mut client, account)).await;
     match bound.unwrap_or(Err(SessionError::Drained)) {
         Ok(Bound::Session(node, permit)) => Ok(Some((client, node, permit))),

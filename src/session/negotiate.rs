@@ -1,5 +1,6 @@
 //! The client, from its first byte to the packet that says what it wants.
 
+use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::{Bytes, BytesMut};
@@ -8,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::net::peer;
+use crate::net::silent::Silent;
 use crate::pg::first_packet::{Asked, FirstPacket, Parsed, Refused, parse};
 use crate::session::error::SessionError;
 use crate::session::shared::{Listener, Shared};
@@ -20,6 +22,8 @@ const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(5);
 pub struct Client {
     stream: TcpStream,
     peer: SocketAddr,
+    /// Until it has said what it wants.
+    silent: Option<Silent>,
     /// What it sent and nobody has read: no more than one packet and what came in the same segment.
     received: BytesMut,
     asked: Asked,
@@ -36,6 +40,7 @@ impl Client {
     /// [`SessionError::Client`] when it has already gone.
     pub fn greet(
         stream: TcpStream,
+        silent: Silent,
         peer: SocketAddr,
         listener: &Listener,
         deadline: Instant,
@@ -45,6 +50,7 @@ impl Client {
         Ok(Self {
             stream,
             peer,
+            silent: Some(silent),
             received: BytesMut::new(),
             asked: Asked::default(),
             awaits_answer: false,
@@ -62,6 +68,7 @@ impl Client {
             match parse(&mut self.received, &mut self.asked).map_err(SessionError::Refused)? {
                 Parsed::Packet(packet) => {
                     self.awaits_answer = matches!(packet, FirstPacket::Encryption(..));
+                    self.silent = self.silent.take().filter(|_| self.awaits_answer);
                     return Ok(packet);
                 }
                 Parsed::Need(total) => self.read_towards(total).await?,
@@ -74,7 +81,19 @@ impl Client {
     async fn read_towards(&mut self, total: usize) -> Result<(), SessionError> {
         // One byte more than a request for encryption, or what is smuggled behind it would not be seen.
         self.received.reserve(total.saturating_sub(self.received.len()).max(512));
-        match timeout_at(self.deadline, self.stream.read_buf(&mut self.received)).await {
+        let read = timeout_at(self.deadline, self.stream.read_buf(&mut self.received));
+        let ousted = async {
+            match &self.silent {
+                Some(silent) => silent.ousted().await,
+                None => pending().await,
+            }
+        };
+        let read = tokio::select! {
+            biased;
+            read = read => read,
+            silent = ousted => return Err(SessionError::StartupTimeout(silent)),
+        };
+        match read {
             Err(_) => Err(SessionError::StartupTimeout(self.startup_timeout)),
             Ok(Ok(0)) => Err(SessionError::Left),
             Ok(Ok(_)) => Ok(()),

@@ -31,6 +31,7 @@ mod http_proxy;
 mod http_retries;
 mod http_smuggling;
 mod http_upgrade;
+mod limits;
 mod login;
 mod logs;
 mod relay;

@@ -1,10 +1,11 @@
 //! The real binary, on its own address.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -52,13 +53,20 @@ impl Balancer {
 
     /// The same with environment variables.
     pub async fn start_with(config: &str, variables: &[(&str, &str)]) -> Self {
-        let balancer = Self::launch(config, variables);
+        Self::launch(config, variables).when_it_answers().await
+    }
+
+    async fn when_it_answers(self) -> Self {
+        self.wait_answer().await;
+        self
+    }
+
+    async fn wait_answer(&self) {
         wait_until("pgsplit to answer on its admin listener", async || {
-            balancer.assert_running();
-            balancer.get("/healthz").await.map(drop)
+            self.assert_running();
+            self.get("/healthz").await.map(drop)
         })
         .await;
-        balancer
     }
 
     /// Starts it and waits for nothing, for tests of how it starts or refuses to.
@@ -68,25 +76,43 @@ impl Balancer {
 
     /// The same with standard error led elsewhere; unless it is a new pipe, nothing of it is kept here.
     pub fn launch_logging_to(stderr: impl Into<Stdio>, config: &str, variables: &[(&str, &str)]) -> Self {
+        Self::launch_under(&[], stderr, config, variables)
+    }
+
+    /// Starts it by way of another program, the words of whose command line these are and which becomes pgsplit in the
+    /// end, such as `prlimit`. Returns when the admin listener answers.
+    pub async fn start_under(words: &[&str], config: &str, variables: &[(&str, &str)]) -> Self {
+        Self::launch_under(words, Stdio::piped(), config, variables).when_it_answers().await
+    }
+
+    fn launch_under(
+        words: &[&str],
+        stderr: impl Into<Stdio>,
+        config: &str,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let address = Address::claim();
         let dir = home::directory("pgsplit");
         let [rw, ro, admin] = [6432, 6433, 8404].map(|port| address.port(port));
         fs::write(dir.join("config.yaml"), complete(config, address.ip())).expect("our own directory");
 
-        let mut command = Command::new(binary());
-        command.args(["run", "config.yaml"]).current_dir(&dir);
-        // PGSPLIT_CONFIG, PGPASSFILE and the like of the one who runs the tests.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
-            command.env_remove(name);
-        }
-        command.envs(variables.iter().copied());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).process_group(0);
-        let mut process = command.spawn().expect("pgsplit starts");
-        // For the watchdog, should we be killed.
-        fs::write(dir.join("pid"), format!("{}\n", process.id())).expect("our own directory");
+        let mut process = spawn(words, &dir, stderr.into(), variables);
         let out = collect(process.stdout.take().expect("piped"));
         let log = process.stderr.take().map(collect).unwrap_or_default();
         Self { _address: address, rw, ro, admin, dir, process: Mutex::new(process), out, log }
+    }
+
+    /// Kills it, and starts it again on the same addresses with the same file. Nothing that it then writes is kept
+    /// here. Returns when the admin listener answers.
+    pub async fn kill9_and_start_again(&self) {
+        {
+            let mut process = self.process.lock().unwrap();
+            process.kill().expect("our own child");
+            process.wait().expect("our own child");
+            *process = spawn(&[], &self.dir, Stdio::null(), &[]);
+            drop(process.stdout.take().map(collect));
+        }
+        self.wait_answer().await;
     }
 
     /// The listener for writes.
@@ -265,6 +291,25 @@ pub fn binary() -> PathBuf {
     beside.unwrap_or_else(|| {
         panic!("no pgsplit beside {}: run `make demo`, or say where it is in PGSPLIT_BIN", here.display())
     })
+}
+
+/// `pgsplit run` in a directory that has its configuration.
+fn spawn(words: &[&str], dir: &Path, stderr: Stdio, variables: &[(&str, &str)]) -> Child {
+    let binary = binary();
+    let words = words.iter().map(OsStr::new);
+    let mut words = words.chain([binary.as_os_str(), OsStr::new("run"), OsStr::new("config.yaml")]);
+    let mut command = Command::new(words.next().expect("a program"));
+    command.args(words).current_dir(dir);
+    // PGSPLIT_CONFIG, PGPASSFILE and the like of the one who runs the tests.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
+        command.env_remove(name);
+    }
+    command.envs(variables.iter().copied());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).process_group(0);
+    let process = command.spawn().expect("pgsplit starts");
+    // For the watchdog, should we be killed.
+    fs::write(dir.join("pid"), format!("{}\n", process.id())).expect("our own directory");
+    process
 }
 
 fn complete(config: &str, ip: Ipv4Addr) -> String {
