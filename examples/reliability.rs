@@ -101,6 +101,8 @@ fn setting(name: &str) -> Option<String> {
 }
 
 fn main() -> ExitCode {
+    // What fails is said with the run it fails.
+    std::panic::set_hook(Box::new(|_| {}));
     let options = match Options::read(Drops::enter()) {
         Ok(options) => options,
         Err(error) => {

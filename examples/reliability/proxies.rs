@@ -208,7 +208,7 @@ impl Haproxy {
                 let up = listener == "ro" || server == "n0";
                 (state.as_str() == "UP") == up
             };
-            if states.len() == 2 * servers && states.iter().all(right) { Ok(()) } else { Err(page) }
+            if states.len() == 2 * servers && states.iter().all(right) { Ok(()) } else { Err(states) }
         })
         .await;
     }
@@ -216,7 +216,8 @@ impl Haproxy {
 
 /// Listener, server and state of each server that has been checked at least once.
 fn states(page: &str) -> Vec<(String, String, String)> {
-    let mut lines = page.lines();
+    // The first lines may be of the transfer.
+    let mut lines = page.lines().skip_while(|line| !line.starts_with("# "));
     let head: Vec<&str> = lines.next().unwrap_or_default().trim_start_matches("# ").split(',').collect();
     let place = |name: &str| head.iter().position(|found| *found == name);
     let (Some(state), Some(check)) = (place("status"), place("check_status")) else { return Vec::new() };
