@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help build demo test compose-test bench-http prerequisites postgres programs peers rust
+.PHONY: help build demo test compose-test reliability bench-http prerequisites postgres programs haproxy peers rust
 
 help: ## this list
 	@echo 'pgsplit: a load balancer for PostgreSQL'
@@ -24,6 +24,10 @@ test: prerequisites ## everything a change must pass: format, lints, documentati
 compose-test: rust ## the scenarios in containers alone; needs a Docker engine and no registry (15 minutes at first)
 	@tests/compose/run.sh
 
+reliability: rust postgres haproxy ## the fault matrix beside HAProxy (25 minutes or more; ROWS=kill-standby: one)
+	@cargo build --release --locked --bin pgsplit --example reliability
+	@target/release/examples/reliability
+
 # SECONDS is a clock in bash, hence a line of its own for the program: there it is still what it was set to.
 bench-http: rust peers ## the HTTP front beside nginx and HAProxy (8 minutes or more; ROUNDS=1 SECONDS=1: one)
 	@cargo build --release --locked --bin pgsplit --example bench_http
@@ -36,6 +40,9 @@ postgres: ## installs a PostgreSQL server for tests and demo, unless one is ther
 
 programs: ## installs curl, wrk, jq, Python and Prometheus for tests, unless they are there
 	@tests/install-programs.sh curl wrk jq python3 prometheus
+
+haproxy: ## installs HAProxy for reliability, unless it is there
+	@tests/install-programs.sh haproxy
 
 peers: ## installs nginx, HAProxy and wrk for bench-http, unless they are there
 	@tests/install-programs.sh nginx haproxy wrk

@@ -277,7 +277,8 @@ impl World {
         let diary = std::sync::Arc::clone(&load.diary);
         drop(load);
         let acked = diary.acked().into_iter().map(|acked| acked.id);
-        facts.missing = timeout(MOST, missing(self.cluster.node(fault.survivor()), acked)).await.ok().flatten();
+        facts.missing =
+            timeout(MOST, missing(self.cluster.node(fault.survivor()), acked)).await.ok().flatten();
         Ok(facts)
     }
 

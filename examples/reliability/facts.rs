@@ -74,7 +74,8 @@ pub(crate) fn is_healthy(diary: &Diary, span: Duration) -> bool {
     let attempts = diary.attempts();
     let worked = |side| {
         let good = |attempt: &&Attempt| {
-            attempt.side == side && matches!(&attempt.end, Some((at, Ok(()))) if now.duration_since(*at) < span)
+            attempt.side == side
+                && matches!(&attempt.end, Some((at, Ok(()))) if now.duration_since(*at) < span)
         };
         attempts.iter().any(|attempt| good(&attempt))
     };

@@ -97,15 +97,19 @@ impl Fault {
     pub(crate) fn lost(self) -> Option<usize> {
         match self {
             Self::KillStandby | Self::StopStandby | Self::DropStandby | Self::RestartStandby => Some(1),
-            Self::KillPrimary | Self::StopPrimary | Self::RestartPrimary | Self::Switchover => Some(0),
-            Self::Demotion | Self::TwoPrimaries => Some(0),
+            Self::KillPrimary
+            | Self::StopPrimary
+            | Self::RestartPrimary
+            | Self::Switchover
+            | Self::Demotion
+            | Self::TwoPrimaries => Some(0),
             Self::FullStandby | Self::Postmaster | Self::Cancel => None,
         }
     }
 
     /// The primary in the end.
     pub(crate) fn survivor(self) -> usize {
-        if self.promotes_in_order() || self == Self::TwoPrimaries { 1 } else { 0 }
+        usize::from(self.promotes_in_order() || self == Self::TwoPrimaries)
     }
 
     /// How long to look at least.
@@ -148,10 +152,15 @@ enum Held {
 
 impl Fault {
     /// Does it. `gates` stand before the servers when packets cannot be dropped.
-    pub(crate) async fn strike(self, cluster: &Cluster, drops: Drops, gates: &[Gate]) -> Result<Struck, String> {
+    pub(crate) async fn strike(
+        self,
+        cluster: &Cluster,
+        drops: Drops,
+        gates: &[Gate],
+    ) -> Result<Struck, String> {
         let (primary, standby) = (cluster.node(0), cluster.node(1));
         let at = Instant::now();
-        let mut struck = Struck { at, gone: None, promotion: None, _held: Held::Nothing };
+        let mut held = Held::Nothing;
         match self {
             Self::KillStandby => standby.kill9().await,
             Self::KillPrimary => primary.kill9().await,
@@ -159,31 +168,32 @@ impl Fault {
             Self::StopPrimary => primary.sigstop(),
             Self::DropStandby => match (drops, gates.get(1)) {
                 (Drops::Relay, Some(gate)) => gate.set(Mode::Drop).await,
-                _ => struck._held = Held::Silence { _silence: Silence::around(standby.addr().ip())? },
+                _ => held = Held::Silence { _silence: Silence::around(standby.addr().ip())? },
             },
             Self::RestartStandby => standby.stop(Stop::Fast).await,
             Self::RestartPrimary | Self::Switchover | Self::Demotion => primary.stop(Stop::Fast).await,
-            Self::FullStandby => struck._held = Held::Sessions { _filling: fill(standby) },
+            Self::FullStandby => held = Held::Sessions { _filling: fill(standby) },
             Self::Postmaster => signal(standby.pid(), Signal::STOP),
             Self::TwoPrimaries | Self::Cancel => {}
         }
-        struck.gone = self.lost().filter(|_| self != Self::TwoPrimaries).map(|_| Instant::now());
+        let gone = self.lost().filter(|_| self != Self::TwoPrimaries).map(|_| Instant::now());
+        let mut promotion = None;
         match self {
             Self::RestartStandby => standby.start().await,
             Self::RestartPrimary => primary.start().await,
             Self::KillPrimary | Self::StopPrimary => {
                 sleep(UNTIL_PROMOTION.saturating_sub(at.elapsed())).await;
-                struck.promotion = Some(promote(cluster, true).await);
+                promotion = Some(promote(cluster, true).await);
             }
-            Self::Switchover => struck.promotion = Some(promote(cluster, true).await),
+            Self::Switchover => promotion = Some(promote(cluster, true).await),
             Self::Demotion => {
                 let demote = primary.start_as_standby_of(standby);
-                struck.promotion = Some(tokio::join!(promote(cluster, true), demote).0);
+                promotion = Some(tokio::join!(promote(cluster, true), demote).0);
             }
-            Self::TwoPrimaries => struck.promotion = Some(promote(cluster, false).await),
+            Self::TwoPrimaries => promotion = Some(promote(cluster, false).await),
             _ => {}
         }
-        Ok(struck)
+        Ok(Struck { at, gone, promotion, _held: held })
     }
 }
 

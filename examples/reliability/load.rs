@@ -7,13 +7,18 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, Error};
 
 use crate::support::client::{config, connect_with, value};
 use crate::support::wire::Wire;
 
-/// That keep a session, on each listener.
-const KEEPERS: usize = 3;
+/// Where those that keep a session begin. On `n1`, to which things are done, there are fewer sessions than on the other
+/// standby then: by number of sessions it is the first choice for fresh ones, for each proxy alike.
+const KEEPERS: [(Side, usize); 6] =
+    [(Side::Ro, 1), (Side::Ro, 2), (Side::Ro, 2), (Side::Rw, 0), (Side::Rw, 0), (Side::Rw, 0)];
+/// To get a session on a certain node.
+const TRIES: usize = 10;
 const KEEP_PACE: Duration = Duration::from_millis(20);
 /// From one fresh connection to the next, and from a failed connection of a keeper to its next.
 const FRESH_PACE: Duration = Duration::from_millis(200);
@@ -54,7 +59,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     fn new(error: &Error, logged_in: bool) -> Self {
-        let code = error.code().map(|code| code.code());
+        let code = error.code().map(SqlState::code);
         let session_over = code.is_none_or(|code| code.starts_with("57P"));
         let text = match (error.as_db_error(), std::error::Error::source(error)) {
             (Some(db), _) => format!("{}: {}", db.code().code(), db.message()),
@@ -150,8 +155,10 @@ impl Load {
         for side in [Side::Ro, Side::Rw] {
             let mut found = Vec::new();
             for _ in 0..8 {
-                let (wire, node) = clients.idle(side).await.map_err(|error| format!("an idle session: {error}"))?;
-                if found.len() < IDLE && (side == Side::Rw || !found.iter().any(|&(_, known)| known == node)) {
+                let (wire, node) =
+                    clients.idle(side).await.map_err(|error| format!("an idle session: {error}"))?;
+                if found.len() < IDLE && (side == Side::Rw || !found.iter().any(|&(_, known)| known == node))
+                {
                     found.push((wire, node));
                 }
             }
@@ -160,15 +167,23 @@ impl Load {
                 tasks.spawn(Arc::clone(&clients).listen(side, wire, node));
             }
         }
+        let mut kept = Vec::new();
+        for (side, node) in KEEPERS {
+            let session = clients.on(side, node).await;
+            kept.push((side, session.ok_or_else(|| format!("no session on n{node} through {side:?}"))?));
+        }
+        for (side, session) in kept {
+            tasks.spawn(Arc::clone(&clients).keep(side, session));
+        }
         for side in [Side::Ro, Side::Rw] {
-            for _ in 0..KEEPERS {
-                tasks.spawn(Arc::clone(&clients).keep(side));
-            }
             tasks.spawn(Arc::clone(&clients).connect_again_and_again(side));
         }
         Ok(Self { diary, _tasks: tasks })
     }
 }
+
+/// A client and the node that answered it at first.
+type Session = (Client, Option<usize>);
 
 struct Clients {
     rw: SocketAddr,
@@ -190,10 +205,27 @@ impl Clients {
         self.nodes.iter().position(|node| node.to_string() == ip)
     }
 
-    async fn keep(self: Arc<Self>, side: Side) {
+    /// A session on this very node; those that led elsewhere are kept open meanwhile.
+    async fn on(&self, side: Side, node: usize) -> Option<Session> {
+        let mut others = Vec::new();
+        for _ in 0..TRIES {
+            let session = self.fresh(side).await?;
+            if session.1 == Some(node) {
+                return Some(session);
+            }
+            others.push(session);
+        }
+        None
+    }
+
+    async fn keep(self: Arc<Self>, side: Side, first: Session) {
+        let mut session = Some(first);
         loop {
-            let Some((client, node)) = self.fresh(side).await else {
-                sleep(FRESH_PACE).await;
+            let Some((client, node)) = session.take() else {
+                session = self.fresh(side).await;
+                if session.is_none() {
+                    sleep(FRESH_PACE).await;
+                }
                 continue;
             };
             loop {
@@ -226,11 +258,12 @@ impl Clients {
     }
 
     /// Connects, logs in and does one thing.
-    async fn fresh(&self, side: Side) -> Option<(Client, Option<usize>)> {
+    async fn fresh(&self, side: Side) -> Option<Session> {
         let attempt = self.diary.begin(side);
         let mut logged_in = false;
         let work = async {
-            let client = connect_with(self.config(side)).await.map_err(|error| Failure::new(&error, false))?;
+            let client =
+                connect_with(self.config(side)).await.map_err(|error| Failure::new(&error, false))?;
             logged_in = true;
             let node = self.operate(side, &client).await.map_err(|error| Failure::new(&error, true))?;
             Ok((client, node))

@@ -168,7 +168,8 @@ impl Haproxy {
         let (mut writers, mut readers) = (String::new(), String::new());
         for (i, Place { addr, agent }) in places.iter().enumerate() {
             debug_assert_eq!(agent.port(), agent::PORT);
-            let _ = writeln!(writers, "    server n{i} {addr} check addr {} port {}", agent.ip(), agent.port());
+            let _ =
+                writeln!(writers, "    server n{i} {addr} check addr {} port {}", agent.ip(), agent.port());
             // The primary serves reads when no standby does, as pgsplit's listener has it.
             let _ = writeln!(readers, "    server n{i} {addr} check{}", if i == 0 { " backup" } else { "" });
         }

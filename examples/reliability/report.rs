@@ -55,7 +55,8 @@ impl Measured {
         }
         let told = self.sum(|facts| facts.told.after.len());
         let last = self.most(|facts| facts.told.after.iter().copied().fold(0.0, f64::max));
-        let mut how: Vec<&str> = self.runs.iter().flat_map(|facts| &facts.told.how).map(String::as_str).collect();
+        let mut how: Vec<&str> =
+            self.runs.iter().flat_map(|facts| &facts.told.how).map(String::as_str).collect();
         how.sort_unstable();
         how.dedup();
         (if told < sessions { "never".to_owned() } else { format!("{last:.2}") }, how)
@@ -78,7 +79,8 @@ impl Measured {
         if !how.is_empty() {
             remarks.push(format!("told by {}", how.join(", ")));
         }
-        let direct = self.runs.iter().filter_map(|facts| facts.promotion?.1).fold(f64::NEG_INFINITY, f64::max);
+        let direct =
+            self.runs.iter().filter_map(|facts| facts.promotion?.1).fold(f64::NEG_INFINITY, f64::max);
         if direct.is_finite() {
             remarks.push(format!("direct write after {direct:.2} s"));
         }
