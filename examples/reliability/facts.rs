@@ -91,7 +91,8 @@ pub(crate) fn is_healthy(diary: &Diary, span: Duration) -> bool {
 
 /// Whether every session that listened on the lost node knows of it.
 pub(crate) fn all_told(diary: &Diary, fault: Fault) -> bool {
-    let Some(lost) = fault.lost() else { return true };
+    // Of two primaries either may go on to be the one.
+    let Some(lost) = fault.lost().filter(|_| fault != Fault::TwoPrimaries) else { return true };
     let listening = diary.idle().iter().filter(|(_, node)| *node == Some(lost)).count();
     let told = diary.cuts().iter().filter(|cut| cut.idle && cut.node == Some(lost)).count();
     told >= listening

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::Config;
 
 use crate::load::app;
 use crate::network::{Drops, Silence};
-use crate::support::client::connect_with;
+use crate::support::client::{config, connect_with};
 use crate::support::cluster::Cluster;
 use crate::support::gate::{Gate, Mode};
 use crate::support::postgres::{Postgres, Settings, Stop};
@@ -34,6 +35,8 @@ pub(crate) enum Fault {
     RestartStandby,
     RestartPrimary,
     FullStandby,
+    /// But for the places that superusers have.
+    FullForApp,
     Switchover,
     Demotion,
     TwoPrimaries,
@@ -43,7 +46,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::KillStandby,
         Self::KillPrimary,
         Self::StopStandby,
@@ -52,6 +55,7 @@ impl Fault {
         Self::RestartStandby,
         Self::RestartPrimary,
         Self::FullStandby,
+        Self::FullForApp,
         Self::Switchover,
         Self::Demotion,
         Self::TwoPrimaries,
@@ -69,6 +73,7 @@ impl Fault {
             Self::RestartStandby => "restart-standby",
             Self::RestartPrimary => "restart-primary",
             Self::FullStandby => "full-standby",
+            Self::FullForApp => "full-for-app",
             Self::Switchover => "switchover",
             Self::Demotion => "demotion",
             Self::TwoPrimaries => "two-primaries",
@@ -80,7 +85,7 @@ impl Fault {
     pub(crate) fn settings(self) -> Settings {
         let settings = Settings::default();
         match self {
-            Self::FullStandby => settings.max_connections(SLOTS),
+            Self::FullStandby | Self::FullForApp => settings.max_connections(SLOTS),
             _ if self.promotes_in_order() => settings
                 .option("synchronous_standby_names", "ANY 1 (*)")
                 .option("synchronous_commit", "remote_apply"),
@@ -103,7 +108,7 @@ impl Fault {
             | Self::Switchover
             | Self::Demotion
             | Self::TwoPrimaries => Some(0),
-            Self::FullStandby | Self::Postmaster | Self::Cancel => None,
+            Self::FullStandby | Self::FullForApp | Self::Postmaster | Self::Cancel => None,
         }
     }
 
@@ -115,7 +120,7 @@ impl Fault {
     /// How long to look at least.
     pub(crate) fn least(self) -> Duration {
         Duration::from_secs(match self {
-            Self::FullStandby => 20,
+            Self::FullStandby | Self::FullForApp => 20,
             Self::Postmaster => 30,
             Self::TwoPrimaries => 15,
             _ => 10,
@@ -172,7 +177,8 @@ impl Fault {
             },
             Self::RestartStandby => standby.stop(Stop::Fast).await,
             Self::RestartPrimary | Self::Switchover | Self::Demotion => primary.stop(Stop::Fast).await,
-            Self::FullStandby => held = Held::Sessions { _filling: fill(standby) },
+            Self::FullStandby => held = Held::Sessions { _filling: fill(config(standby.addr())) },
+            Self::FullForApp => held = Held::Sessions { _filling: fill(app(standby.addr())) },
             Self::Postmaster => signal(standby.pid(), Signal::STOP),
             Self::TwoPrimaries | Self::Cancel => {}
         }
@@ -223,9 +229,8 @@ async fn first_write(server: &Postgres) -> Instant {
     }
 }
 
-/// Takes every place that an ordinary role can have, each one that becomes free too, for a while.
-fn fill(server: &Postgres) -> JoinSet<()> {
-    let config = app(server.addr());
+/// Takes every place that this role can have, each one that becomes free too, for a while.
+fn fill(config: Config) -> JoinSet<()> {
     let mut filling = JoinSet::new();
     filling.spawn(async move {
         let mut taken = Vec::new();
