@@ -276,9 +276,12 @@ impl World {
         let mut facts = Facts::of(fault, &struck, &load.diary, &names);
         let diary = std::sync::Arc::clone(&load.diary);
         drop(load);
-        let acked = diary.acked().into_iter().map(|acked| acked.id);
-        facts.missing =
-            timeout(MOST, missing(self.cluster.node(fault.survivor()), acked)).await.ok().flatten();
+        let acked: Vec<u64> = diary.acked().into_iter().map(|acked| acked.id).collect();
+        for &survivor in fault.survivors() {
+            let missing = timeout(MOST, missing(self.cluster.node(survivor), &acked)).await.ok().flatten();
+            // Of two primaries the one that has more is kept.
+            facts.missing = facts.missing.into_iter().chain(missing).min();
+        }
         Ok(facts)
     }
 
@@ -323,11 +326,11 @@ impl World {
 }
 
 /// How many acknowledged writes `server` does not have; `None` when it cannot say.
-async fn missing(server: &Postgres, acked: impl Iterator<Item = u64>) -> Option<usize> {
+async fn missing(server: &Postgres, acked: &[u64]) -> Option<usize> {
     let rows = server.try_sql("select id from writes").await.ok()?;
     let ids = rows.into_iter().filter_map(|row| row.into_iter().next()??.parse().ok());
     let ids: std::collections::HashSet<i64> = ids.collect();
-    Some(acked.filter(|&id| i64::try_from(id).is_ok_and(|id| !ids.contains(&id))).count())
+    Some(acked.iter().filter(|&&id| i64::try_from(id).is_ok_and(|id| !ids.contains(&id))).count())
 }
 
 fn write(setup: &serde_json::Value, results: &[Measured]) -> std::io::Result<()> {

@@ -112,9 +112,13 @@ impl Fault {
         }
     }
 
-    /// The primary in the end.
-    pub(crate) fn survivor(self) -> usize {
-        usize::from(self.promotes_in_order() || self == Self::TwoPrimaries)
+    /// The primaries in the end.
+    pub(crate) fn survivors(self) -> &'static [usize] {
+        match self {
+            Self::TwoPrimaries => &[0, 1],
+            _ if self.promotes_in_order() => &[1],
+            _ => &[0],
+        }
     }
 
     /// How long to look at least.
