@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help build demo test fuzz compose-test bench-http prerequisites postgres programs peers rust
+.PHONY: help build demo test fuzz compose-test reliability bench-http prerequisites postgres programs haproxy peers rust
 
 help: ## this list
 	@echo 'pgsplit: a load balancer for PostgreSQL'
@@ -28,6 +28,10 @@ fuzz: rust ## the parsers, each with five minutes of made-up input (SECONDS=60: 
 compose-test: rust ## the scenarios in containers alone; needs a Docker engine and no registry (15 minutes at first)
 	@tests/compose/run.sh
 
+reliability: rust postgres haproxy ## the fault matrix beside HAProxy (25 minutes or more; ROWS=kill-standby: one)
+	@cargo build --release --locked --bin pgsplit --example reliability
+	@target/release/examples/reliability
+
 # SECONDS is a clock in bash, hence a line of its own for the program: there it is still what it was set to.
 bench-http: rust peers ## the HTTP front beside nginx and HAProxy (8 minutes or more; ROUNDS=1 SECONDS=1: one)
 	@cargo build --release --locked --bin pgsplit --example bench_http
@@ -40,6 +44,9 @@ postgres: ## installs a PostgreSQL server for tests and demo, unless one is ther
 
 programs: ## installs curl, wrk, jq, Python, Prometheus, faketime and g++ for tests, unless they are there
 	@tests/install-programs.sh curl wrk jq python3 prometheus faketime g++
+
+haproxy: ## installs HAProxy for reliability, unless it is there
+	@tests/install-programs.sh haproxy
 
 peers: ## installs nginx, HAProxy and wrk for bench-http, unless they are there
 	@tests/install-programs.sh nginx haproxy wrk

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes sure that some of curl, wrk, jq, python3, prometheus, faketime, g++ and docker-compose are here for the tests, or nginx
-# and haproxy for `make bench-http`.
+# and haproxy for `make bench-http` and `make reliability`.
 # Usage: install-programs.sh PROGRAM... Installs what is missing where that needs no question (Debian or Ubuntu, as
 # root); elsewhere says what to install and fails. Changes nothing when everything is there.
 set -eu

@@ -281,7 +281,8 @@ impl Drop for Balancer {
 /// The binary: `PGSPLIT_BIN`, what cargo built for a test, or the one beside an example.
 pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("PGSPLIT_BIN") {
-        return PathBuf::from(path);
+        // It is started from another directory.
+        return std::path::absolute(path).expect("a path in PGSPLIT_BIN");
     }
     if let Some(path) = option_env!("CARGO_BIN_EXE_pgsplit") {
         return PathBuf::from(path);

@@ -266,6 +266,20 @@ impl Postgres {
         assert_eq!(promoted, "t", "promotion of {}\n{}", self.addr, self.log());
     }
 
+    /// Starts the stopped server as a standby of `primary`, which has all that it has: an old primary after an orderly
+    /// stop.
+    pub async fn start_as_standby_of(&self, primary: &Self) {
+        let signal = self.data().join("standby.signal");
+        File::create(&signal).expect("our own data");
+        home::give(&signal, programs().owner);
+        let mut settings = OpenOptions::new()
+            .append(true)
+            .open(self.data().join("postgresql.auto.conf"))
+            .expect("initdb makes this file");
+        writeln!(settings, "primary_conninfo = '{}'", self.conninfo_to(primary)).expect("our own data");
+        self.start().await;
+    }
+
     /// Makes a running standby follow another primary.
     pub async fn follow(&self, primary: &Self) {
         let conninfo = self.conninfo_to(primary);
