@@ -90,7 +90,10 @@ fn summary(config: &Config) -> String {
     if !config.fronts.is_empty() {
         let _ = writeln!(out, "dns every {:?}, log {:?}", config.dns.refresh, config.log.requests);
     }
-    let _ = writeln!(out, "admin {:?}", config.admin);
+    let _ = writeln!(out, "admin {:?}", config.admin.as_ref().map(|admin| admin.bind));
+    if let Some(token) = config.admin.as_ref().and_then(|admin| admin.token.as_ref()) {
+        let _ = writeln!(out, "admin token {token:?}");
+    }
     for warning in &config.warnings {
         let _ = writeln!(out, "warning {warning}");
     }
@@ -304,7 +307,7 @@ fn environment_overrides() {
     let config = config.unwrap();
     let binds: Vec<String> = config.listeners.iter().map(|l| l.bind.to_string()).collect();
     assert_eq!(binds, ["0.0.0.0:6432", "0.0.0.0:6433"]);
-    assert_eq!(config.admin.unwrap().to_string(), "0.0.0.0:8404");
+    assert_eq!(config.admin.unwrap().bind.to_string(), "0.0.0.0:8404");
     assert_eq!(config.fronts[0].bind.to_string(), "0.0.0.0:8080");
     assert_eq!(config.log.level, "debug");
     assert_eq!(config.clusters[0].check.user, "lb");

@@ -116,10 +116,7 @@ impl<'a> Hold<'a> {
 
     fn give_up(&self) -> SessionError {
         if self.listener.is_paused() {
-            return SessionError::QueueTimeout(format!(
-                "listener \"{}\" is paused",
-                self.listener.config.name
-            ));
+            return SessionError::QueueTimeout(self.why());
         }
         let topology = self.listener.watched.current.borrow().clone();
         let mut roomy = Topology::clone(&topology);
@@ -137,8 +134,11 @@ impl<'a> Hold<'a> {
         ))
     }
 
-    /// What was looked for, and what every node is instead.
+    /// That the listener is paused; else what was looked for, and what every node is instead.
     fn why(&self) -> String {
+        if self.listener.is_paused() {
+            return format!("listener \"{}\" is paused", self.listener.config.name);
+        }
         let topology = self.listener.watched.current.borrow().clone();
         let wanted = match self.listener.config.target {
             Target::Any | Target::PreferStandby => "node",
