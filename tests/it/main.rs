@@ -33,6 +33,7 @@ mod http_smuggling;
 mod http_upgrade;
 mod login;
 mod logs;
+mod pause;
 mod relay;
 mod replay;
 mod support_works;
