@@ -163,24 +163,28 @@ async fn who_leaves_a_paused_listener_leaves_the_queue() {
 
 #[tokio::test]
 async fn a_paused_listener_keeps_only_so_many_and_only_so_long() {
-    let balancer = start("queue_size: 2, queue_timeout: 3s").await;
-    change(&balancer, "rw/pause").await;
-    let sessions = [try_login(balancer.rw()), try_login(balancer.rw())];
-    wait_waiting(&balancer, 2).await;
-    let error = try_login(balancer.rw()).join_all().await.remove(0).unwrap_err();
-    let words = |error: &ServerError| (error.severity.clone(), error.code.clone(), error.message.clone());
-    let fatal = |message: &str| ("FATAL".to_owned(), "57P03".to_owned(), message.to_owned());
-    assert_eq!(words(&error), fatal("2 sessions wait already: listener \"rw\" is paused"));
-    for session in sessions {
-        let error = session.join_all().await.remove(0).unwrap_err();
-        assert_eq!(words(&error), fatal("listener \"rw\" is paused"));
-    }
-    for reason in ["queue_full", "queue_timeout"] {
+    let crowded = start("queue_size: 2, queue_timeout: 1m").await;
+    let brief = start("queue_timeout: 300ms").await;
+    change(&crowded, "rw/pause").await;
+    change(&brief, "rw/pause").await;
+    let sessions = [try_login(crowded.rw()), try_login(crowded.rw())];
+    wait_waiting(&crowded, 2).await;
+    for (balancer, reason, words) in [
+        (&crowded, "queue_full", "2 sessions wait already: listener \"rw\" is paused"),
+        (&brief, "queue_timeout", "listener \"rw\" is paused"),
+    ] {
+        let error = try_login(balancer.rw()).join_all().await.remove(0).unwrap_err();
+        let said = (error.severity.as_str(), error.code.as_str(), error.message.as_str());
+        assert_eq!(said, ("FATAL", "57P03", words));
         let series = format!("pgsplit_connections_rejected_total{{listener=\"rw\",reason=\"{reason}\"}}");
-        wait_until("them to be counted", async || 0.5 < balancer.metric(&series).await).await;
+        wait_until("it to be counted", async || 0.5 < balancer.metric(&series).await).await;
     }
-    change(&balancer, "rw/resume").await;
-    connect(balancer.rw()).await.unwrap();
+    change(&crowded, "rw/resume").await;
+    for session in sessions {
+        session.join_all().await.remove(0).unwrap();
+    }
+    change(&brief, "rw/resume").await;
+    connect(brief.rw()).await.unwrap();
 }
 
 #[tokio::test]
