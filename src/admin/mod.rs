@@ -1,13 +1,16 @@
 //! The admin address: metrics for Prometheus, health and readiness for whoever asks, status as JSON and as text.
 //!
-//! Everything here only reads. A slow or hostile reader costs one of a few connections and no session.
+//! Everything here only reads but `pause`, which wants a POST and a token. A slow or hostile reader costs one of a few
+//! connections and no session.
 
 pub mod http;
 pub mod now;
+mod pause;
 pub mod view;
 
 use std::convert::Infallible;
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -29,6 +32,7 @@ use crate::front::shared::Front;
 use crate::net::listen::{Listening, is_peer_gone};
 use crate::session::place::is_there_another;
 use crate::session::shared::Shared;
+use pause::Change;
 use view::Status;
 
 /// Connections at a time; more wait in the backlog.
@@ -65,11 +69,11 @@ impl Admin {
         let accepting = async {
             while let Ok(permit) = Arc::clone(&free).acquire_owned().await {
                 match listening.accept().await {
-                    Ok((stream, _)) => {
+                    Ok((stream, peer)) => {
                         let admin = self.clone();
                         connections.spawn(end.clone().run_until_cancelled_owned(async move {
                             let _permit = permit;
-                            let _ = timeout(CONNECTION, admin.converse(stream)).await;
+                            let _ = timeout(CONNECTION, admin.converse(stream, peer)).await;
                         }));
                     }
                     Err(error) if is_peer_gone(&error) => {}
@@ -85,10 +89,10 @@ impl Admin {
         connections.wait().await;
     }
 
-    async fn converse(self, stream: std::net::TcpStream) {
+    async fn converse(self, stream: std::net::TcpStream, peer: SocketAddr) {
         let Ok(stream) = TcpStream::from_std(stream) else { return };
         let service = service_fn(|request: Request<Incoming>| {
-            let answer = self.answer(request.method(), request.uri().path(), request.uri().query());
+            let answer = self.answer(&request, peer);
             async move { Ok::<_, Infallible>(answer) }
         });
         let mut http = hyper::server::conn::http1::Builder::new();
@@ -97,11 +101,16 @@ impl Admin {
         let _ = http.serve_connection(TokioIo::new(stream), service).await;
     }
 
-    fn answer(&self, method: &Method, path: &str, query: Option<&str>) -> Answer {
+    fn answer(&self, request: &Request<Incoming>, peer: SocketAddr) -> Answer {
+        let (method, path) = (request.method(), request.uri().path());
+        if let Some(change) = Change::of(path) {
+            return match *method {
+                Method::POST => change.answer(&self.shared, &self.fronts, request.headers(), peer),
+                _ => not_allowed("POST", "only POST here\n"),
+            };
+        }
         if !matches!(*method, Method::GET | Method::HEAD) {
-            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD here\n".into());
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return answer;
+            return not_allowed("GET, HEAD", "only GET and HEAD here\n");
         }
         match path {
             "/" => text(StatusCode::OK, self.status().in_words()),
@@ -110,7 +119,7 @@ impl Admin {
                 typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
             }
             "/healthz" => text(StatusCode::OK, "ok\n".into()),
-            "/readyz" => self.readiness(query),
+            "/readyz" => self.readiness(request.uri().query()),
             "/api/v1/status" => json(StatusCode::OK, &self.status()),
             _ => {
                 let known = "no such page; there are /, /metrics, /healthz, /readyz and /api/v1/status\n";
@@ -163,6 +172,12 @@ impl Admin {
 fn json(status: StatusCode, body: &impl serde::Serialize) -> Answer {
     let body = serde_json::to_string_pretty(body).unwrap_or_default() + "\n";
     typed(status, "application/json", body)
+}
+
+fn not_allowed(allow: &'static str, body: &str) -> Answer {
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, body.to_owned());
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    answer
 }
 
 fn text(status: StatusCode, body: String) -> Answer {

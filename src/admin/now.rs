@@ -86,5 +86,6 @@ fn listener_now(listener: &Listener) -> ListenerNow {
         oldest_wait: listener.waiting().1.map_or(Duration::ZERO, |since| since.elapsed()),
         reads_on_primary: (listener.config.target == Target::PreferStandby).then_some(on_primary),
         ready: !nodes.is_empty(),
+        paused: listener.is_paused(),
     }
 }

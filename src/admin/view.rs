@@ -41,14 +41,17 @@ struct ConfigView {
     loaded_at: String,
 }
 
+/// One listener.
 #[derive(Debug, Serialize)]
-struct ListenerView {
+pub(super) struct ListenerView {
     name: String,
     bind: String,
     cluster: String,
     target: &'static str,
     balance: &'static str,
     ready: bool,
+    /// Whether new sessions wait until somebody resumes it. That says nothing about `ready`.
+    paused: bool,
     sessions: u32,
     waiting: usize,
     oldest_wait_seconds: f64,
@@ -145,7 +148,12 @@ impl Status {
             "LISTENER", "BIND", "TARGET", "SESSIONS", "WAITING"
         );
         for l in &self.listeners {
-            let ready = if l.ready { "yes" } else { "no node" };
+            let ready = match (l.paused, l.ready) {
+                (false, true) => "yes",
+                (false, false) => "no node",
+                (true, true) => "paused",
+                (true, false) => "paused, no node",
+            };
             let _ = writeln!(
                 out,
                 "{:<10} {:<22} {:<15} {:>8} {:>8}  {ready}",
@@ -174,7 +182,7 @@ impl Status {
 }
 
 impl ListenerView {
-    fn of(shared: &Shared, listener: &Listener) -> Self {
+    pub(super) fn of(shared: &Shared, listener: &Listener) -> Self {
         let metrics = shared.metrics.listener(listener.index);
         let (waiting, oldest) = listener.waiting();
         Self {
@@ -184,6 +192,7 @@ impl ListenerView {
             target: listener.config.target.as_str(),
             balance: listener.config.balance.as_str(),
             ready: is_there_another(listener, &[]),
+            paused: listener.is_paused(),
             sessions: listener.active(),
             waiting,
             oldest_wait_seconds: oldest.map_or(0.0, |since| since.elapsed().as_secs_f64()),

@@ -103,7 +103,8 @@ impl App {
         for front in &config.fronts {
             http_sockets.push(bind(front.bind, || format!("HTTP front \"{}\"", front.name))?);
         }
-        let admin_socket = config.admin.map(|addr| bind(addr, || "admin".to_owned())).transpose()?;
+        let admin_socket =
+            config.admin.as_ref().map(|admin| bind(admin.bind, || "admin".to_owned())).transpose()?;
 
         let (tasks, end) = (TaskTracker::new(), CancellationToken::new());
         let clusters: Vec<_> = config

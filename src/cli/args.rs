@@ -46,6 +46,16 @@ pub(super) enum Verb {
     #[command(after_help = "Examples:\n  pgsplit healthcheck\n  pgsplit healthcheck --ready\n  \
         HEALTHCHECK CMD [\"/pgsplit\", \"healthcheck\"]   (in a Dockerfile)")]
     Healthcheck(Healthcheck),
+    /// Let new sessions of a listener wait, in the pgsplit that runs here; open ones go on
+    ///
+    /// Who waits longer than `sessions.queue_timeout` is refused. It is asked on its admin address, with its token.
+    #[command(after_help = "Examples:\n  pgsplit pause rw\n  \
+        pgsplit pause rw --admin 10.0.0.5:8404 --token-file /run/secrets/pgsplit")]
+    Pause(Pause),
+    /// Let in the sessions that wait for a paused listener, in the order they came
+    #[command(after_help = "Examples:\n  pgsplit resume rw\n  \
+        pgsplit resume rw --admin 10.0.0.5:8404 --token-file /run/secrets/pgsplit")]
+    Resume(Pause),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  pgsplit completions bash > /etc/bash_completion.d/pgsplit")]
     Completions {
@@ -86,6 +96,23 @@ pub(super) struct Probe {
     #[arg(long, short = 'd', env = "PGDATABASE", default_value = "postgres")]
     pub(super) dbname: String,
     /// Longest time for the whole look
+    #[arg(long, short = 't', default_value = "3s", value_parser = parse_duration)]
+    pub(super) timeout: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Pause {
+    /// The listener
+    pub(super) name: String,
+    #[command(flatten)]
+    pub(super) source: Source,
+    /// The admin address, instead of the one in the configuration
+    #[arg(long, value_name = "IP:PORT")]
+    pub(super) admin: Option<SocketAddr>,
+    /// A file with the token, instead of `PGSPLIT_ADMIN_TOKEN` or the one in the configuration
+    #[arg(long, value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
+    /// Longest time for the answer
     #[arg(long, short = 't', default_value = "3s", value_parser = parse_duration)]
     pub(super) timeout: Duration,
 }

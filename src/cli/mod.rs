@@ -1,9 +1,11 @@
 //! The command line: what each verb does, and with which exit code it ends.
 
 mod args;
+mod ask;
 mod check;
 mod healthcheck;
 mod out;
+mod pause;
 mod probe;
 mod run;
 
@@ -30,6 +32,8 @@ pub fn main() -> ExitCode {
         Verb::Check { config, connect } => check::check(config.as_deref(), connect),
         Verb::Probe(probe) => probe::probe(&probe),
         Verb::Healthcheck(args) => healthcheck::healthcheck(&args),
+        Verb::Pause(args) => pause::pause(&args, true),
+        Verb::Resume(args) => pause::pause(&args, false),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "pgsplit", &mut script);
@@ -61,6 +65,12 @@ fn config_path(named: Option<&Path>) -> PathBuf {
     const USUAL: [&str; 2] = ["config.yaml", "/etc/pgsplit/config.yaml"];
     let usual = || USUAL.iter().map(Path::new).find(|path| path.exists()).unwrap_or(Path::new("config.yaml"));
     named.unwrap_or_else(usual).to_owned()
+}
+
+/// Says what went wrong; the exit code for that.
+fn fail(why: &str) -> ExitCode {
+    out::complain(&format!("pgsplit: {why}\n"));
+    ExitCode::from(FAILURE)
 }
 
 /// Shows why there is no configuration; the exit code that says so.

@@ -14,7 +14,7 @@ use super::source::Pos;
 use super::table::Given;
 use super::words::{self, Word};
 use super::{
-    Balance, Check, CheckKind, Cluster, Config, Dns, Keepalive, Listener, Log, LogFormat, LogSessions,
+    Admin, Balance, Check, CheckKind, Cluster, Config, Dns, Keepalive, Listener, Log, LogFormat, LogSessions,
     MaxLag, Node, OnTrouble, Runtime, Sessions, Tls, credentials, rules,
 };
 use crate::base::role::Target;
@@ -46,7 +46,7 @@ pub(super) fn check(file: &File, env: Env<'_>, f: &mut Findings<'_>) -> Config {
     let listeners = check_listeners(file, &clusters, host, f);
     let admin = check_admin(file, host, env, f);
     let fronts = check_fronts(file, &listeners, host, f);
-    rules::binds(file, &listeners, admin, host, f);
+    rules::binds(file, &listeners, admin.as_ref().map(|admin| admin.bind), host, f);
     // With a node or a check missing, what follows would only repeat that.
     if is_sound {
         rules::roles(file, &clusters, &listeners, f);
@@ -245,9 +245,12 @@ fn check_listener(file: &FileListener, clusters: &[Arc<Cluster>], f: &mut Findin
     })
 }
 
-fn check_admin(file: &File, host: IpAddr, env: Env<'_>, f: &mut Findings<'_>) -> Option<SocketAddr> {
+fn check_admin(file: &File, host: IpAddr, env: Env<'_>, f: &mut Findings<'_>) -> Option<Admin> {
     let default = Some(SocketAddr::new(host, ADMIN_PORT));
-    from_env("PGSPLIT_ADMIN", &words::ADMIN_BIND, env, f).unwrap_or_else(|| or(file.admin.as_ref(), default))
+    let bind = from_env("PGSPLIT_ADMIN", &words::ADMIN_BIND, env, f)
+        .unwrap_or_else(|| or(file.admin.bind.as_ref(), default));
+    let token = credentials::token(&file.admin, env, f);
+    Some(Admin { bind: bind?, token })
 }
 
 fn check_log(file: &File, env: Env<'_>, f: &mut Findings<'_>) -> Log {

@@ -1,19 +1,23 @@
-//! Whom checks log in as, and where the password comes from.
+//! Whom checks log in as, who may change something, and where the secrets for both come from.
 
 use std::io::{self, Read};
 use std::path::Path;
 
 use super::Node;
 use super::env::{Env, non_empty};
-use super::file::FileCheck;
+use super::file::{FileAdmin, FileCheck};
 use super::finding::Findings;
 use super::pgpass::{Pgpass, is_open_to_others};
 use super::source::Pos;
 use super::table::Given;
 use crate::base::secret::Secret;
 
-/// A password file larger than this is something else.
+/// A file with a secret that is larger than this is something else.
 const FILE_MAX: u64 = 64 * 1024;
+/// A shorter token is worth a warning: 16 hexadecimal digits are 64 bits.
+const TOKEN_MIN: usize = 16;
+/// Why a text is no token; not quoted, for it may be most of one.
+const NOT_SENDABLE: &str = "a token is made of visible ASCII characters without spaces";
 
 /// The user to log in as: the environment before the file; `None` when neither names one.
 pub(super) fn user(check: &FileCheck, env: Env<'_>) -> Option<String> {
@@ -23,15 +27,77 @@ pub(super) fn user(check: &FileCheck, env: Env<'_>) -> Option<String> {
 
 /// The password that goes for all nodes: `PGSPLIT_CHECK_PASSWORD`, `password` or `password_file`.
 pub(super) fn password(check: &FileCheck, env: Env<'_>, f: &mut Findings<'_>) -> Option<Secret> {
-    let written = check.password.as_ref().filter(|password| !password.value.is_empty());
-    let file = check.password_file.as_ref().filter(|path| !path.value.is_empty());
-    if let (Some(written), Some(file)) = (written, file) {
-        let labels = ((file.at, "the other form"), (written.at, "one form"));
-        f.clash(&file.path, labels.0, labels.1, "stands beside `password`: leave one of them out");
+    let places = Places {
+        variable: "PGSPLIT_CHECK_PASSWORD",
+        key: "password",
+        written: check.password.as_ref(),
+        file: check.password_file.as_ref(),
+    };
+    Some(places.find(env, f)?.value)
+}
+
+/// The token of those who may change something: `PGSPLIT_ADMIN_TOKEN`, `token` or `token_file`.
+pub(super) fn token(admin: &FileAdmin, env: Env<'_>, f: &mut Findings<'_>) -> Option<Secret> {
+    let places = Places {
+        variable: "PGSPLIT_ADMIN_TOKEN",
+        key: "token",
+        written: admin.token.as_ref(),
+        file: admin.token_file.as_ref(),
+    };
+    let token = places.find(env, f)?;
+    if token.value.is_empty() {
+        // A file, and found at fault already.
+    } else if !is_sendable(&token.value) {
+        f.fault(&token.path, token.at, NOT_SENDABLE);
+    } else if token.value.expose().len() < TOKEN_MIN {
+        f.warning(&token.path, token.at, "a token as short as this can be guessed")
+            .help("openssl rand -hex 16");
     }
-    let from_file = file.and_then(|path| from_file(path, f));
-    let from_env = non_empty(env, "PGSPLIT_CHECK_PASSWORD").map(Secret::new);
-    from_env.or_else(|| written.map(|password| password.value.clone())).or(from_file)
+    Some(token.value)
+}
+
+/// Reads a token from a file of its own, without its last newline.
+///
+/// # Errors
+/// The file cannot be read, or what it holds is no token. Never shows it.
+pub fn read_token(path: &Path) -> io::Result<Secret> {
+    let (token, _) = read(path)?;
+    if token.is_empty() {
+        return Err(io::Error::other("the file is empty"));
+    }
+    if is_sendable(&token) { Ok(token) } else { Err(io::Error::other(NOT_SENDABLE)) }
+}
+
+/// Whether it can stand in a header of HTTP as it is.
+fn is_sendable(token: &Secret) -> bool {
+    !token.is_empty() && token.expose().bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Where a secret may be written, the first one first.
+struct Places<'f> {
+    variable: &'static str,
+    key: &'static str,
+    written: Option<&'f Given<Secret>>,
+    file: Option<&'f Given<String>>,
+}
+
+impl Places<'_> {
+    fn find(&self, env: Env<'_>, f: &mut Findings<'_>) -> Option<Given<Secret>> {
+        let written = self.written.filter(|secret| !secret.value.is_empty());
+        let file = self.file.filter(|path| !path.value.is_empty());
+        if let (Some(written), Some(file)) = (written, file) {
+            let labels = ((file.at, "the other form"), (written.at, "one form"));
+            let message = format!("stands beside `{}`: leave one of them out", self.key);
+            f.clash(&file.path, labels.0, labels.1, &message);
+        }
+        let found = |value: Secret, at: Pos, path: &str| Given { value, at, path: path.to_owned() };
+        let from_file = file.and_then(|path| Some(found(from_file(path, f)?, path.at, &path.path)));
+        let from_env = non_empty(env, self.variable);
+        from_env
+            .map(|text| found(Secret::new(text), Pos::NOWHERE, self.variable))
+            .or_else(|| written.map(|secret| found(secret.value.clone(), secret.at, &secret.path)))
+            .or(from_file)
+    }
 }
 
 fn from_file(path: &Given<String>, f: &mut Findings<'_>) -> Option<Secret> {
@@ -61,11 +127,11 @@ fn read(path: &Path) -> io::Result<(Secret, bool)> {
     let is_open = is_open_to_others(&file.metadata()?);
     let mut text = String::new();
     if file.take(FILE_MAX + 1).read_to_string(&mut text)? as u64 > FILE_MAX {
-        return Err(io::Error::other("too large for a password"));
+        return Err(io::Error::other("too large for a secret"));
     }
     let text = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
     if text.contains('\0') {
-        return Err(io::Error::other("a password cannot hold a zero byte"));
+        return Err(io::Error::other("a secret cannot hold a zero byte"));
     }
     Ok((Secret::new(text), is_open))
 }

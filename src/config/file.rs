@@ -57,7 +57,7 @@ pub(super) const SESSIONS: &[&str] = &[
 ];
 pub(super) const KEEPALIVE: &[&str] = &["idle", "interval", "count"];
 pub(super) const DNS: &[&str] = &["refresh", "all_addresses"];
-pub(super) const ADMIN: &[&str] = &["bind"];
+pub(super) const ADMIN: &[&str] = &["bind", "token", "token_file"];
 pub(super) const LOG: &[&str] = &["level", "format", "sessions", "requests"];
 pub(super) const RUNTIME: &[&str] = &["threads", "drain_timeout"];
 
@@ -69,8 +69,7 @@ pub(super) struct File {
     pub listeners: Option<Given<Vec<FileListener>>>,
     pub fronts: Vec<FileFront>,
     pub dns: FileDns,
-    /// Outer `None`: left out; inner: switched off.
-    pub admin: Option<Given<Option<SocketAddr>>>,
+    pub admin: FileAdmin,
     pub log_level: Option<Given<String>>,
     pub log_format: Option<Given<LogFormat>>,
     pub log_sessions: Option<Given<LogSessions>>,
@@ -135,6 +134,15 @@ pub(super) struct FileCheck {
     pub application_name: Option<Given<String>>,
     pub max_lag: Option<Given<Option<MaxLag>>>,
     pub passive: Option<Given<bool>>,
+}
+
+/// `admin`.
+#[derive(Default)]
+pub(super) struct FileAdmin {
+    /// Outer `None`: left out; inner: switched off.
+    pub bind: Option<Given<Option<SocketAddr>>>,
+    pub token: Option<Given<Secret>>,
+    pub token_file: Option<Given<String>>,
 }
 
 /// `dns`.
@@ -376,12 +384,18 @@ fn read_keepalive(sessions: &Table<'_>, f: &mut Findings<'_>) -> Option<FileKeep
     })
 }
 
-fn read_admin(top: &Table<'_>, f: &mut Findings<'_>) -> Option<Given<Option<SocketAddr>>> {
-    let value = top.value("admin")?;
+fn read_admin(top: &Table<'_>, f: &mut Findings<'_>) -> FileAdmin {
+    let Some(value) = top.value("admin") else { return FileAdmin::default() };
     if matches!(&value.kind, Kind::Scalar(scalar) if words::is_off(&scalar.text)) {
-        return Some(Given { value: None, at: value.at, path: "admin".to_owned() });
+        let off = Given { value: None, at: value.at, path: "admin".to_owned() };
+        return FileAdmin { bind: Some(off), ..FileAdmin::default() };
     }
-    Table::open(value, "admin", ADMIN, f)?.get("bind", &words::ADMIN_BIND, f)
+    let admin = Table::open(value, "admin", ADMIN, f);
+    FileAdmin {
+        bind: get(admin.as_ref(), "bind", &words::ADMIN_BIND, f),
+        token: get(admin.as_ref(), "token", &words::SECRET, f),
+        token_file: get(admin.as_ref(), "token_file", &words::TEXT, f),
+    }
 }
 
 fn read_dns(top: &Table<'_>, f: &mut Findings<'_>) -> FileDns {

@@ -5,7 +5,7 @@
 //! 1. `tree`: YAML to a tree in which everything knows its place; `secrets` says what to hide of it
 //! 2. `env`: `${NAME}` filled in
 //! 3. `file`: the keys, read with `table` (one mapping) and `words` (one value)
-//! 4. `check` and `rules`: defaults, and what goes together; `credentials` and `pgpass` find the password
+//! 4. `check` and `rules`: defaults, and what goes together; `credentials` and `pgpass` find passwords and the token
 //! 5. [`report`]: everything that was found, shown at its line
 //!
 //! What is about HTTP alone stands in files of its own, as in `check_http`.
@@ -40,6 +40,7 @@ mod words_http;
 #[cfg(test)]
 mod tests;
 
+pub use credentials::read_token;
 pub use env::Env;
 
 use std::fmt;
@@ -64,7 +65,7 @@ pub struct Config {
     /// How names are looked up.
     pub dns: Dns,
     /// Where metrics and status are served; `None`: nowhere.
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<Admin>,
     /// What is logged, and how.
     pub log: Log,
     /// Threads and drain.
@@ -315,6 +316,15 @@ pub struct Dns {
     pub refresh: Duration,
     /// Whether each address that a node's name leads to is a node of its own.
     pub all_addresses: bool,
+}
+
+/// Where metrics and status are served, and who may change something there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// The address.
+    pub bind: SocketAddr,
+    /// Who sends it may pause and resume listeners; `None`: nobody may.
+    pub token: Option<Secret>,
 }
 
 /// What is logged, and how.

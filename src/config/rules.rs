@@ -109,7 +109,7 @@ pub(super) fn binds(
     let fronts = file.fronts.iter().filter_map(|front| bind_of(front, host));
     all.extend(fronts.map(|bind| (bind.value, bind.path, bind.at)));
     if let Some(admin) = admin {
-        let at = file.admin.as_ref().map_or(Pos::NOWHERE, |admin| admin.at);
+        let at = file.admin.bind.as_ref().map_or(Pos::NOWHERE, |admin| admin.at);
         all.push((admin, "admin.bind".to_owned(), at));
     }
     for (index, (bind, path, at)) in all.iter().enumerate() {

@@ -35,8 +35,6 @@ const LATER: &[&str] = &[
     "sslrootcert",
     "state_file",
     "tls",
-    "token",
-    "token_file",
     "watch_config",
     "zone",
 ];

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::http::Front;
 use super::report::Report;
-use super::{Config, ConfigError, MaxLag, file, file_http};
+use super::{Config, ConfigError, Env, MaxLag, file, file_http, read_token};
 use crate::base::secret::Secret;
 
 /// A password that must be in nothing that is printed.
@@ -90,7 +90,10 @@ fn summary(config: &Config) -> String {
     if !config.fronts.is_empty() {
         let _ = writeln!(out, "dns every {:?}, log {:?}", config.dns.refresh, config.log.requests);
     }
-    let _ = writeln!(out, "admin {:?}", config.admin);
+    let _ = writeln!(out, "admin {:?}", config.admin.as_ref().map(|admin| admin.bind));
+    if let Some(token) = config.admin.as_ref().and_then(|admin| admin.token.as_ref()) {
+        let _ = writeln!(out, "admin token {token:?}");
+    }
     for warning in &config.warnings {
         let _ = writeln!(out, "warning {warning}");
     }
@@ -209,6 +212,10 @@ fn a_secret_is_in_no_error_and_no_debug() {
         "check: {user: lb, password: hunter2, password: hunter2}",
         "token: hunter2",
         "admin: {token: hunter2}",
+        "admin: {token: hunter2, bnd: x}",
+        "admin: {token: [hunter2]}",
+        "admin: {token: \"hunter2 hunter2\"}",
+        "admin: {token: hunter2, token_file: x}",
         "admin: {api_key: hunter2}",
         "listeners: [{name: a, bind: b, tls: {key: hunter2}}]",
         "nodes: ['postgres://u:hunter2@db1/app']",
@@ -304,7 +311,7 @@ fn environment_overrides() {
     let config = config.unwrap();
     let binds: Vec<String> = config.listeners.iter().map(|l| l.bind.to_string()).collect();
     assert_eq!(binds, ["0.0.0.0:6432", "0.0.0.0:6433"]);
-    assert_eq!(config.admin.unwrap().to_string(), "0.0.0.0:8404");
+    assert_eq!(config.admin.unwrap().bind.to_string(), "0.0.0.0:8404");
     assert_eq!(config.fronts[0].bind.to_string(), "0.0.0.0:8080");
     assert_eq!(config.log.level, "debug");
     assert_eq!(config.clusters[0].check.user, "lb");
@@ -339,6 +346,49 @@ fn a_password_file_loses_its_last_newline() {
         "{:?}",
         config.warnings
     );
+}
+
+#[test]
+fn a_token_comes_from_a_variable_the_file_or_a_file_of_its_own() {
+    const LONG: &str = "hunter2-hunter2-hunter2";
+    let dir = tempfile::tempdir().unwrap();
+    let (at, secret) = (dir.path().join("config.yaml"), dir.path().join("token"));
+    let token = |admin: &str, env: Env<'_>| {
+        fs::write(&at, format!("nodes: [{{addr: db1, role: primary}}]\n{admin}\n")).unwrap();
+        let config = Config::load(&at, env)?;
+        let token = config.admin.and_then(|admin| admin.token).map(|token| token.expose().to_owned());
+        Ok::<_, ConfigError>((token, config.warnings))
+    };
+    let none = |_: &str| None;
+    let set = |name: &str| (name == "PGSPLIT_ADMIN_TOKEN").then(|| "from-the-variable".to_owned());
+    let some = |token: &str| (Some(token.to_owned()), Vec::<String>::new());
+    fs::write(&secret, format!("{LONG}\n")).unwrap();
+    set_mode(&secret, 0o600);
+    assert_eq!(token("", &none).unwrap(), (None, vec![]));
+    assert_eq!(token("admin: {token: '', token_file: ''}", &none).unwrap(), (None, vec![]));
+    assert_eq!(token(&format!("admin: {{token: {LONG}}}"), &none).unwrap(), some(LONG));
+    assert_eq!(token("admin: {token_file: token}", &none).unwrap(), some(LONG));
+    assert_eq!(token(&format!("admin: {{token: {LONG}}}"), &set).unwrap(), some("from-the-variable"));
+    assert_eq!(read_token(&secret).unwrap().expose(), LONG);
+    let (short, warnings) = token("admin: {token: hunter2}", &none).unwrap();
+    assert_eq!(short.as_deref(), Some("hunter2"));
+    assert!(
+        warnings.concat().contains("admin.token: a token as short as this can be guessed"),
+        "{warnings:?}"
+    );
+
+    for (text, part) in
+        [("", "the file is empty"), ("hunter2 hunter2", "visible ASCII"), ("hünter2", "visible ASCII")]
+    {
+        fs::write(&secret, text).unwrap();
+        let Err(ConfigError::Invalid(report)) = token("admin: {token_file: token}", &none) else {
+            panic!("{text}")
+        };
+        assert_eq!(report.faults.len(), 1, "{report:?}");
+        assert!(report.lines().contains(part) && !report.blocks().contains("hunter2"), "{}", report.blocks());
+        let error = read_token(&secret).unwrap_err().to_string();
+        assert!(error.contains(part) && !error.contains("hunter2"), "{error}");
+    }
 }
 
 fn set_mode(path: &Path, mode: u32) {

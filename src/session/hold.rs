@@ -95,7 +95,7 @@ impl<'a> Hold<'a> {
                 choice = &mut turn => break choice,
                 () = sleep_until(until) => {
                     if is_refused || listener.is_paused() || !is_there_another(listener, &[]) {
-                        return Err(self.give_up());
+                        return Err(self.give_up(is_refused));
                     }
                     until = Instant::now() + LONGER;
                 }
@@ -117,7 +117,7 @@ impl<'a> Hold<'a> {
         if self.ticket.is_none() {
             let is_soon = !listener.is_paused() && is_there_another(listener, tried);
             if sessions.queue_timeout.is_zero() && !is_soon {
-                return Err(self.give_up());
+                return Err(self.give_up(!tried.is_empty()));
             }
             // The listener's own limit bounds those who only wait for others to be logged in.
             let limit = (!is_soon).then_some(sessions.queue_size);
@@ -127,14 +127,11 @@ impl<'a> Hold<'a> {
         Ok(())
     }
 
-    fn give_up(&self) -> SessionError {
+    fn give_up(&self, is_refused: bool) -> SessionError {
         if self.listener.is_paused() {
-            return SessionError::QueueTimeout(format!(
-                "listener \"{}\" is paused",
-                self.listener.config.name
-            ));
+            return SessionError::QueueTimeout(self.why());
         }
-        if !self.could_serve() {
+        if !self.lacks_place(is_refused) {
             return SessionError::NoNode { text: self.why(), hint: self.what_still_works() };
         }
         let waited = self.ticket.as_ref().map_or(Duration::ZERO, |(ticket, _)| ticket.since().elapsed());
@@ -145,17 +142,21 @@ impl<'a> Hold<'a> {
         ))
     }
 
-    /// Whether there are nodes that fit, if only they had room.
-    fn could_serve(&self) -> bool {
-        let mut roomy = Topology::clone(&self.listener.watched.current.borrow());
+    /// Whether nodes fit, and what this session lacks is a place on one of them.
+    fn lacks_place(&self, is_refused: bool) -> bool {
+        let topology = self.listener.watched.current.borrow().clone();
+        let mut roomy = Topology::clone(&topology);
         roomy.nodes.iter_mut().for_each(|node| node.full_until = None);
-        !fitting(&roomy, self.listener.config.target, |_| true).is_empty()
+        let is_crowded =
+            |node: &&Node| topology.node(node.id).is_some_and(|node| node.is_full() || !node.has_room());
+        let nodes = fitting(&roomy, self.listener.config.target, |_| true);
+        (!is_refused && !nodes.is_empty()) || nodes.iter().any(is_crowded)
     }
 
     /// Too many wait already.
     fn queue_full(&self) -> SessionError {
         let (limit, name) = (self.listener.sessions().queue_size, &self.listener.config.name);
-        let why = if self.could_serve() {
+        let why = if !self.listener.is_paused() && self.lacks_place(false) {
             let nodes = in_words(&self.listener.watched.current.borrow());
             format!("no free place on listener \"{name}\": {nodes}")
         } else {
@@ -164,8 +165,11 @@ impl<'a> Hold<'a> {
         SessionError::QueueFull(format!("{limit} sessions wait already: {why}"))
     }
 
-    /// What was looked for, and what every node is instead.
+    /// That the listener is paused; else what was looked for, and what every node is instead.
     fn why(&self) -> String {
+        if self.listener.is_paused() {
+            return format!("listener \"{}\" is paused", self.listener.config.name);
+        }
         let topology = self.listener.watched.current.borrow().clone();
         let wanted = match self.listener.config.target {
             Target::Any | Target::PreferStandby => "node",

@@ -98,6 +98,12 @@ impl Listener {
         *self.pause.borrow()
     }
 
+    /// From now on new sessions wait, or those that wait are let in, in the order they came; open sessions go on either
+    /// way. Whether that is a change.
+    pub fn set_paused(&self, pause: bool) -> bool {
+        self.pause.send_if_modified(|is_paused| std::mem::replace(is_paused, pause) != pause)
+    }
+
     /// Whether its sessions are there to write.
     #[must_use]
     pub fn is_for_primary(&self) -> bool {

@@ -150,7 +150,7 @@ pub const ACTIVE: Described = gauge(
 pub const WAITING: Described = gauge(
     "pgsplit_sessions_waiting",
     &["listener"],
-    "Clients that wait because no node fits. Anything but 0 for long needs a node.",
+    "Clients that wait because no node fits, or the listener is paused. Anything but 0 for long needs a node.",
 );
 /// Limit of sessions.
 pub const LIMIT: Described = gauge(
@@ -332,6 +332,12 @@ pub const LISTENER_READY: Described = gauge(
     &["listener"],
     "1 when a node fits the listener now. 0 means that its clients wait or are refused: alert.",
 );
+/// Whether a listener is paused.
+pub const LISTENER_PAUSED: Described = gauge(
+    "pgsplit_listener_paused",
+    &["listener"],
+    "1 while the listener is paused by hand: new sessions wait. Alert when it stays: somebody forgot to resume it.",
+);
 /// Accepted connections of HTTP clients.
 pub const HTTP_ACCEPTED: Described = counter(
     "pgsplit_http_connections_accepted_total",
@@ -491,6 +497,7 @@ pub const ALL: &[Described] = &[
     REPLICAS_UP,
     READS_ON_PRIMARY,
     LISTENER_READY,
+    LISTENER_PAUSED,
     HTTP_ACCEPTED,
     HTTP_ACCEPT_ERRORS,
     HTTP_CONNECTIONS,

@@ -23,6 +23,7 @@ pub struct ListenerMetrics {
     session_duration: Histogram,
     oldest_wait: Gauge,
     ready: Gauge,
+    paused: Gauge,
 }
 
 impl ListenerMetrics {
@@ -44,6 +45,7 @@ impl ListenerMetrics {
             session_duration: registry.histogram(&catalog::SESSION_DURATION, &[name]),
             oldest_wait: registry.gauge(&catalog::OLDEST_WAIT, &[name]),
             ready: registry.gauge(&catalog::LISTENER_READY, &[name]),
+            paused: registry.gauge(&catalog::LISTENER_PAUSED, &[name]),
         }
     }
 
@@ -122,5 +124,6 @@ impl ListenerMetrics {
     pub(super) fn show(&self, now: &ListenerNow) {
         self.oldest_wait.set(now.oldest_wait.as_secs_f64());
         self.ready.set(f64::from(u8::from(now.ready)));
+        self.paused.set(f64::from(u8::from(now.paused)));
     }
 }

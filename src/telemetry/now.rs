@@ -92,4 +92,6 @@ pub struct ListenerNow {
     pub reads_on_primary: Option<bool>,
     /// Whether a node fits it.
     pub ready: bool,
+    /// Whether somebody has paused it.
+    pub paused: bool,
 }

@@ -445,7 +445,7 @@ async fn an_address_in_use_is_said_with_a_hint() {
 
 #[tokio::test]
 async fn every_verb_has_an_example_and_completions_work() {
-    for verb in ["run", "check", "probe", "healthcheck", "completions"] {
+    for verb in ["run", "check", "probe", "healthcheck", "pause", "resume", "completions"] {
         let (code, said) = pgsplit(&[verb, "--help"], &[]).await;
         assert_eq!((code, said.contains("Example")), (Some(0), true), "{said}");
     }

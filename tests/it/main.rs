@@ -34,6 +34,7 @@ mod http_upgrade;
 mod limits;
 mod login;
 mod logs;
+mod pause;
 mod relay;
 mod replay;
 mod support_works;
