@@ -262,7 +262,12 @@ impl Keeper {
         let cause = |step, error, sqlstate| Cause { seen_by: "session", step, error, sqlstate };
         match met {
             Met::Role { in_recovery } => {
-                return record.set_role(Role::from_in_recovery(*in_recovery), RoleSource::Client);
+                let is_news = record.set_role(Role::from_in_recovery(*in_recovery), RoleSource::Client);
+                if is_news {
+                    // Only a check sees the timeline, by which it may be the primary from now on.
+                    record.hurry.notify_one();
+                }
+                return is_news;
             }
             Met::Failure(text) => record.observe(false, &cause("connect", Some(text), None)),
             Met::NotNow(text) => {
