@@ -35,6 +35,7 @@ mod login;
 mod logs;
 mod relay;
 mod replay;
+mod soak;
 mod support_works;
 mod targets;
 mod valve;

@@ -233,9 +233,8 @@ impl Ledger {
 
     /// Whether anything was the matter with this node not long ago.
     pub fn has_trouble(&self, node: IpAddr, since: Instant) -> bool {
-        let meets = |fault: &Happening| {
-            fault.node == node && fault.until.is_none_or(|until| since < until + ECHO)
-        };
+        let meets =
+            |fault: &Happening| fault.node == node && fault.until.is_none_or(|until| since < until + ECHO);
         self.book().faults.iter().any(meets)
     }
 
@@ -245,8 +244,11 @@ impl Ledger {
             let book = self.book();
             let missing = book.acked.iter().filter(|ack| !stored.contains(&(ack.writer, ack.seq)));
             let (excused, lost): (Vec<_>, Vec<_>) = missing.copied().partition(|ack| {
-                let lost_there =
-                    |loser: &Loser| loser.node == ack.node && loser.from <= ack.at && loser.until.is_none_or(|until| ack.at < until);
+                let lost_there = |loser: &Loser| {
+                    loser.node == ack.node
+                        && loser.from <= ack.at
+                        && loser.until.is_none_or(|until| ack.at < until)
+                };
                 book.losers.iter().any(lost_there)
             });
             (lost, excused)

@@ -88,7 +88,10 @@ impl Seen {
         let fields: Value = serde_json::from_str(&line).unwrap_or_default();
         let event = fields["event"].as_str().unwrap_or("not JSON").to_owned();
         if event == "session_end" {
-            let id = fields["id"].as_str().and_then(|id| id.rsplit_once("s-").and_then(|(_, id)| u64::from_str_radix(id, 16).ok())).unwrap_or(0);
+            let id = fields["id"]
+                .as_str()
+                .and_then(|id| id.rsplit_once("s-").and_then(|(_, id)| u64::from_str_radix(id, 16).ok()))
+                .unwrap_or(0);
             if !self.ids.insert(id) {
                 *self.closed.entry(id).or_default() += 1;
             }
