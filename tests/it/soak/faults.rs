@@ -78,7 +78,12 @@ impl Stage {
                 wait_until("the gate to have reset all", async || gate.open() == 0).await;
                 gate.set(Mode::Pass).await;
             }
-            Fault::Refuse => self.set_for(gate, Mode::Refuse, step.lasts).await,
+            Fault::Refuse => {
+                // As long as anybody there hears from a server nobody on it may be cut. Who writes always hears; who reads
+                // is elsewhere by then.
+                let _cut = (step.whom != Whom::Primary).then(|| self.ledger.cuts(ip));
+                self.set_for(gate, Mode::Refuse, step.lasts).await;
+            }
             Fault::Delay(millis) => {
                 self.set_for(gate, Mode::Delay(Duration::from_millis(millis)), step.lasts).await;
             }

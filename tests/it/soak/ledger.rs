@@ -108,7 +108,7 @@ impl Ledger {
         let line = format!("{:8.3} s  {text}", self.elapsed().as_secs_f64());
         let mut book = self.book();
         if book.wrongs.is_empty() {
-            book.log = self.log.last(80);
+            book.log = self.log.last(12);
         }
         // What goes wrong goes wrong for many; the first ones say it.
         if book.wrongs.len() < 40 {
@@ -289,14 +289,14 @@ impl Ledger {
         let notable = self.log.notable();
         let notable: Vec<_> = notable.lines().collect();
         let book = self.book();
-        let log = if book.log.is_empty() { self.log.last(80) } else { book.log.clone() };
+        let log = if book.log.is_empty() { self.log.last(12) } else { book.log.clone() };
         format!(
             "SEED={}\n\nwrong:\n{}\n\nthe schedule so far:\n{}\n\nthe last of pgsplit's log:\n{log}\n\nof it, what is \
              not about one session:\n{}\n\n{summary}",
             self.seed,
             book.wrongs.join("\n"),
             book.story.join("\n"),
-            notable[notable.len().saturating_sub(60)..].join("\n"),
+            notable[notable.len().saturating_sub(40)..].join("\n"),
         )
     }
 

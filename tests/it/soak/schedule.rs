@@ -166,7 +166,7 @@ impl Iterator for Schedule {
             Kind::Reset => (Fault::Reset, 300..2000),
             Kind::Refuse => (Fault::Refuse, 300..3000),
             Kind::Delay => (Fault::Delay(self.rng.u64(5..60)), 500..3000),
-            Kind::Slice => (Fault::Slice(self.rng.usize(1..7)), 500..2000),
+            Kind::Slice => (Fault::Slice(self.rng.usize(40..400)), 500..2000),
             Kind::Full => (Fault::Full, 500..3000),
             Kind::ReplayPause => (Fault::ReplayPause, 500..4000),
             Kind::Promote => {

@@ -194,7 +194,7 @@ impl Session {
 
     /// Resolves when something can be read, or after `patience`.
     pub async fn is_readable_within(&mut self, patience: Duration) -> bool {
-        tokio::time::timeout(patience, self.wire.stream().readable()).await.is_ok()
+        tokio::time::timeout(patience, self.wire.stream().peek(&mut [0])).await.is_ok()
     }
 
     /// Takes its leave.
