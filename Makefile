@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help build demo test compose-test bench-http prerequisites postgres programs peers rust
+.PHONY: help build demo test compose-test bench-http soak prerequisites postgres programs peers rust
 
 help: ## this list
 	@echo 'pgsplit: a load balancer for PostgreSQL'
@@ -28,6 +28,10 @@ compose-test: rust ## the scenarios in containers alone; needs a Docker engine a
 bench-http: rust peers ## the HTTP front beside nginx and HAProxy (8 minutes or more; ROUNDS=1 SECONDS=1: one)
 	@cargo build --release --locked --bin pgsplit --example bench_http
 	@target/release/examples/bench_http
+
+soak: rust postgres ## everything goes wrong while clients look for what must not be (an hour; SECONDS=60 SEED=7)
+	@cargo test --release --locked --test it --no-run
+	@cargo test --release --locked --test it soak::for_an_hour -- --ignored --nocapture
 
 prerequisites: rust postgres programs
 

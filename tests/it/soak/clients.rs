@@ -3,10 +3,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fastrand::Rng;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::ledger::Ledger;
 use super::session::{Answer, End, Session};
@@ -306,7 +306,8 @@ impl Client {
         if started.tag != b'G' {
             self.wrong(session, &format!("{started:?} instead of a start of COPY"));
         }
-        let text: String = (first..first + ROWS).map(|g| format!("{g}\t{}\n", line(g))).collect();
+        let rows: Vec<_> = (first..first + ROWS).map(|g| format!("{g}\t{}\n", line(g))).collect();
+        let text = rows.concat();
         let mut rest = text.as_bytes();
         // Neither the end of a row nor that of a message is where a packet ends.
         while !rest.is_empty() {

@@ -1,9 +1,9 @@
 //! How what the schedule says is done.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::clients::World;
 use super::ledger::Ledger;

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::log::Log;
@@ -50,7 +51,6 @@ struct Book {
 #[derive(Debug)]
 struct Happening {
     node: IpAddr,
-    from: Instant,
     until: Option<Instant>,
 }
 
@@ -132,7 +132,7 @@ impl Ledger {
     /// From now on sessions on this node may be cut.
     pub fn cuts(&self, node: IpAddr) -> Ongoing<'_> {
         let mut book = self.book();
-        book.faults.push(Happening { node, from: Instant::now(), until: None });
+        book.faults.push(Happening { node, until: None });
         Ongoing(self, book.faults.len() - 1)
     }
 
@@ -224,6 +224,7 @@ impl Ledger {
         if is_explained {
             self.count(match end {
                 End::Told(error) => format!("cut: told {} {}", error.code, error.message),
+                End::Broke(how) => format!("cut: {how}"),
                 _ => "cut: without words".to_owned(),
             });
         } else {

@@ -3,6 +3,8 @@
 //! [`schedule`] says what goes wrong, from a seed; [`faults`] does it; [`clients`] work meanwhile, each over a [`session`]
 //! that takes nothing on trust; the [`ledger`] compares. A short run is part of the suite. A long one is `make soak`;
 //! `SEED=… SECONDS=…` say which and how long.
+//!
+//! Time passes here on purpose: how long a fault lasts and how fast a client works are no waits for a condition.
 
 #![allow(
     clippy::unwrap_used,
@@ -119,8 +121,9 @@ async fn run(seed: u64, lasts: Duration) {
 
 /// Checks are quick, and patient enough for a busy machine.
 fn config(nodes: impl Iterator<Item = SocketAddr>) -> String {
-    let nodes: String =
+    let nodes: Vec<_> =
         nodes.enumerate().map(|(i, addr)| format!("  - {{name: n{i}, addr: \"{addr}\"}}\n")).collect();
+    let nodes = nodes.concat();
     format!(
         "nodes:\n{nodes}check: {{user: lb_check, password: {PASSWORD}, interval: 300ms, fast_interval: 100ms, \
          down_interval: 200ms, timeout: 1s, rise: 2, fall: 2, max_lag: 2s}}\nsessions: {{queue_timeout: \
