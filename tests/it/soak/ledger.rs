@@ -100,6 +100,7 @@ impl Ledger {
     /// Something was done.
     pub fn say(&self, text: &str) {
         let line = format!("{:8.3} s  {text}", self.elapsed().as_secs_f64());
+        eprintln!("{line}");
         self.book().story.push(line);
     }
 
