@@ -8,7 +8,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::time::{Instant, sleep};
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, TOLD};
 use super::session::{Answer, End, Session};
 use crate::support::wire::{Wire, cancel_request, message, query};
 
@@ -135,6 +135,9 @@ impl Client {
 
     /// Reports what must not be in an answer; true: the session goes on.
     fn is_fine(&self, session: &Session, answer: &Answer) -> bool {
+        if TOLD < answer.took {
+            self.wrong(session, &format!("waits for {:?}", answer.took));
+        }
         if let Some(error) = &answer.error {
             // A standby may have to choose between its primary and a query.
             if error.code == "40001" && session.is_on_standby {

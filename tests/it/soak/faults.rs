@@ -12,7 +12,7 @@ use super::schedule::{Death, Fault, Step, Whom};
 use crate::support::balancer::Balancer;
 use crate::support::client::connect;
 use crate::support::cluster::Cluster;
-use crate::support::gate::{Gate, Mode};
+use crate::support::gate::{Direction, Gate, Mode};
 use crate::support::postgres::{Postgres, Stop};
 use crate::support::process::Signal;
 use crate::support::wait::wait_until;
@@ -77,6 +77,10 @@ impl Stage {
                 gate.set(Mode::Reset).await;
                 wait_until("the gate to have reset all", async || gate.open() == 0).await;
                 gate.set(Mode::Pass).await;
+            }
+            Fault::Cut(after) => {
+                let _cut = self.ledger.cuts(ip);
+                self.set_for(gate, Mode::Cut(Direction::ToClient, after), step.lasts).await;
             }
             Fault::Refuse => {
                 // As long as anybody there hears from a server nobody on it may be cut. Who writes always hears; who reads

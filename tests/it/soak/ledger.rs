@@ -19,6 +19,10 @@ use super::session::{End, Refused, Session, Stage};
 /// every 0.3 s and have 1 s; the rest is for a busy machine.
 pub const DEPOSED: Duration = Duration::from_secs(4);
 
+/// How long anybody may wait who reads, or whose server is gone without a word. A check each 0.3 s with 1 s finds that out in
+/// less than two; the rest is for a busy machine.
+pub const TOLD: Duration = Duration::from_secs(6);
+
 /// How long after its end a fault may still be what cut a session.
 const ECHO: Duration = Duration::from_secs(3);
 
@@ -179,6 +183,9 @@ impl Ledger {
             let (node, client) = (session.node, session.client);
             self.wrong(&format!("{who}: a session to write begins on the standby {node} (client {client})"));
         }
+        if !is_rw && TOLD < asked.elapsed() {
+            self.wrong(&format!("{who}: waits for {:?} for a session on {}", asked.elapsed(), session.node));
+        }
         self.began_on(who, session.node, asked);
     }
 
@@ -335,26 +342,82 @@ fn growth_is_the_slope_of_the_line() {
     assert!(growth_per_hour(&line[..1]).abs() < 0.001);
 }
 
-#[test]
-fn what_no_fault_explains_is_wrong() {
-    let (here, there) = (IpAddr::from([127, 9, 9, 1]), IpAddr::from([127, 9, 9, 2]));
-    let ledger = || Ledger::new(1, Log::default());
-    let one = ledger();
-    one.loses(here);
-    one.acked(1, 1, here, Instant::now());
-    one.acked(1, 2, there, Instant::now());
-    one.settle(&HashSet::from([(1, 2)]));
-    assert!(!one.has_failed(), "{}", one.report());
-    one.settle(&HashSet::from([(1, 1)]));
-    assert!(one.report().contains("1 acknowledged writes are lost, such as 2 of writer 1"));
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::support::wire::ServerError;
 
-    let two = ledger();
-    drop(two.cuts(here));
-    two.ended("somebody", None, &End::Closed);
-    assert!(!two.has_failed());
-    two.ended("somebody", None, &End::Late);
-    assert!(two.has_failed());
-    let three = ledger();
-    three.ended("somebody", None, &End::Closed);
-    assert!(three.report().contains("cut without need"));
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 9, 9, 1));
+    const THERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 9, 9, 2));
+
+    fn ledger() -> Ledger {
+        Ledger::new(1, Log::default())
+    }
+
+    fn told(code: &str) -> End {
+        End::Told(ServerError { code: code.to_owned(), ..ServerError::default() })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_acknowledged_write_that_is_gone_is_wrong_unless_the_cluster_lost_it() {
+        let ledger = ledger();
+        ledger.loses(HERE);
+        ledger.acked(1, 1, HERE, Instant::now());
+        ledger.acked(1, 2, THERE, Instant::now());
+        ledger.settle(&HashSet::from([(1, 2)]));
+        assert!(!ledger.has_failed(), "{}", ledger.report());
+        ledger.settle(&HashSet::from([(1, 1)]));
+        assert!(ledger.report().contains("1 acknowledged writes are lost, such as 2 of writer 1"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_works_on_a_replaced_primary_for_too_long_is_wrong() {
+        let ledger = ledger();
+        ledger.loses(HERE);
+        ledger.deposed(HERE);
+        tokio::time::advance(DEPOSED).await;
+        ledger.began_on("somebody", HERE, Instant::now());
+        assert!(!ledger.has_failed());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        ledger.began_on("somebody", THERE, Instant::now());
+        assert!(!ledger.has_failed());
+        ledger.began_on("somebody", HERE, Instant::now());
+        assert!(ledger.has_failed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cut_is_wrong_unless_a_fault_explains_it() {
+        for (cut, end, is_wrong) in [
+            (true, End::Closed, false),
+            (true, told("57P01"), false),
+            (true, told("57014"), true),
+            (true, End::Late, true),
+            (true, End::Garbage(String::new()), true),
+            (false, End::Broke(String::new()), true),
+            (false, told("57P01"), true),
+        ] {
+            let ledger = ledger();
+            if cut {
+                drop(ledger.cuts(HERE));
+            }
+            ledger.ended("somebody", None, &end);
+            assert_eq!(ledger.has_failed(), is_wrong, "{end:?}");
+        }
+        let ledger = ledger();
+        drop(ledger.cuts(HERE));
+        tokio::time::advance(ECHO).await;
+        ledger.ended("somebody", None, &End::Closed);
+        assert!(ledger.has_failed(), "that was too long ago");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_that_is_refused_is_wrong_and_a_write_may_be() {
+        for (is_rw, code, is_wrong) in [(true, "57P03", false), (true, "53300", true), (false, "57P03", true)]
+        {
+            let ledger = ledger();
+            let refused = Refused { stage: Stage::Unanswered, end: told(code), client: None };
+            ledger.refused("somebody", is_rw, Instant::now(), &refused);
+            assert_eq!(ledger.has_failed(), is_wrong, "{is_rw} {code}");
+        }
+    }
 }

@@ -43,6 +43,8 @@ pub enum Fault {
     Drop,
     /// Every connection is reset.
     Reset,
+    /// Connections end after this many bytes of the server, in the middle of whatever it is.
+    Cut(u64),
     /// New connections are refused, open ones go on.
     Refuse,
     /// Everything is this many milliseconds late.
@@ -95,6 +97,7 @@ enum Kind {
     Freeze,
     Drop,
     Reset,
+    Cut,
     Refuse,
     Delay,
     Slice,
@@ -108,7 +111,7 @@ enum Kind {
 }
 
 /// What a bag holds at first.
-const BAG: [Kind; 20] = [
+const BAG: [Kind; 21] = [
     Kind::Kill,
     Kind::Kill,
     Kind::Restart,
@@ -119,6 +122,7 @@ const BAG: [Kind; 20] = [
     Kind::Drop,
     Kind::Drop,
     Kind::Reset,
+    Kind::Cut,
     Kind::Refuse,
     Kind::Delay,
     Kind::Slice,
@@ -160,10 +164,11 @@ impl Iterator for Schedule {
         let (fault, millis) = match kind {
             Kind::Kill => (Fault::Kill { refuses: self.rng.bool() }, 200..3000),
             Kind::Restart => (Fault::Restart, 0..1),
-            Kind::Stop => (Fault::Stop, 300..4000),
-            Kind::Freeze => (Fault::Freeze, 300..4000),
-            Kind::Drop => (Fault::Drop, 300..4000),
+            Kind::Stop => (Fault::Stop, 300..8000),
+            Kind::Freeze => (Fault::Freeze, 300..8000),
+            Kind::Drop => (Fault::Drop, 300..8000),
             Kind::Reset => (Fault::Reset, 300..2000),
+            Kind::Cut => (Fault::Cut(1 + self.rng.u64(..30).pow(2)), 300..2000),
             Kind::Refuse => (Fault::Refuse, 300..3000),
             Kind::Delay => (Fault::Delay(self.rng.u64(5..60)), 500..3000),
             Kind::Slice => (Fault::Slice(self.rng.usize(40..400)), 500..2000),
@@ -196,7 +201,7 @@ fn the_same_seed_tells_the_same_story_and_every_story_has_every_fault() {
     for seed in 0..50 {
         let kinds: std::collections::HashSet<_> =
             steps(seed).iter().map(|step| std::mem::discriminant(&step.fault)).collect();
-        assert_eq!(kinds.len(), 16, "seed {seed}");
+        assert_eq!(kinds.len(), 17, "seed {seed}");
         let early = steps(seed).into_iter().find(|step| step.fault == Fault::ReplayPause).unwrap();
         assert_ne!(early.whom, Whom::Primary);
     }

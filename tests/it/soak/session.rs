@@ -5,6 +5,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::support::wire::{Message, ServerError, Wire, query, startup};
 
 /// How a session ended, or why there was none.
@@ -55,6 +57,8 @@ pub struct Answer {
     pub error: Option<ServerError>,
     /// The session is over.
     pub end: Option<End>,
+    /// How long it took to be answered, or to be told that there will be no answer.
+    pub took: Duration,
 }
 
 /// A session that is logged in and knows where it is.
@@ -134,11 +138,12 @@ impl Session {
 
     /// Runs one statement.
     pub async fn ask(&mut self, sql: &str) -> Answer {
-        let mut answer = Answer::default();
+        let (mut answer, asked) = (Answer::default(), Instant::now());
         answer.end = match self.send(&query(sql)).await {
             Ok(()) => self.hear(&mut answer).await.err(),
             Err(end) => Some(end),
         };
+        answer.took = asked.elapsed();
         answer
     }
 
