@@ -262,6 +262,14 @@ impl Ledger {
             });
             (lost, excused)
         };
+        for ack in &excused {
+            let book = self.book();
+            let losers = book.losers.iter().filter(|loser| loser.node == ack.node && loser.from <= ack.at);
+            let since = losers.filter_map(|loser| loser.since).next_back();
+            drop(book);
+            let late = since.map(|since| ack.at.saturating_duration_since(since)).unwrap_or_default();
+            self.took("time for which a replaced primary went on to acknowledge writes", late);
+        }
         for ack in lost.iter().take(5) {
             let at = ack.at.duration_since(self.began).as_secs_f64();
             self.wrong(&format!(
