@@ -1,6 +1,6 @@
 //! pgsplit's log, read by somebody who may stop reading.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,14 +24,14 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Seen {
     last: VecDeque<String>,
-    /// Lines of events that are not about one session, and of sessions that panicked.
+    /// Lines that are not the end of a session, the first ones.
     notable: Vec<String>,
     /// By event.
     events: HashMap<String, u64>,
-    /// How often each session has been closed that was closed more than once.
-    closed: HashMap<u64, u32>,
-    /// Sessions that have a closing line, as runs of consecutive numbers would be.
-    ids: std::collections::BTreeSet<u64>,
+    /// Sessions that have a closing line.
+    closed: HashSet<String>,
+    /// Sessions that have more than one.
+    closed_twice: Vec<String>,
 }
 
 impl Log {
@@ -68,8 +68,8 @@ impl Log {
     }
 
     /// Sessions with more than one closing line.
-    pub fn closed_twice(&self) -> Vec<u64> {
-        self.0.seen.lock().unwrap_or_else(PoisonError::into_inner).closed.keys().copied().collect()
+    pub fn closed_twice(&self) -> Vec<String> {
+        self.0.seen.lock().unwrap_or_else(PoisonError::into_inner).closed_twice.clone()
     }
 
     fn read(&self, reader: PipeReader) {
@@ -88,12 +88,9 @@ impl Seen {
         let fields: Value = serde_json::from_str(&line).unwrap_or_default();
         let event = fields["event"].as_str().unwrap_or("not JSON").to_owned();
         if event == "session_end" {
-            let id = fields["id"]
-                .as_str()
-                .and_then(|id| id.rsplit_once("s-").and_then(|(_, id)| u64::from_str_radix(id, 16).ok()))
-                .unwrap_or(0);
-            if !self.ids.insert(id) {
-                *self.closed.entry(id).or_default() += 1;
+            let id = fields["id"].as_str().unwrap_or_default().to_owned();
+            if !self.closed.insert(id.clone()) {
+                self.closed_twice.push(id);
             }
         } else if self.notable.len() < 20_000 {
             self.notable.push(line.clone());
