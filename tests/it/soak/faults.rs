@@ -152,6 +152,10 @@ impl Stage {
         let new = self.most_advanced(old).await;
         self.cluster.fail_over_to(new).await;
         self.ledger.say(&format!("n{new} is the primary now"));
+        let (promoted, sql) =
+            (Instant::now(), "select count(*) from pg_stat_replication where state = 'streaming'");
+        wait_until("a standby to follow it", async || self.cluster.node(new).value(sql).await != "0").await;
+        self.ledger.took("time until a standby followed the new primary", promoted.elapsed());
         sleep(lasts).await;
         self.cluster.node(old).recreate_standby_of(self.cluster.node(new)).await;
     }
