@@ -47,8 +47,8 @@ use crate::tools::{memory, whole};
 /// Clients wait for a primary at most so long; each wait of ours is 20 s.
 const QUEUE_TIMEOUT: &str = "15s";
 
-/// A run shorter than this says nothing about memory.
-const LONG: Duration = Duration::from_secs(20 * 60);
+/// A shorter run says nothing about memory: what was needed once is kept, and the worst moment comes late.
+const LONG: Duration = Duration::from_secs(45 * 60);
 
 /// Bytes by which the process may grow in an hour.
 const GROWTH: f64 = 1024.0 * 1024.0;
