@@ -199,8 +199,9 @@ impl Keeper {
         self.warn_of_two_primaries();
         self.publish.send_replace(Arc::new(self.places.topology(self.primary)));
         // After the rest, so that a session that has to go finds where to go.
-        let patience = self.cluster.check.interval + self.cluster.check.timeout;
-        self.places.records().for_each(|record| record.tell_sessions(self.primary, patience));
+        let check = &self.cluster.check;
+        let (at_least, patience) = (check.fast_interval, check.interval + check.timeout);
+        self.places.records().for_each(|record| record.tell_sessions(self.primary, at_least, patience));
     }
 
     fn apply_report(&mut self, id: NodeId, report: Report) {

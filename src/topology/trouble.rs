@@ -17,6 +17,19 @@ pub struct Trouble {
     pub is_leaving: bool,
 }
 
+impl Trouble {
+    /// What is the matter by both accounts: of two in a row, what has not got better.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            is_unreachable: self.is_unreachable && other.is_unreachable,
+            is_demoted: self.is_demoted && other.is_demoted,
+            is_lagging: self.is_lagging && other.is_lagging,
+            is_leaving: self.is_leaving && other.is_leaving,
+        }
+    }
+}
+
 /// Where a node's sessions see what is the matter with it. They are woken only when it changes. Each of them begins
 /// with the trouble that is there, so that none is missed.
 pub type Troubles = watch::Receiver<Trouble>;

@@ -20,7 +20,7 @@ const PARTS: [&str; 6] = [
 ];
 
 /// Accepted connections, and the sum of what they have become or are becoming.
-fn both_sides(metrics: &str) -> (i64, i64) {
+pub(crate) fn both_sides(metrics: &str) -> (i64, i64) {
     let parts: i64 = PARTS.iter().map(|part| whole(sum(metrics, part))).sum();
     let opening = whole(sum(metrics, "pgsplit_connections_opening"));
     (whole(sum(metrics, "pgsplit_connections_accepted_total")), parts + opening)

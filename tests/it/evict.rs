@@ -12,7 +12,7 @@ use crate::support::gate::{Gate, Mode};
 use crate::support::postgres::{Postgres, Settings, Stop};
 use crate::support::process::{Signal, children, signal};
 use crate::support::wait::wait_until;
-use crate::support::wire::{ServerError, Wire, query};
+use crate::support::wire::{ServerError, Wire, query, startup};
 use crate::tools::whole;
 
 /// A session that is logged in and says nothing.
@@ -115,6 +115,37 @@ async fn a_stopped_postmaster_costs_no_session_that_is_served() {
     }
     assert_eq!(told(&mut idle).await.code, "57P01");
     cluster.standby(0).sigcont();
+}
+
+#[tokio::test]
+async fn a_port_that_refuses_costs_no_session_that_is_served() {
+    let cluster = shared().await;
+    let gates = gates(cluster).await;
+    // So long it is listened whether anybody hears from the server.
+    let config =
+        config_for(gates.iter().map(Gate::addr)).replace("fast_interval: 100ms", "fast_interval: 2s");
+    let balancer = Balancer::start(&config).await;
+    balancer.wait_ready().await;
+    let mut busy = session(balancer.rw()).await;
+    let mut idle = session(balancer.rw()).await;
+    gates[0].set(Mode::Refuse).await;
+    // Refused like a check, and it counts like one: the node is down before a second check could tell.
+    let mut another = Wire::connect(balancer.rw()).await.unwrap();
+    another.send(&startup(&[("user", "app"), ("database", "postgres")])).await.unwrap();
+    wait_until("it to be down", async || {
+        assert!(answers(&mut busy).await);
+        balancer.node("n0").await["health"] == "down"
+    })
+    .await;
+    let checks = "pgsplit_node_checks_total{node=\"n0\",result=\"failed\"}";
+    let before = balancer.metric(checks).await;
+    wait_until("a few more checks to fail", async || {
+        assert!(answers(&mut busy).await);
+        before + 5.0 < balancer.metric(checks).await
+    })
+    .await;
+    assert!(answers(&mut idle).await);
+    assert_eq!(ended(&balancer, "node_down").await, 0);
 }
 
 #[tokio::test]

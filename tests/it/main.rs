@@ -37,6 +37,7 @@ mod logs;
 mod pause;
 mod relay;
 mod replay;
+mod soak;
 mod support_works;
 mod targets;
 mod valve;

@@ -74,8 +74,8 @@ pub(super) struct Record {
 /// Whether a node that fails its checks says anything at all.
 #[derive(Debug, Default)]
 struct Silence {
-    /// The last check brought no answer, not even a no.
-    is_unanswered: bool,
+    /// Since when checks have brought no answer, not even a no.
+    unanswered: Option<Instant>,
     /// Bytes its sessions had from it at the last check, if that failed.
     heard: Option<u64>,
     /// When they were last seen to have had more.
@@ -186,16 +186,19 @@ impl Record {
         if before.is_some_and(|before| before < heard) {
             self.silence.heard_at = Some(Instant::now());
         }
-        self.silence.is_unanswered = !is_answered;
+        self.silence.unanswered =
+            if is_answered { None } else { self.silence.unanswered.or_else(|| Some(Instant::now())) };
         self.silence.heard = (!is_answered).then_some(heard);
     }
 
-    /// Tells the node's sessions what is the matter with it, when that has changed.
-    pub(super) fn tell_sessions(&self, primary: Option<NodeId>, patience: Duration) {
+    /// Tells the node's sessions what is the matter with it, when that has changed. Nobody knows that they hear nothing
+    /// before that has been listened to for `at_least`; what they have heard counts for `patience`.
+    pub(super) fn tell_sessions(&self, primary: Option<NodeId>, at_least: Duration, patience: Duration) {
         let Self { node, silence, .. } = self;
         let is_heard = silence.heard_at.is_some_and(|at| at.elapsed() < patience);
+        let is_silent = silence.unanswered.is_some_and(|since| at_least <= since.elapsed()) && !is_heard;
         let trouble = Trouble {
-            is_unreachable: node.verdict == Verdict::Down && silence.is_unanswered && !is_heard,
+            is_unreachable: node.verdict == Verdict::Down && is_silent,
             is_demoted: node.is_superseded
                 || node.role() == Some(Role::Standby)
                 || primary.is_some_and(|primary| primary != node.id),

@@ -189,6 +189,24 @@ async fn sessions_can_take_a_node_out_but_silence_alone_cannot() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_is_cut_before_anybody_has_listened() {
+    let mut keeper = keeper(THREE);
+    keeper.sees(0, Role::Primary);
+    let is_cut = |keeper: &Keeper| keeper.node(0).troubles.borrow().is_unreachable;
+    for _ in 0..2 {
+        keeper.apply_met(NodeId::first(0), &Met::Failure("refused".into()));
+    }
+    keeper.fails(0);
+    keeper.fails(0);
+    assert_eq!((keeper.states()[0], is_cut(&keeper)), ("down", false), "all in one moment");
+    advance(keeper.cluster.check.fast_interval).await;
+    keeper.fails(0);
+    assert!(is_cut(&keeper), "time enough to have heard something");
+    keeper.sees(0, Role::Primary);
+    assert!(!is_cut(&keeper));
+}
+
+#[tokio::test(start_paused = true)]
 async fn with_passive_off_sessions_say_nothing() {
     let mut keeper = keeper("{nodes: [{addr: a:1, role: primary}], check: {passive: false}}");
     keeper.sees(0, Role::Primary);
