@@ -43,7 +43,7 @@ impl Valve {
         let width = self.width.load(Ordering::Relaxed);
         let add = |now: u32| (now < width).then(|| now.saturating_add(1));
         self.logins.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok()?;
-        Some(Pass(Arc::clone(self)))
+        Some(Pass { valve: Arc::clone(self), is_counted: true })
     }
 
     /// Whether nobody logs in.
@@ -60,20 +60,30 @@ impl Valve {
 
 /// A login that is going on.
 #[derive(Debug)]
-pub struct Pass(Arc<Valve>);
+pub struct Pass {
+    valve: Arc<Valve>,
+    is_counted: bool,
+}
 
 impl Pass {
     /// The login has succeeded: one more may go on beside those that do.
     pub fn succeed(self) {
         let widen = |width: u32| (width < WIDE).then(|| width.saturating_add(1));
-        let _ = self.0.width.fetch_update(Ordering::Relaxed, Ordering::Relaxed, widen);
+        let _ = self.valve.width.fetch_update(Ordering::Relaxed, Ordering::Relaxed, widen);
+    }
+
+    /// The login takes long, and no longer counts.
+    pub fn give_back(&mut self) {
+        if std::mem::take(&mut self.is_counted) {
+            self.valve.logins.fetch_sub(1, Ordering::Relaxed);
+            self.valve.freed.notify_waiters();
+        }
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        self.0.logins.fetch_sub(1, Ordering::Relaxed);
-        self.0.freed.notify_waiters();
+        self.give_back();
     }
 }
 
@@ -104,6 +114,16 @@ mod tests {
         let valve = Arc::new(Valve::new(Arc::default()));
         drop(all(&valve));
         assert_eq!(all(&valve).len(), 8);
+    }
+
+    #[test]
+    fn a_login_that_takes_long_holds_nobody_up_and_opens_it_all_the_same() {
+        let valve = Arc::new(Valve::new(Arc::default()));
+        let mut slow = all(&valve);
+        slow.iter_mut().for_each(Pass::give_back);
+        assert_eq!(all(&valve).len(), 8);
+        slow.into_iter().for_each(Pass::succeed);
+        assert_eq!(all(&valve).len(), 16);
     }
 
     #[test]

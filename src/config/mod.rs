@@ -288,7 +288,7 @@ pub struct Sessions {
 }
 
 /// What becomes of the sessions that are on a node with which something is the matter. New ones go elsewhere in any case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnTrouble {
     /// They go on until one side ends them.
     Keep,

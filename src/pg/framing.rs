@@ -22,7 +22,7 @@ const LONGEST: usize = 0x7fff_ffff - 4;
 /// What the server said last of the session's transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Standing {
-    /// It has been answering since its last `ReadyForQuery`, or that was in a transaction.
+    /// It is answering, or has said that it is in a transaction.
     #[default]
     Busy,
     /// `ReadyForQuery`, in no transaction.
@@ -80,13 +80,20 @@ impl Framing {
         Some(after)
     }
 
+    /// The client has said something: the server will answer.
+    pub fn ask(&mut self) {
+        if self.standing == Standing::Idle {
+            self.standing = Standing::Busy;
+        }
+    }
+
     /// Whether the stream stands between two messages, so that another one may be put in.
     #[must_use]
     pub fn is_at_boundary(&self) -> bool {
         self.left == 0 && self.have == 0 && self.standing != Standing::Lost
     }
 
-    /// Whether the last thing the server said was that it waits for a query, in no transaction.
+    /// Whether the server waits for a query, in no transaction: so it has said, and nobody has asked it anything since.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.is_at_boundary() && self.standing == Standing::Idle
@@ -180,6 +187,17 @@ mod tests {
         for tag in *b"NSA" {
             assert_eq!(stands(&[ready.clone(), message(tag, b"x\0y\0")].concat()), (true, true));
         }
+    }
+
+    #[test]
+    fn who_is_asked_is_busy_until_it_is_ready_again() {
+        let mut framing = after([&message(b'Z', b"I")[..]]);
+        framing.ask();
+        // What it has to say beside its answer is none.
+        framing.follow(&message(b'N', b"SNOTICE\0\0"));
+        assert!(!framing.is_idle() && framing.is_at_boundary());
+        framing.follow(&message(b'Z', b"I"));
+        assert!(framing.is_idle());
     }
 
     #[test]

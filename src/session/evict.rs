@@ -4,11 +4,12 @@
 //! between two transactions, is for the cluster's `sessions.on_…` to say; that pgsplit stops is one more reason.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::task::coop::unconstrained;
 use tokio::time::sleep;
 
 use crate::config::{OnTrouble, Sessions};
@@ -19,8 +20,9 @@ use crate::session::relay::Relay;
 use crate::session::shared::{Listener, Shared};
 use crate::topology::trouble::{Trouble, Troubles};
 
-/// For so long nothing must have been said on a session before it counts as being between two transactions: a client
-/// that sends several at a time has them answered one after the other.
+/// A session that is to leave when it can, and has had its answers, is not listened to any more; when nothing comes from
+/// its node for so long either, it goes. A client that sends several transactions at a time has them answered one after the
+/// other.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// Why a session must leave its node.
@@ -38,23 +40,32 @@ pub enum Eviction {
     Stopping,
 }
 
+/// What a session is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// To stay, after all.
+    Stay,
+    /// To leave when it can.
+    Finish(Eviction),
+    /// To leave at once.
+    Leave(Eviction),
+}
+
 /// A session's stay on its node.
 #[derive(Debug)]
 pub struct Stay<'a> {
     shared: &'a Shared,
     listener: &'a Listener,
     troubles: Troubles,
-    /// It has been asked to go when it can.
-    is_asked: bool,
-    /// Bytes that had been passed on when it was last asked.
-    bytes: Option<(u64, u64)>,
+    /// It has been told to leave when it can.
+    is_finishing: bool,
 }
 
 impl<'a> Stay<'a> {
     /// A stay that has just begun, on the node with these troubles.
     #[must_use]
     pub const fn new(shared: &'a Shared, listener: &'a Listener, troubles: Troubles) -> Self {
-        Self { shared, listener, troubles, is_asked: false, bytes: None }
+        Self { shared, listener, troubles, is_finishing: false }
     }
 
     /// Drives `step` to its end, unless the session must leave at once before that. Cancel safe if `step` is.
@@ -64,10 +75,10 @@ impl<'a> Stay<'a> {
     pub async fn unless_evicted<T>(&mut self, step: impl Future<Output = T>) -> Result<T, Eviction> {
         let mut step = pin!(step);
         loop {
-            match self.while_unasked(step.as_mut()).await {
+            match self.until_told(step.as_mut()).await {
                 Ok(done) => return Ok(done),
-                Err((OnTrouble::Close, why)) => return Err(why),
-                Err(_) => {}
+                Err(Order::Leave(why)) => return Err(why),
+                Err(Order::Stay | Order::Finish(_)) => {}
             }
         }
     }
@@ -79,71 +90,69 @@ impl<'a> Stay<'a> {
     /// # Errors
     /// Why it must leave.
     pub async fn relay(&mut self, relay: &mut Relay) -> Result<Ending, Eviction> {
+        let mut bytes = None;
         loop {
-            let asked = {
+            let told = {
                 let run = pin!(relay.run());
-                self.while_unasked(run).await
+                self.until_told(run).await
             };
-            match asked {
+            match told {
                 Ok(ending) => return Ok(ending),
-                Err((OnTrouble::Close, why)) => return Err(why),
-                Err((_, why)) => {
-                    let before = self.bytes.replace(relay.bytes());
-                    if relay.is_between_transactions() && before == self.bytes {
+                // A node that has ended the session already cannot be left.
+                Err(Order::Leave(why)) => return relay.ended_by_node().ok_or(why),
+                Err(Order::Finish(why)) => {
+                    let before = bytes.replace(relay.bytes());
+                    if relay.is_between_transactions() && before == bytes {
                         return Err(why);
                     }
+                    relay.finish(true);
                 }
+                Err(Order::Stay) => relay.finish(false),
             }
         }
     }
 
-    /// Drives `step`, until it has ended or the session is asked to leave.
+    /// Drives `step`, until it has ended or the session is told something.
     ///
-    /// A session at work comes by here for every packet, and hardly ever is it asked: the future that waits for that is
-    /// polled once, to be woken by it, and then only when there is news.
-    async fn while_unasked<T>(
-        &mut self,
-        mut step: std::pin::Pin<&mut impl Future<Output = T>>,
-    ) -> Result<T, (OnTrouble, Eviction)> {
-        let (shared, mut seen, is_asked) = (self.shared, self.troubles.clone(), self.is_asked);
-        let mut is_awake = true;
-        let mut notice = pin!(self.notice());
+    /// A session at work comes by here for every packet, and hardly ever is it told anything: the future that waits for
+    /// that is polled once, to be woken by it, and then only when there is news.
+    async fn until_told<T>(&mut self, mut step: Pin<&mut impl Future<Output = T>>) -> Result<T, Order> {
+        let (shared, mut seen, is_asked_again) = (self.shared, self.troubles.clone(), self.is_finishing);
+        let mut has_news = true;
+        // It has nothing to do with how much the session has done in this turn, and must not be put off for that.
+        let mut order = pin!(unconstrained(self.order()));
         poll_fn(|cx| {
             if let Poll::Ready(done) = step.as_mut().poll(cx) {
                 return Poll::Ready(Ok(done));
             }
-            is_awake |= seen.has_changed().unwrap_or(false) || shared.is_ending.load(Ordering::Relaxed);
-            if !is_awake {
+            has_news |= seen.has_changed().unwrap_or(true) || shared.is_ending.load(Ordering::Relaxed);
+            if !has_news {
                 return Poll::Pending;
             }
-            // Who is asked to go when it can is asked again after a time.
-            is_awake = is_asked;
+            has_news = is_asked_again;
             seen.mark_unchanged();
-            notice.as_mut().poll(cx).map(Err)
+            order.as_mut().poll(cx).map(Err)
         })
         .await
     }
 
-    /// Resolves when the session is to leave: at once, or when it can, and then again and again. Cancel safe.
-    async fn notice(&mut self) -> (OnTrouble, Eviction) {
+    /// Resolves when the session is told something; to finish, again and again. Cancel safe.
+    async fn order(&mut self) -> Order {
         loop {
-            let (how, why) = self.order();
-            match how {
-                OnTrouble::Close => return (how, why),
-                OnTrouble::Drain if !std::mem::replace(&mut self.is_asked, true) => return (how, why),
-                OnTrouble::Drain => tokio::select! {
-                    () = sleep(QUIET) => return (how, why),
+            let order = self.order_now();
+            let was_finishing = std::mem::replace(&mut self.is_finishing, matches!(order, Order::Finish(_)));
+            match (order, was_finishing) {
+                (Order::Leave(_), _) | (Order::Finish(_), false) | (Order::Stay, true) => return order,
+                (Order::Finish(_), true) => tokio::select! {
+                    () = sleep(QUIET) => return order,
                     () = self.news() => {}
                 },
-                OnTrouble::Keep => {
-                    self.is_asked = false;
-                    self.news().await;
-                }
+                (Order::Stay, false) => self.news().await,
             }
         }
     }
 
-    /// Resolves when it may be that the session is to leave.
+    /// Resolves when there may be another order. Cancel safe.
     async fn news(&mut self) {
         let Self { shared, troubles, .. } = self;
         let is_last_call = shared.last_call.is_cancelled();
@@ -154,30 +163,32 @@ impl<'a> Stay<'a> {
         }
     }
 
-    /// What becomes of the session now, and why.
-    fn order(&mut self) -> (OnTrouble, Eviction) {
+    fn order_now(&mut self) -> Order {
         let trouble = *self.troubles.borrow_and_update();
-        let order = order(trouble, self.listener.sessions(), self.listener.is_for_primary());
         if self.shared.kill.is_cancelled() {
-            return (OnTrouble::Close, Eviction::Stopping);
+            return Order::Leave(Eviction::Stopping);
         }
-        if order.0 == OnTrouble::Keep && self.shared.last_call.is_cancelled() {
-            return (OnTrouble::Drain, Eviction::Stopping);
+        match order_for(trouble, self.listener.sessions(), self.listener.is_for_primary()) {
+            Order::Stay if self.shared.last_call.is_cancelled() => Order::Finish(Eviction::Stopping),
+            order => order,
         }
-        order
     }
 }
 
-/// What becomes of a session on a node with this trouble. Of several reasons the most urgent counts.
-fn order(trouble: Trouble, policy: &Sessions, is_for_primary: bool) -> (OnTrouble, Eviction) {
+/// What a session on a node with this trouble is told. Of several reasons the most urgent counts.
+fn order_for(trouble: Trouble, policy: &Sessions, is_for_primary: bool) -> Order {
     let reasons = [
         (trouble.is_unreachable, policy.on_down, Eviction::NodeDown),
         (trouble.is_demoted && is_for_primary, policy.on_demote, Eviction::Demoted),
         (trouble.is_leaving, policy.on_leave, Eviction::Leaving),
         (trouble.is_lagging, policy.on_lag, Eviction::Lagging),
     ];
-    let given = reasons.into_iter().filter(|(is_so, ..)| *is_so).map(|(_, how, why)| (how, why));
-    given.reduce(|a, b| if a.0 < b.0 { b } else { a }).unwrap_or((OnTrouble::Keep, Eviction::Stopping))
+    let given = || reasons.iter().filter(|(is_so, ..)| *is_so);
+    let first = |action| given().find(|(_, how, _)| *how == action).map(|(.., why)| *why);
+    first(OnTrouble::Close)
+        .map(Order::Leave)
+        .or_else(|| first(OnTrouble::Drain).map(Order::Finish))
+        .unwrap_or(Order::Stay)
 }
 
 impl Eviction {
@@ -190,7 +201,9 @@ impl Eviction {
                 format!("terminating connection because node \"{node}\" is no longer the primary")
             }
             Self::Lagging => format!("terminating connection because node \"{node}\" is too far behind"),
-            Self::Leaving => format!("terminating connection because node \"{node}\" is going to be left"),
+            Self::Leaving => {
+                format!("terminating connection because the name of node \"{node}\" no longer leads to it")
+            }
             Self::Stopping => "terminating connection because this balancer is shutting down".to_owned(),
         };
         Fatal { code: sqlstate::ADMIN_SHUTDOWN, message, hint: "Connect again.".to_owned() }
@@ -202,10 +215,10 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    fn decided(policy: &str, trouble: Trouble, is_for_primary: bool) -> (OnTrouble, Eviction) {
+    fn told(policy: &str, trouble: Trouble, is_for_primary: bool) -> Order {
         let yaml = format!("nodes: [{{addr: '127.0.0.1:1', role: primary}}]\nsessions: {{{policy}}}");
         let config = Config::from_yaml(&yaml, "test", &|_| None).unwrap();
-        order(trouble, &config.clusters[0].sessions, is_for_primary)
+        order_for(trouble, &config.clusters[0].sessions, is_for_primary)
     }
 
     #[test]
@@ -214,27 +227,21 @@ mod tests {
         let down = Trouble { is_unreachable: true, ..none };
         let demoted = Trouble { is_demoted: true, ..none };
         let slow = Trouble { is_lagging: true, is_leaving: true, ..none };
-        assert_eq!(decided("", none, true).0, OnTrouble::Keep);
-        assert_eq!(decided("", down, false), (OnTrouble::Close, Eviction::NodeDown));
-        assert_eq!(decided("", demoted, true), (OnTrouble::Close, Eviction::Demoted));
-        assert_eq!(decided("", demoted, false).0, OnTrouble::Keep, "who only reads");
-        assert_eq!(decided("", slow, true).0, OnTrouble::Keep);
+        assert_eq!(told("", none, true), Order::Stay);
+        assert_eq!(told("", down, false), Order::Leave(Eviction::NodeDown));
+        assert_eq!(told("", demoted, true), Order::Leave(Eviction::Demoted));
+        assert_eq!(told("", demoted, false), Order::Stay, "who only reads");
+        assert_eq!(told("", slow, true), Order::Stay);
     }
 
     #[test]
     fn of_several_reasons_the_most_urgent_counts() {
         let all = Trouble { is_unreachable: true, is_demoted: true, is_lagging: true, is_leaving: true };
-        let policy = |words| decided(words, all, true);
-        assert_eq!(policy(""), (OnTrouble::Close, Eviction::NodeDown));
-        assert_eq!(policy("on_down: keep"), (OnTrouble::Close, Eviction::Demoted));
-        assert_eq!(
-            policy("on_down: keep, on_demote: drain, on_lag: close"),
-            (OnTrouble::Close, Eviction::Lagging)
-        );
-        assert_eq!(
-            policy("on_down: keep, on_demote: keep, on_leave: drain"),
-            (OnTrouble::Drain, Eviction::Leaving)
-        );
-        assert_eq!(policy("on_down: keep, on_demote: keep").0, OnTrouble::Keep);
+        let told = |policy| told(policy, all, true);
+        assert_eq!(told(""), Order::Leave(Eviction::NodeDown));
+        assert_eq!(told("on_down: keep"), Order::Leave(Eviction::Demoted));
+        assert_eq!(told("on_down: keep, on_demote: drain, on_lag: close"), Order::Leave(Eviction::Lagging));
+        assert_eq!(told("on_down: keep, on_demote: keep, on_leave: drain"), Order::Finish(Eviction::Leaving));
+        assert_eq!(told("on_down: keep, on_demote: keep"), Order::Stay);
     }
 }

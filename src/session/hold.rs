@@ -73,8 +73,11 @@ impl<'a> Hold<'a> {
     ) -> Result<Choice, SessionError> {
         let (shared, listener) = (self.shared, self.listener);
         let Some((ticket, _)) = &self.ticket else { return Err(SessionError::LeftQueue) };
+        let is_refused = is_refused(listener, tried);
         let mut until = ticket.since() + listener.sessions().queue_timeout;
-        let is_refused = !tried.is_empty();
+        if !is_refused && is_there_another(listener, tried) {
+            until = until.max(Instant::now() + LONGER);
+        }
         let mut gone = pin!(gone);
         let mut turn = pin!(async {
             if is_refused {
@@ -85,7 +88,7 @@ impl<'a> Hold<'a> {
                 ticket.step_back();
             }
             ticket.turn().await;
-            look(listener, source).await
+            look(listener, source, tried).await
         });
         let choice = loop {
             tokio::select! {
@@ -117,7 +120,7 @@ impl<'a> Hold<'a> {
         if self.ticket.is_none() {
             let is_soon = !listener.is_paused() && is_there_another(listener, tried);
             if sessions.queue_timeout.is_zero() && !is_soon {
-                return Err(self.give_up(!tried.is_empty()));
+                return Err(self.give_up(is_refused(listener, tried)));
             }
             // The listener's own limit bounds those who only wait for others to be logged in.
             let limit = (!is_soon).then_some(sessions.queue_size);
@@ -196,7 +199,7 @@ fn in_words(topology: &Topology) -> String {
 }
 
 /// Looks for a node until there is one; for who is first in line. Cancel safe.
-async fn look(listener: &Listener, source: IpAddr) -> Choice {
+async fn look(listener: &Listener, source: IpAddr, tried: &mut Vec<NodeId>) -> Choice {
     let mut current = listener.watched.current.clone();
     let mut pause = listener.pause.subscribe();
     loop {
@@ -206,16 +209,21 @@ async fn look(listener: &Listener, source: IpAddr) -> Choice {
         let mut freed = pin!(listener.watched.freed.notified());
         freed.as_mut().enable();
         if !listener.is_paused()
-            && let Chosen::Node(choice) = choose(listener, source, &[])
+            && let Chosen::Node(choice) = choose(listener, source, tried)
         {
             return choice;
         }
         tokio::select! {
-            _ = current.changed() => {}
+            _ = current.changed() => tried.clear(),
             _ = pause.changed() => {}
             () = freed => {}
         }
     }
+}
+
+/// Whether every node that fits is among those that have refused the session.
+fn is_refused(listener: &Listener, tried: &[NodeId]) -> bool {
+    !tried.is_empty() && !is_there_another(listener, tried)
 }
 
 /// Resolves when a node that has refused may think otherwise. Cancel safe.

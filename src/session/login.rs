@@ -21,11 +21,13 @@ use crate::topology::outcome::Met;
 const LONGEST_PASS: Duration = Duration::from_secs(1);
 
 /// Drives `login`, which ends early with an ending, and lets the next one pass when it is over. Cancel safe if `login` is.
-pub async fn log_in(pass: Option<Pass>, login: impl Future<Output = Option<Ending>>) -> Option<Ending> {
+pub async fn log_in(mut pass: Option<Pass>, login: impl Future<Output = Option<Ending>>) -> Option<Ending> {
     let mut login = pin!(login);
-    let Ok(ended_early) = timeout(LONGEST_PASS, login.as_mut()).await else {
-        drop(pass);
-        return login.await;
+    let ended_early = if let Ok(ended_early) = timeout(LONGEST_PASS, login.as_mut()).await {
+        ended_early
+    } else {
+        pass.as_mut().map(Pass::give_back);
+        login.await
     };
     if let (None, Some(pass)) = (ended_early, pass) {
         pass.succeed();

@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,6 +17,9 @@ use crate::session::shared::{Listener, Shared};
 
 /// A client has this long to read why it is refused.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Before a client is taken to be silent that this process may not have got round to hear.
+const LAST_LOOK: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// A client that has not been given to a node yet.
 #[derive(Debug)]
@@ -88,10 +92,15 @@ impl Client {
                 None => pending().await,
             }
         };
+        let mut read = pin!(read);
         let read = tokio::select! {
             biased;
-            read = read => read,
-            silent = ousted => return Err(SessionError::StartupTimeout(silent)),
+            read = &mut read => read,
+            silent = ousted => {
+                // What it has said may be here and not have been looked at.
+                let last = timeout(LAST_LOOK, read).await;
+                last.map_err(|_| SessionError::StartupTimeout(silent))?
+            }
         };
         match read {
             Err(_) => Err(SessionError::StartupTimeout(self.startup_timeout)),

@@ -8,7 +8,7 @@ use crate::balance::pick::Candidate;
 use crate::balance::valve::Pass;
 use crate::base::id::NodeId;
 use crate::base::role::Role;
-use crate::config;
+use crate::config::{self, Balance};
 use crate::session::shared::Listener;
 use crate::topology::choose::fitting;
 use crate::topology::trouble::Troubles;
@@ -54,13 +54,16 @@ pub fn choose(listener: &Listener, source: IpAddr, tried: &[NodeId]) -> Chosen {
         if nodes.is_empty() {
             return Chosen::Nothing;
         }
-        // A kind is not left because all of it are busy with logins: a storm must not drive reads to the primary.
+        // A kind is not left because all of it are busy with logins: a storm must not drive reads to the primary. Nor is a
+        // node that is meant for this client, or the first.
+        let is_meant = matches!(listener.config.balance, Balance::Source | Balance::First);
         let candidate = |node: &&Node| Candidate {
             index: node.id.place,
             weight: node.config.weight,
             load: node.load.sessions(),
         };
-        let candidates: Vec<_> = nodes.iter().filter(|node| node.valve.is_open()).map(candidate).collect();
+        let candidates: Vec<_> =
+            nodes.iter().filter(|node| is_meant || node.valve.is_open()).map(candidate).collect();
         let picked = {
             let mut picker = listener.picker.lock().unwrap_or_else(PoisonError::into_inner);
             picker.make_room(candidates.iter().map(|candidate| candidate.index + 1).max().unwrap_or(0));
@@ -74,7 +77,12 @@ pub fn choose(listener: &Listener, source: IpAddr, tried: &[NodeId]) -> Chosen {
             passed_over.push(id);
             continue;
         };
-        let Some(pass) = node.valve.pass() else { continue };
+        let Some(pass) = node.valve.pass() else {
+            if is_meant {
+                return Chosen::Soon;
+            }
+            continue;
+        };
         let (config, addrs, troubles) =
             (Arc::clone(&node.config), Arc::clone(&node.addrs), node.troubles.clone());
         return Chosen::Node(Choice { id, config, addrs, role: node.role(), place, pass, troubles });

@@ -51,6 +51,8 @@ pub struct Relay {
     traffic: Arc<Traffic>,
     scratch: Scratch,
     talk: Talk,
+    /// The client is not listened to any more once it has had its answers.
+    is_finishing: bool,
     first_to_end: Option<Ending>,
     linger: Option<Pin<Box<Sleep>>>,
 }
@@ -64,8 +66,6 @@ struct Talk {
     said_good_bye: bool,
     /// Bytes of the node since the client's last.
     answered: u64,
-    /// The client has said something, and the node nothing since.
-    is_asked: bool,
     /// Where the node's messages begin and end.
     framing: Framing,
 }
@@ -74,7 +74,6 @@ impl Talk {
     /// Takes what the node says.
     fn hear(&mut self, bytes: &[u8]) {
         self.answered += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        self.is_asked = false;
         if self.is_readable {
             self.framing.follow(bytes);
         }
@@ -84,7 +83,7 @@ impl Talk {
     fn hear_client(&mut self, bytes: &[u8]) {
         self.said_good_bye = bytes.ends_with(GOOD_BYE);
         self.answered = 0;
-        self.is_asked = true;
+        self.framing.ask();
     }
 
     /// Whether the node closes because the client told it to; it does so at once, often before the client's own end
@@ -141,16 +140,22 @@ impl Relay {
         traffic: Arc<Traffic>,
         scratch: Scratch,
     ) -> Self {
-        let mut talk = Talk {
-            is_readable: true,
-            said_good_bye: false,
-            answered: 0,
-            is_asked: false,
-            framing: Framing::default(),
-        };
+        let mut talk =
+            Talk { is_readable: true, said_good_bye: false, answered: 0, framing: Framing::default() };
         talk.framing.follow(&from_node);
         let (to_node, to_client) = (Way::new(from_client), Way::new(from_node));
-        Self { client, node, to_node, to_client, traffic, scratch, talk, first_to_end: None, linger: None }
+        Self {
+            client,
+            node,
+            to_node,
+            to_client,
+            traffic,
+            scratch,
+            talk,
+            is_finishing: false,
+            first_to_end: None,
+            linger: None,
+        }
     }
 
     /// What is passed on is encrypted.
@@ -194,11 +199,18 @@ impl Relay {
     /// Whether the node waits for the client's next transaction, as far as can be told: not through TLS.
     #[must_use]
     pub fn is_between_transactions(&self) -> bool {
-        self.talk.is_readable
-            && self.talk.framing.is_idle()
-            && !self.talk.is_asked
-            && self.to_node.kept.is_empty()
-            && self.to_client.kept.is_empty()
+        is_between_transactions(&self.talk, &self.to_node, &self.to_client)
+    }
+
+    /// Whether the client is listened to only until it has had its answers: it can then be parted from.
+    pub const fn finish(&mut self, is_finishing: bool) {
+        self.is_finishing = is_finishing;
+    }
+
+    /// The ending, if the node has ended the session already and the client not yet.
+    #[must_use]
+    pub fn ended_by_node(&self) -> Option<Ending> {
+        self.first_to_end.filter(|first| matches!(first, Ending::Node | Ending::NodeBroke))
     }
 
     /// Ends the session from the middle. The client is told why if it has taken all the node has said so far, and that
@@ -239,9 +251,16 @@ impl Relay {
         // One step of each in turn: a direction that is always ready must not keep the other one waiting.
         loop {
             let talk = &mut self.talk;
-            let to_node = self.to_node.step(cx, &mut from_client, &mut into_node, &mut scratch, |bytes| {
-                talk.hear_client(bytes);
-            });
+            let is_silenced = self.is_finishing
+                && self.to_node.state == State::Open
+                && is_between_transactions(talk, &self.to_node, &self.to_client);
+            let to_node = if is_silenced {
+                Ok((Step::Waiting, 0))
+            } else {
+                self.to_node.step(cx, &mut from_client, &mut into_node, &mut scratch, |bytes| {
+                    talk.hear_client(bytes);
+                })
+            };
             let to_client =
                 self.to_client.step(cx, &mut from_node, &mut into_client, &mut scratch, |bytes| {
                     stopped |= see(bytes).is_break();
@@ -389,6 +408,10 @@ impl Way {
         self.kept = BytesMut::new();
         self.state = State::Discarding;
     }
+}
+
+fn is_between_transactions(talk: &Talk, to_node: &Way, to_client: &Way) -> bool {
+    talk.is_readable && talk.framing.is_idle() && to_node.kept.is_empty() && to_client.kept.is_empty()
 }
 
 /// Makes the close a reset: a server whose client broke off must not take it for an orderly end.

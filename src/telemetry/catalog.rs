@@ -150,7 +150,7 @@ pub const ACTIVE: Described = gauge(
 pub const WAITING: Described = gauge(
     "pgsplit_sessions_waiting",
     &["listener"],
-    "Clients that wait because no node fits, or the listener is paused. Anything but 0 for long needs a node.",
+    "Clients that stand in line: no node fits, others log in first, or the listener is paused. Anything but 0 for long needs a node.",
 );
 /// Limit of sessions.
 pub const LIMIT: Described = gauge(

@@ -125,6 +125,9 @@ pub struct Failure {
     pub text: String,
     /// Whether the server itself answered.
     pub answered: bool,
+    /// Whether anything was heard from its address at all, be it that the connection is refused. A host that is there ends
+    /// the sessions of processes that are gone by itself; one that is silent leaves them hanging.
+    pub shows_life: bool,
 }
 
 /// Where a look goes.
@@ -148,7 +151,8 @@ pub async fn check(node: &config::Node, whither: Whither<'_>, settings: &Check) 
     let took = began.elapsed();
     let outcome = looked.unwrap_or_else(|_| {
         let text = format!("no answer within {}", humantime::format_duration(settings.timeout));
-        Outcome::Failed(Failure { step: look.step, sqlstate: None, text, answered: false })
+        let shows_life = !matches!(look.step, "resolve" | "connect" | "startup");
+        Outcome::Failed(Failure { step: look.step, sqlstate: None, text, answered: false, shows_life })
     });
     if let Outcome::Failed(failure) = &outcome {
         look.done(failure.text.clone());
@@ -161,11 +165,11 @@ pub async fn check(node: &config::Node, whither: Whither<'_>, settings: &Check) 
 }
 
 impl Report {
-    /// Whether there is a server that answers, be it with a no; or nobody asked.
+    /// Whether anything was heard from where the server is; or nobody asked.
     #[must_use]
-    pub fn is_answered(&self) -> bool {
+    pub fn shows_life(&self) -> bool {
         match &self.outcome {
-            Outcome::Failed(failure) => failure.answered,
+            Outcome::Failed(failure) => failure.shows_life,
             Outcome::Up(_) | Outcome::Full(_) | Outcome::NotMade(_) => true,
         }
     }
@@ -178,7 +182,7 @@ impl Report {
         let outcome = if dial::is_own_fault(error) {
             Outcome::NotMade(text)
         } else {
-            Outcome::Failed(Failure { step: name, sqlstate: None, text, answered: false })
+            Outcome::Failed(Failure { step: name, sqlstate: None, text, answered: false, shows_life: false })
         };
         Self { at: SystemTime::now(), took: Duration::ZERO, steps: vec![step], addrs: Vec::new(), outcome }
     }

@@ -33,7 +33,7 @@ use crate::topology::watcher::{self, Reported, Watch};
 use crate::topology::{Current, RoleSource, Topology};
 use names::{Found, Names};
 use places::Places;
-use record::{Cause, Record};
+use record::{Cause, Record, Tell};
 
 /// A cluster under watch: where its state is seen and where sessions report.
 #[derive(Clone, Debug)]
@@ -197,11 +197,15 @@ impl Keeper {
     fn publish(&mut self) {
         self.settle_primary();
         self.warn_of_two_primaries();
-        self.publish.send_replace(Arc::new(self.places.topology(self.primary)));
-        // After the rest, so that a session that has to go finds where to go.
         let check = &self.cluster.check;
         let (at_least, patience) = (check.fast_interval, check.interval + check.timeout);
-        self.places.records().for_each(|record| record.tell_sessions(self.primary, at_least, patience));
+        let trouble = |record: &Record| record.trouble(self.primary, at_least, patience);
+        // Good news first, so that a session that finds its way to a node by what is published now does not find that it
+        // must leave it; bad news last, so that a session that has to go finds where to go.
+        self.places.records().for_each(|record| record.tell_sessions(trouble(record), Tell::Better));
+        self.publish.send_replace(Arc::new(self.places.topology(self.primary)));
+        self.places.records().for_each(|record| record.tell_sessions(trouble(record), Tell::All));
+        self.places.tell_departed(self.primary);
     }
 
     fn apply_report(&mut self, id: NodeId, report: Report) {
@@ -212,7 +216,7 @@ impl Keeper {
         let is_alone = self.places.records().all(|other| other.node.id == id || !other.node.is_up());
         let is_primary_awaited = self.is_primary_awaited;
         let Some(record) = self.places.get_mut(id) else { return };
-        record.listen(report.is_answered(), heard);
+        record.listen(report.shows_life(), heard);
         let step = report.steps.last().map_or("", |step| step.name);
         match &report.outcome {
             Outcome::Up(facts) => {

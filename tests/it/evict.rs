@@ -209,6 +209,85 @@ async fn with_drain_a_session_leaves_between_two_transactions() {
     assert_eq!(cluster.node(0).value("select count(*) from t").await, "3", "the transaction was not cut");
 }
 
+/// `select 1`, again and again, until that is not answered; how often it was.
+async fn busy(addr: SocketAddr) -> (u64, Wire) {
+    let mut wire = session(addr).await;
+    let mut answered = 0;
+    loop {
+        wire.send(&query("select 1")).await.unwrap();
+        loop {
+            let message = wire.message().await.unwrap().expect("words before the end");
+            match message.tag {
+                b'Z' => break,
+                b'E' => {
+                    assert_eq!(message.error().unwrap().code, "57P01");
+                    return (answered, wire);
+                }
+                _ => {}
+            }
+        }
+        answered += 1;
+    }
+}
+
+#[tokio::test]
+async fn with_drain_a_session_that_never_rests_leaves_as_well() {
+    let cluster = Cluster::start(1, Settings::default()).await;
+    let balancer = Balancer::start(&(cluster.config() + "sessions: {on_demote: drain}\n")).await;
+    balancer.wait_ready().await;
+    let mut sessions = tokio::task::JoinSet::new();
+    sessions.spawn(busy(balancer.rw()));
+    wait_until("it to be there", async || {
+        ended(&balancer, "client").await == 0
+            && 0.5 < balancer.metric("pgsplit_sessions_active{listener=\"rw\"}").await
+    })
+    .await;
+    cluster.fail_over_to(1).await;
+    let (answered, _wire) = sessions.join_next().await.unwrap().unwrap();
+    assert!(0 < answered);
+    assert_eq!(ended(&balancer, "demoted").await, 1);
+}
+
+#[tokio::test]
+async fn with_drain_a_query_that_speaks_before_it_works_is_not_cut() {
+    let cluster = Cluster::start(1, Settings::default()).await;
+    let balancer = Balancer::start(&(cluster.config() + "sessions: {on_demote: drain}\n")).await;
+    balancer.wait_ready().await;
+    let mut wire = session(balancer.rw()).await;
+    // Its notice is there at once, its answer in four seconds.
+    wire.send(&query("do $$ begin raise notice 'wait'; perform pg_sleep(4); end $$")).await.unwrap();
+    while wire.message().await.unwrap().unwrap().tag != b'N' {}
+    cluster.fail_over_to(1).await;
+    let mut tags = Vec::new();
+    while let Some(message) = wire.message().await.unwrap() {
+        tags.push(char::from(message.tag));
+    }
+    assert_eq!(tags.iter().collect::<String>(), "CZE", "its answer, and then the word of its end");
+}
+
+#[tokio::test]
+async fn through_tls_a_session_is_ended_without_a_word_and_not_drained() {
+    let cluster = Cluster::start(1, Settings::default().tls()).await;
+    let balancer = Balancer::start(&(cluster.config() + "sessions: {on_demote: drain}\n")).await;
+    balancer.wait_ready().await;
+    let conninfo = crate::tools::conninfo(balancer.ro(), "sslmode=require");
+    let mut psql = crate::tools::psql_command(&conninfo, "select pg_sleep(60)");
+    psql.stdin(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+    let psql = psql.spawn().unwrap();
+    wait_until("the query to run", async || {
+        let running = "select count(*) from pg_stat_activity where query = 'select pg_sleep(60)'";
+        cluster.standby(0).value(running).await == "1"
+    })
+    .await;
+    cluster.standby(0).sigstop();
+    let waiting = tokio::task::spawn_blocking(move || psql.wait_with_output());
+    let output = waiting.await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && !said.contains("57P01") && !said.contains("is down"), "{said}");
+    wait_until("it to be counted", async || ended(&balancer, "node_down").await == 1).await;
+    cluster.standby(0).sigcont();
+}
+
 #[tokio::test]
 async fn with_keep_nobody_is_cut() {
     let cluster = Cluster::start(1, Settings::default()).await;
@@ -241,6 +320,32 @@ async fn a_laggards_sessions_stay_unless_the_file_says_otherwise() {
     assert_eq!(error.message, "terminating connection because node \"n1\" is too far behind");
     keeping.wait_log("node_lag", |_| true).await;
     assert!(answers(&mut kept).await);
+}
+
+#[tokio::test]
+async fn who_copies_or_replicates_must_leave_a_replaced_primary_too() {
+    let cluster = Cluster::start(1, Settings::default()).await;
+    let balancer = Balancer::start(&cluster.config()).await;
+    balancer.wait_ready().await;
+    cluster.primary().sql("create table t (n int)").await;
+    let mut copy = session(balancer.rw()).await;
+    copy.send(&query("copy t from stdin")).await.unwrap();
+    while copy.message().await.unwrap().unwrap().tag != b'G' {}
+    let mut walsender = Wire::connect(balancer.rw()).await.unwrap();
+    let replication = [("user", "postgres"), ("database", "postgres"), ("replication", "database")];
+    walsender.send(&startup(&replication)).await.unwrap();
+    walsender.logged_in().await.unwrap().unwrap();
+    walsender.send(&query("start_replication 0/0")).await.unwrap();
+    while walsender.message().await.unwrap().unwrap().tag != b'W' {}
+    cluster.fail_over_to(1).await;
+    assert_eq!(told(&mut copy).await.code, "57P01");
+    loop {
+        let message = walsender.message().await.unwrap().expect("words before the end");
+        match message.error() {
+            Some(error) if message.tag == b'E' => break assert_eq!(error.code, "57P01"),
+            _ => assert_eq!(message.tag, b'd', "{message:?}"),
+        }
+    }
 }
 
 #[tokio::test]

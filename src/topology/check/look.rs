@@ -75,6 +75,7 @@ impl<'a> Look<'a> {
                 sqlstate: None,
                 text: io_text(&error),
                 answered: false,
+                shows_life: is_from_there(&error),
             }),
         }
     }
@@ -281,6 +282,7 @@ impl<'a> Look<'a> {
                 sqlstate: Some(escaped(code.as_bytes(), 5)),
                 text,
                 answered: true,
+                shows_life: true,
             }),
         }
     }
@@ -289,4 +291,10 @@ impl<'a> Look<'a> {
         self.done(format!("{code} {text}"));
         Outcome::Up(Facts { warning: Some(format!("{code} {text}")), ..Facts::default() })
     }
+}
+
+/// Whether the error is something that came from where the server is.
+fn is_from_there(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, InvalidData, UnexpectedEof};
+    matches!(error.kind(), ConnectionRefused | ConnectionReset | InvalidData | UnexpectedEof)
 }

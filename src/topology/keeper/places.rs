@@ -7,13 +7,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tracing::info;
 
 use crate::base::id::NodeId;
 use crate::config;
 use crate::telemetry::metrics::Metrics;
 use crate::topology::keeper::record::Record;
+use crate::topology::trouble::Trouble;
 use crate::topology::{Departed, Node, Topology};
 
 /// All places of one cluster.
@@ -24,7 +25,13 @@ pub(super) struct Places {
     metrics: Arc<Metrics>,
     freed: Arc<Notify>,
     all: Vec<Place>,
-    departed: Vec<Departed>,
+    departed: Vec<Leaver>,
+}
+
+/// A node that has departed, and where its sessions are told what is the matter with it.
+struct Leaver {
+    node: Departed,
+    troubles: watch::Sender<Trouble>,
 }
 
 struct Place {
@@ -54,7 +61,7 @@ impl Places {
         };
         Self {
             all: topology.nodes.into_iter().enumerate().map(place).collect(),
-            departed: topology.departed,
+            departed: Vec::new(),
             cluster: Arc::clone(cluster),
             index,
             metrics: Arc::clone(metrics),
@@ -87,7 +94,7 @@ impl Places {
     /// Forgets departed nodes whose last session has ended. Not to be called together with [`Places::settle`]: a session
     /// may be about to take its place on a node that has just left.
     pub(super) fn forget_ended(&mut self) {
-        self.departed.retain(|departed| 0 < departed.load.sessions());
+        self.departed.retain(|departed| 0 < departed.node.load.sessions());
     }
 
     /// Lets the addresses of a node's name be its nodes from now on: those that are no longer among them leave, those
@@ -134,6 +141,16 @@ impl Places {
         self.all.iter_mut().filter_map(|place| place.record.as_mut())
     }
 
+    /// Tells the sessions of departed nodes what is the matter with those: they are no longer looked at, so nobody knows
+    /// more than this.
+    pub(super) fn tell_departed(&self, primary: Option<NodeId>) {
+        for Leaver { node, troubles } in &self.departed {
+            let is_demoted = primary.is_some_and(|primary| primary != node.id);
+            let trouble = Trouble { is_leaving: true, is_demoted, ..Trouble::default() };
+            troubles.send_if_modified(|told| std::mem::replace(told, trouble) != trouble);
+        }
+    }
+
     /// What is to be published.
     pub(super) fn topology(&self, primary: Option<NodeId>) -> Topology {
         let mut taken: Vec<(usize, &Record)> =
@@ -141,19 +158,21 @@ impl Places {
         // Stable: a later place is not before an earlier one of the same name.
         taken.sort_by_key(|(of, _)| *of);
         let nodes = taken.into_iter().map(|(_, record)| record.node.clone()).collect();
-        Topology { nodes, primary, departed: self.departed.clone() }
+        let departed = self.departed.iter().map(|departed| departed.node.clone()).collect();
+        Topology { nodes, primary, departed }
     }
 }
 
 impl Place {
     /// Ends what is there. Its sessions go on.
-    fn vacate(&mut self) -> Option<Departed> {
+    fn vacate(&mut self) -> Option<Leaver> {
         let mut record = self.record.take()?;
         self.life += 1;
         record.leave();
+        let troubles = record.troubles;
         let Node { id, only_at, load, config, .. } = record.node;
         let addr = only_at?;
         info!(node = config.name.as_str(), %addr, sessions = load.sessions(), "node_gone");
-        Some(Departed { id, addr, load })
+        Some(Leaver { node: Departed { id, addr, load }, troubles })
     }
 }

@@ -67,15 +67,24 @@ pub(super) struct Record {
     /// Where its history stood when it was last seen as a primary.
     pub(super) lineage: Option<Lineage>,
     /// Where its sessions are told what is the matter.
-    troubles: watch::Sender<Trouble>,
+    pub(super) troubles: watch::Sender<Trouble>,
     silence: Silence,
+}
+
+/// What sessions are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tell {
+    /// What has got better.
+    Better,
+    /// All there is.
+    All,
 }
 
 /// Whether a node that fails its checks says anything at all.
 #[derive(Debug, Default)]
 struct Silence {
-    /// Since when checks have brought no answer, not even a no.
-    unanswered: Option<Instant>,
+    /// Since when checks have heard nothing at all from where the server is.
+    since: Option<Instant>,
     /// Bytes its sessions had from it at the last check, if that failed.
     heard: Option<u64>,
     /// When they were last seen to have had more.
@@ -174,38 +183,44 @@ impl Record {
     pub(super) fn leave(&mut self) {
         self.count_down_time();
         self.watched = None;
-        self.troubles.send_modify(|trouble| trouble.is_leaving = true);
     }
 
-    /// Takes in whether the node answered a check, and how many bytes its sessions have had from it in all.
+    /// Takes in whether a check heard anything from where the node is, and how many bytes its sessions have had from it in all.
     ///
     /// A postmaster that is stopped or swamped answers no check, while its sessions go on being served: they must not be
     /// cut for what does not concern them.
-    pub(super) fn listen(&mut self, is_answered: bool, heard: u64) {
-        let before = if is_answered { None } else { self.silence.heard };
+    pub(super) fn listen(&mut self, shows_life: bool, heard: u64) {
+        let before = if shows_life { None } else { self.silence.heard };
         if before.is_some_and(|before| before < heard) {
             self.silence.heard_at = Some(Instant::now());
         }
-        self.silence.unanswered =
-            if is_answered { None } else { self.silence.unanswered.or_else(|| Some(Instant::now())) };
-        self.silence.heard = (!is_answered).then_some(heard);
+        self.silence.since =
+            if shows_life { None } else { self.silence.since.or_else(|| Some(Instant::now())) };
+        self.silence.heard = (!shows_life).then_some(heard);
     }
 
-    /// Tells the node's sessions what is the matter with it, when that has changed. Nobody knows that they hear nothing
-    /// before that has been listened to for `at_least`; what they have heard counts for `patience`.
-    pub(super) fn tell_sessions(&self, primary: Option<NodeId>, at_least: Duration, patience: Duration) {
+    /// What is the matter with the node. Nobody knows that its sessions hear nothing before that has been listened to for
+    /// `at_least`; what they have heard counts for `patience`.
+    pub(super) fn trouble(&self, primary: Option<NodeId>, at_least: Duration, patience: Duration) -> Trouble {
         let Self { node, silence, .. } = self;
         let is_heard = silence.heard_at.is_some_and(|at| at.elapsed() < patience);
-        let is_silent = silence.unanswered.is_some_and(|since| at_least <= since.elapsed()) && !is_heard;
-        let trouble = Trouble {
+        let is_silent = silence.since.is_some_and(|since| at_least <= since.elapsed()) && !is_heard;
+        Trouble {
             is_unreachable: node.verdict == Verdict::Down && is_silent,
             is_demoted: node.is_superseded
                 || node.role() == Some(Role::Standby)
                 || primary.is_some_and(|primary| primary != node.id),
             is_lagging: node.is_lagging,
             is_leaving: false,
-        };
-        self.troubles.send_if_modified(|told| std::mem::replace(told, trouble) != trouble);
+        }
+    }
+
+    /// Tells the node's sessions what is the matter with it, when that is news to them.
+    pub(super) fn tell_sessions(&self, trouble: Trouble, what: Tell) {
+        self.troubles.send_if_modified(|told| {
+            let now = if what == Tell::Better { told.and(trouble) } else { trouble };
+            std::mem::replace(told, now) != now
+        });
     }
 
     /// The node has said that it is full, or has shown that it is not.

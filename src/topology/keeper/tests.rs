@@ -79,6 +79,7 @@ impl Keeper {
             sqlstate: None,
             text: "refused".into(),
             answered: false,
+            shows_life: false,
         };
         self.report(node, Outcome::Failed(failure));
     }

@@ -32,7 +32,13 @@ fn report(outcome: Outcome) -> Report {
 
 fn silence() -> Report {
     let text = "no answer".to_owned();
-    report(Outcome::Failed(Failure { step: "startup", sqlstate: None, text, answered: false }))
+    report(Outcome::Failed(Failure {
+        step: "startup",
+        sqlstate: None,
+        text,
+        answered: false,
+        shows_life: false,
+    }))
 }
 
 impl Watched {

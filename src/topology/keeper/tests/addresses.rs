@@ -81,7 +81,13 @@ async fn what_is_told_of_one_that_is_gone_is_not_held_against_its_successor() {
     assert_ne!(old, keeper.id(0));
     keeper.apply_met(old, &Met::Failure("refused".into()));
     assert!(!keeper.apply_met(old, &Met::Role { in_recovery: false }));
-    let failure = Failure { step: "connect", sqlstate: None, text: "refused".into(), answered: false };
+    let failure = Failure {
+        step: "connect",
+        sqlstate: None,
+        text: "refused".into(),
+        answered: false,
+        shows_life: false,
+    };
     let late = Report { outcome: Outcome::Failed(failure), ..Report::of_lookup(&std::io::Error::other("x")) };
     keeper.apply_report(old, late);
     assert_eq!((keeper.states()[0], keeper.node(0).role()), ("starting", None));
