@@ -71,16 +71,17 @@ pub fn choose(listener: &Listener, source: IpAddr, tried: &[NodeId]) -> Chosen {
         };
         let found = picked.and_then(|picked| nodes.into_iter().find(|node| node.id.place == picked.index));
         let Some(node) = found else { return Chosen::Soon };
-        let id = node.id;
-        let Some(place) = node.load.enter(node.config.max_connections) else {
-            // Somebody else took the last place in between.
-            passed_over.push(id);
-            continue;
-        };
+        // First what gives nothing back when it is not to be had: giving back wakes those who wait, this session too.
         let Some(pass) = node.valve.pass() else {
             if is_meant {
                 return Chosen::Soon;
             }
+            continue;
+        };
+        let id = node.id;
+        let Some(place) = node.load.enter(node.config.max_connections) else {
+            // Somebody else took the last place in between.
+            passed_over.push(id);
             continue;
         };
         let (config, addrs, troubles) =

@@ -337,8 +337,9 @@ async fn sessions_that_outlast_the_drain_are_cut() {
     let balancer = Balancer::start(&config).await;
     balancer.wait_ready().await;
     let client = connect(balancer.rw()).await.unwrap();
+    value(&client, "begin; select 1").await.unwrap();
     balancer.signal(Signal::INT);
-    assert_eq!(balancer.wait_exit(Duration::from_secs(10)).await.code(), Some(0));
+    assert_eq!(balancer.wait_exit(Duration::from_secs(20)).await.code(), Some(0));
     balancer.wait_log("sessions_cut", |_| true).await;
     value(&client, "select 1").await.unwrap_err();
     let line = balancer.wait_log("stopped", |_| true).await;

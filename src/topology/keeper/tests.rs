@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::telemetry::labels::NodeState;
 use crate::telemetry::shape::{ClusterShape, Shape};
 use crate::topology::check::Facts;
+use crate::topology::trouble::Trouble;
 use crate::topology::{Lag, Node};
 use record::FULL_FOR;
 use std::time::SystemTime;
@@ -187,6 +188,20 @@ async fn sessions_can_take_a_node_out_but_silence_alone_cannot() {
         keeper.apply_met(NodeId::first(0), &Met::Failure("refused".into()));
     }
     assert_eq!(keeper.states()[0], "down");
+}
+
+#[tokio::test(start_paused = true)]
+async fn good_news_can_be_told_before_the_rest() {
+    let mut keeper = keeper(THREE);
+    keeper.sees(0, Role::Standby);
+    let record = keeper.places.get(keeper.id(0)).unwrap();
+    let told = || *record.node.troubles.borrow();
+    assert!(told().is_demoted && !told().is_lagging);
+    let trouble = Trouble { is_lagging: true, ..Trouble::default() };
+    record.tell_sessions(trouble, Tell::Better);
+    assert_eq!(told(), Trouble::default());
+    record.tell_sessions(trouble, Tell::All);
+    assert_eq!(told(), trouble);
 }
 
 #[tokio::test(start_paused = true)]

@@ -113,6 +113,22 @@ async fn sessions_on_an_address_that_is_gone_end_by_themselves() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn sessions_on_an_address_that_is_gone_are_told_so_and_who_is_the_primary_now() {
+    let mut keeper = keeper(TWO);
+    keeper.finds(&[1, 2]);
+    keeper.sees(0, Role::Primary);
+    keeper.sees(1, Role::Standby);
+    let (mut troubles, _session) = (keeper.node(0).troubles.clone(), keeper.node(0).load.enter(None));
+    assert_eq!(*troubles.borrow_and_update(), Trouble::default());
+    keeper.finds(&[2]);
+    assert!(troubles.has_changed().unwrap(), "whoever waits for it hears it");
+    assert_eq!(*troubles.borrow_and_update(), Trouble { is_leaving: true, ..Trouble::default() });
+    keeper.sees(1, Role::Primary);
+    assert!(troubles.has_changed().unwrap());
+    assert!(troubles.borrow().is_demoted && troubles.borrow().is_leaving);
+}
+
+#[tokio::test(start_paused = true)]
 async fn of_several_written_primaries_the_first_to_be_up_gets_the_writes() {
     let mut keeper = keeper("nodes: [{addr: db, role: primary}]");
     keeper.finds(&[1, 2]);
