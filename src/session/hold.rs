@@ -80,14 +80,16 @@ impl<'a> Hold<'a> {
         }
         let mut gone = pin!(gone);
         let mut turn = pin!(async {
-            if is_refused {
-                // It would only be in the way of those whom nobody has refused.
+            if tried.is_empty() {
+                ticket.turn().await;
+            } else {
+                // It has been first in line before, and would only be in the way of those whom nobody has refused.
                 ticket.step_aside();
+            }
+            if is_refused {
                 news(listener).await;
                 tried.clear();
-                ticket.step_back();
             }
-            ticket.turn().await;
             look(listener, source, tried).await
         });
         let choice = loop {
@@ -198,7 +200,7 @@ fn in_words(topology: &Topology) -> String {
     topology.nodes.iter().map(Node::in_words).collect::<Vec<_>>().join("; ")
 }
 
-/// Looks for a node until there is one; for who is first in line. Cancel safe.
+/// Looks for a node until there is one; for who is first in line, or was. Cancel safe.
 async fn look(listener: &Listener, source: IpAddr, tried: &mut Vec<NodeId>) -> Choice {
     let mut current = listener.watched.current.clone();
     let mut pause = listener.pause.subscribe();
@@ -214,6 +216,7 @@ async fn look(listener: &Listener, source: IpAddr, tried: &mut Vec<NodeId>) -> C
             return choice;
         }
         tokio::select! {
+            biased;
             _ = current.changed() => tried.clear(),
             _ = pause.changed() => {}
             () = freed => {}
@@ -231,6 +234,7 @@ async fn news(listener: &Listener) {
     let mut current = listener.watched.current.clone();
     current.mark_unchanged();
     tokio::select! {
+        biased;
         _ = current.changed() => {}
         () = listener.watched.freed.notified() => {}
         () = sleep(LONGER) => return,

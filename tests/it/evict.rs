@@ -335,8 +335,10 @@ async fn who_copies_or_replicates_must_leave_a_replaced_primary_too() {
     let replication = [("user", "postgres"), ("database", "postgres"), ("replication", "database")];
     walsender.send(&startup(&replication)).await.unwrap();
     walsender.logged_in().await.unwrap().unwrap();
-    walsender.send(&query("start_replication 0/0")).await.unwrap();
-    while walsender.message().await.unwrap().unwrap().tag != b'W' {}
+    let from = cluster.primary().value("select pg_current_wal_flush_lsn()").await;
+    walsender.send(&query(&format!("START_REPLICATION {from}"))).await.unwrap();
+    let first = walsender.message().await.unwrap().unwrap();
+    assert_eq!(first.tag, b'W', "{:?}", first.error());
     cluster.fail_over_to(1).await;
     assert_eq!(told(&mut copy).await.code, "57P01");
     loop {
