@@ -211,6 +211,7 @@ impl App {
         let requests: u64 = self.fronts.iter().map(|front| front.metrics.in_flight()).sum();
         let are_left = !ended.is_finished();
         shared.is_ending.store(true, Ordering::Relaxed);
+        shared.last_call.cancel();
         kill.cancel();
         if are_left {
             warn!(sessions, requests, "sessions_cut");

@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::task::coop::unconstrained;
-use tokio::time::sleep;
+use tokio::time::timeout;
 
 use crate::config::{OnTrouble, Sessions};
 use crate::pg::error_response::Fatal;
@@ -143,10 +143,12 @@ impl<'a> Stay<'a> {
             let was_finishing = std::mem::replace(&mut self.is_finishing, matches!(order, Order::Finish(_)));
             match (order, was_finishing) {
                 (Order::Leave(_), _) | (Order::Finish(_), false) | (Order::Stay, true) => return order,
-                (Order::Finish(_), true) => tokio::select! {
-                    () = sleep(QUIET) => return order,
-                    () = self.news() => {}
-                },
+                // Boxed, as few sessions ever come here, and all would have to set it aside.
+                (Order::Finish(_), true) => {
+                    if Box::pin(timeout(QUIET, self.news())).await.is_err() {
+                        return order;
+                    }
+                }
                 (Order::Stay, false) => self.news().await,
             }
         }
@@ -155,11 +157,12 @@ impl<'a> Stay<'a> {
     /// Resolves when there may be another order. Cancel safe.
     async fn news(&mut self) {
         let Self { shared, troubles, .. } = self;
-        let is_last_call = shared.last_call.is_cancelled();
+        // One of them is waited for at a time, as each costs memory; nobody is killed without a last call.
+        let next = if shared.last_call.is_cancelled() { &shared.kill } else { &shared.last_call };
         tokio::select! {
+            biased;
             Ok(()) = troubles.changed() => {}
-            () = shared.last_call.cancelled(), if !is_last_call => {}
-            () = shared.kill.cancelled() => {}
+            () = next.cancelled() => {}
         }
     }
 

@@ -98,7 +98,8 @@ async fn live(
     match ending {
         Ok(ending) => Ok(ending),
         Err(why) => {
-            relay.part(&why.fatal(&node.config.name)).await;
+            // Boxed, as it is seldom needed: what it takes would be set aside for every session.
+            Box::pin(relay.part(why.fatal(&node.config.name))).await;
             Err(SessionError::Evicted(why))
         }
     }

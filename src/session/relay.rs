@@ -217,7 +217,7 @@ impl Relay {
     /// was whole messages; else its connection is closed, which says enough. A node that waits for it gets a good-bye.
     ///
     /// Not cancel safe, and need not be: dropped midway, both connections are just closed.
-    pub async fn part(self, why: &Fatal) {
+    pub async fn part(self, why: Fatal) {
         if self.is_between_transactions() {
             let _ = self.node.try_write(GOOD_BYE);
         }

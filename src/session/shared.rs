@@ -43,7 +43,7 @@ pub struct Shared {
     pub stop: CancellationToken,
     /// Set before `last_call` and `kill`: a look at it costs a session nothing.
     pub is_ending: AtomicBool,
-    /// Sessions on a node end between two transactions.
+    /// Sessions on a node end between two transactions. Cancelled before `kill` is.
     pub last_call: CancellationToken,
     /// All sessions end now.
     pub kill: CancellationToken,
