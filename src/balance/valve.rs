@@ -6,7 +6,7 @@
 //! slowly as it must; no rate has to be guessed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use tokio::sync::Notify;
 
@@ -43,7 +43,8 @@ impl Valve {
         let width = self.width.load(Ordering::Relaxed);
         let add = |now: u32| (now < width).then(|| now.saturating_add(1));
         self.logins.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok()?;
-        Some(Pass { valve: Arc::clone(self), is_counted: true })
+        let (is_counted, is_over) = (AtomicBool::new(true), AtomicBool::new(false));
+        Some(Pass { valve: Arc::clone(self), is_counted, is_over })
     }
 
     /// Whether nobody logs in.
@@ -58,32 +59,46 @@ impl Valve {
     }
 }
 
-/// A login that is going on.
+/// A login that is going on. It counts while the server has to do something for it.
 #[derive(Debug)]
 pub struct Pass {
     valve: Arc<Valve>,
-    is_counted: bool,
+    is_counted: AtomicBool,
+    is_over: AtomicBool,
 }
 
 impl Pass {
     /// The login has succeeded: one more may go on beside those that do.
-    pub fn succeed(self) {
+    pub fn succeed(&self) {
         let widen = |width: u32| (width < WIDE).then(|| width.saturating_add(1));
         let _ = self.valve.width.fetch_update(Ordering::Relaxed, Ordering::Relaxed, widen);
     }
 
-    /// The login takes long, and no longer counts.
-    pub fn give_back(&mut self) {
-        if std::mem::take(&mut self.is_counted) {
+    /// The server waits for the client.
+    pub fn rest(&self) {
+        if self.is_counted.swap(false, Ordering::Relaxed) {
             self.valve.logins.fetch_sub(1, Ordering::Relaxed);
             self.valve.freed.notify_waiters();
         }
+    }
+
+    /// The server goes on with it, however many it has beside it.
+    pub fn go_on(&self) {
+        if !self.is_over.load(Ordering::Relaxed) && !self.is_counted.swap(true, Ordering::Relaxed) {
+            self.valve.logins.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The login takes long, and no longer counts.
+    pub fn give_back(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.rest();
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        self.give_back();
+        self.rest();
     }
 }
 
@@ -101,10 +116,11 @@ mod tests {
         let first = all(&valve);
         assert_eq!(first.len(), 8);
         assert!(!valve.is_open());
-        first.into_iter().for_each(Pass::succeed);
+        first.iter().for_each(Pass::succeed);
+        drop(first);
         assert_eq!(all(&valve).len(), 16);
         for _ in 0..10 {
-            all(&valve).into_iter().for_each(Pass::succeed);
+            all(&valve).iter().for_each(Pass::succeed);
         }
         assert_eq!(all(&valve).len(), 64);
     }
@@ -119,17 +135,32 @@ mod tests {
     #[test]
     fn a_login_that_takes_long_holds_nobody_up_and_opens_it_all_the_same() {
         let valve = Arc::new(Valve::new(Arc::default()));
-        let mut slow = all(&valve);
-        slow.iter_mut().for_each(Pass::give_back);
+        let slow = all(&valve);
+        slow.iter().for_each(Pass::give_back);
+        slow.iter().for_each(Pass::go_on);
         assert_eq!(all(&valve).len(), 8);
-        slow.into_iter().for_each(Pass::succeed);
+        slow.iter().for_each(Pass::succeed);
         assert_eq!(all(&valve).len(), 16);
+    }
+
+    #[test]
+    fn a_login_counts_while_the_server_is_at_work() {
+        let valve = Arc::new(Valve::new(Arc::default()));
+        let logins = all(&valve);
+        logins.iter().for_each(Pass::rest);
+        let others = all(&valve);
+        assert_eq!(others.len(), 8);
+        logins.iter().for_each(Pass::go_on);
+        drop(others);
+        assert!(!valve.is_open());
+        drop(logins);
+        assert!(valve.is_idle());
     }
 
     #[test]
     fn a_node_that_has_changed_gets_few_again_while_the_old_ones_end() {
         let valve = Arc::new(Valve::new(Arc::default()));
-        (0..20).filter_map(|_| valve.pass()).for_each(Pass::succeed);
+        (0..20).filter_map(|_| valve.pass()).for_each(|pass| pass.succeed());
         let many = all(&valve);
         assert_eq!(many.len(), 28);
         valve.narrow();

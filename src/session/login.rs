@@ -17,33 +17,44 @@ use crate::telemetry::labels::StartupError;
 use crate::topology::Node;
 use crate::topology::outcome::Met;
 
+/// `AuthenticationOk`, after which the server sets up the session.
+const AUTHENTICATED: u32 = 0;
+/// `AuthenticationSASLFinal`, which the former follows at once.
+const SASL_FINAL: u32 = 12;
 /// A login holds others up for no longer than this, whoever is slow in it.
 const LONGEST_PASS: Duration = Duration::from_secs(1);
 
-/// Drives `login`, which ends early with an ending, and lets the next one pass when it is over. Cancel safe if `login` is.
-pub async fn log_in(mut pass: Option<Pass>, login: impl Future<Output = Option<Ending>>) -> Option<Ending> {
-    let mut login = pin!(login);
+/// Relays until the node is ready for queries; `None`: it is, or, where the session cannot be read, it has said enough. The
+/// client's key is known here before the client knows it. `pass` lets the next one log in when this login is over, or takes
+/// long.
+///
+/// Not cancel safe.
+pub async fn log_in(
+    shared: &Shared,
+    listener: &Listener,
+    relay: &mut Relay,
+    account: &mut Account<'_>,
+    pass: Option<Pass>,
+) -> Option<Ending> {
+    let mut login = pin!(follow(shared, listener, relay, account, pass.as_ref()));
     let ended_early = if let Ok(ended_early) = timeout(LONGEST_PASS, login.as_mut()).await {
         ended_early
     } else {
-        pass.as_mut().map(Pass::give_back);
+        pass.as_ref().map(Pass::give_back);
         login.await
     };
-    if let (None, Some(pass)) = (ended_early, pass) {
+    if let (None, Some(pass)) = (ended_early, &pass) {
         pass.succeed();
     }
     ended_early
 }
 
-/// Relays until the node is ready for queries; `None`: it is, or, where the session cannot be read, it has said enough. The client's key is
-/// known here before the client knows it.
-///
-/// Not cancel safe.
-pub async fn follow(
+async fn follow(
     shared: &Shared,
     listener: &Listener,
     relay: &mut Relay,
     account: &mut Account<'_>,
+    pass: Option<&Pass>,
 ) -> Option<Ending> {
     if !account.is_readable() {
         // The node's part of the handshake, and its first answer after it: what costs it most is done then.
@@ -54,7 +65,7 @@ pub async fn follow(
         };
         return relay.run_until(see).await;
     }
-    let mut reader = Reader { shared, listener, account, scanner: Scanner::default() };
+    let mut reader = Reader { shared, listener, account, pass, scanner: Scanner::default() };
     if reader.read(relay.for_client()).is_break() {
         return None;
     }
@@ -65,13 +76,14 @@ struct Reader<'r, 'a> {
     shared: &'r Shared,
     listener: &'r Listener,
     account: &'r mut Account<'a>,
+    pass: Option<&'r Pass>,
     scanner: Scanner,
 }
 
 impl Reader<'_, '_> {
     /// Reads along; breaks when there is nothing more to learn.
     fn read(&mut self, bytes: &[u8]) -> ControlFlow<()> {
-        let Self { shared, listener, account, .. } = self;
+        let Self { shared, listener, account, pass, .. } = self;
         let mut ready = false;
         let scanned = self.scanner.scan(bytes, |seen| {
             match seen {
@@ -101,7 +113,12 @@ impl Reader<'_, '_> {
                     ready = true;
                     return ControlFlow::Break(());
                 }
-                Seen::Authentication { .. } | Seen::Parameter(..) | Seen::Other(_) => {}
+                // It is the client's turn, and it may take as long as it likes.
+                Seen::Authentication { method } if !matches!(method, AUTHENTICATED | SASL_FINAL) => {
+                    pass.map(Pass::rest);
+                }
+                Seen::Authentication { .. } => pass.map(Pass::go_on).unwrap_or_default(),
+                Seen::Parameter(..) | Seen::Other(_) => {}
             }
             ControlFlow::Continue(())
         });

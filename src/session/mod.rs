@@ -88,7 +88,7 @@ async fn live(
     if !account.is_readable() {
         relay.set_opaque();
     }
-    let login = login::log_in(node.pass, login::follow(shared, listener, &mut relay, account));
+    let login = login::log_in(shared, listener, &mut relay, account, node.pass);
     let ending = match stay.unless_evicted(Box::pin(login)).await {
         Ok(Some(ended_early)) => Ok(ended_early),
         Ok(None) => stay.relay(&mut relay).await,

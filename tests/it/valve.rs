@@ -138,7 +138,8 @@ async fn who_dawdles_in_a_login_holds_nobody_up() {
     .await;
     let balancer = before([node.addr()]).await;
     let mut dawdlers = Vec::new();
-    for _ in 0..100 {
+    // So many that a second for each eight of them would be too long.
+    for _ in 0..400 {
         let mut wire = Wire::connect(balancer.rw()).await.unwrap();
         wire.send(&startup(&[("user", "dawdler")])).await.unwrap();
         dawdlers.push(wire);
