@@ -1,8 +1,8 @@
 //! A line of sessions: first come, first served.
 //!
 //! Only who is first in line looks for a node, so that one that comes to fit is not fought over by all who wait; the rest
-//! sleep. Who has found one *steps aside* for the next, but keeps its number until the session has begun: a session that
-//! is refused by the node goes on waiting where it was.
+//! sleep. Who has found one *steps aside* for the next, but keeps its place until its session has begun: should the node
+//! refuse it, it looks on beside the line, for it has been first before.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -115,20 +115,11 @@ impl Ticket<'_> {
 
     /// Lets the next one come.
     pub fn step_aside(&self) {
-        self.stand(true);
-    }
-
-    /// Stands in line again, where it stood.
-    pub fn step_back(&self) {
-        self.stand(false);
-    }
-
-    fn stand(&self, is_aside: bool) {
         let mut line = self.queue.lock();
         if let Some(stand) = line.places.get_mut(&self.number)
-            && std::mem::replace(&mut stand.is_aside, is_aside) != is_aside
+            && !std::mem::replace(&mut stand.is_aside, true)
         {
-            self.queue.count(!is_aside);
+            self.queue.count(false);
         }
         line.call_first();
     }
@@ -168,19 +159,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_refused_goes_on_waiting_where_it_was() {
+    async fn who_steps_aside_keeps_its_place_and_is_in_nobodys_way() {
         let queue = Queue::default();
         let [a, b] = [(); 2].map(|()| queue.enter(None).unwrap());
         a.step_aside();
         assert!(is_called(&b));
-        let c = queue.enter(None).unwrap();
-        a.step_back();
-        assert_eq!([&a, &b, &c].map(is_called), [true, false, false]);
-        for ticket in [&a, &b, &c] {
-            ticket.step_aside();
-        }
+        b.step_aside();
         assert!(!queue.has_standing());
-        assert_eq!(queue.summary().0, 3, "those on their way still have their places");
+        assert_eq!(queue.summary().0, 2, "those on their way still have their places");
+        let c = queue.enter(None).unwrap();
+        assert!(is_called(&c));
     }
 
     #[tokio::test]

@@ -181,8 +181,8 @@ async fn a_storm_of_readers_does_not_spill_over_to_the_primary() {
 
 #[tokio::test]
 async fn a_server_that_comes_back_is_not_knocked_over() {
-    // Each login of these is a process of the server's: with all at once it would refuse most.
-    let server = Postgres::start_new(Settings::default().max_connections(30)).await;
+    // Each of these is a process of the server's: with all at once it would refuse half of them.
+    let server = Postgres::start_new(Settings::default().max_connections(100)).await;
     let config = crate::support::cluster::config_for([server.addr()]) + "sessions: {queue_timeout: 1m}\n";
     let balancer = Balancer::start(&config).await;
     balancer.wait_ready().await;
