@@ -39,8 +39,9 @@ impl<'a> Hold<'a> {
     }
 
     /// A node and a place on it, at once or after a wait, for a client at `source`, who leaves when `gone` resolves. After a
-    /// wait nodes in `tried` may be tried again, for
-    /// something has changed. Cancel safe: a place that was not given out is free.
+    /// wait nodes in `tried` may be tried again, for something has changed.
+    ///
+    /// Cancel safe: a place that was not given out is free.
     ///
     /// # Errors
     /// No node came to fit in time, too many wait already, the client left, or pgsplit is stopping.
@@ -116,7 +117,7 @@ impl<'a> Hold<'a> {
         self.waited
     }
 
-    /// Takes a ticket, or its old place again.
+    /// Takes a ticket, unless it has one.
     fn stand_in_line(&mut self, tried: &[NodeId]) -> Result<(), SessionError> {
         let (listener, sessions) = (self.listener, self.listener.sessions());
         if self.ticket.is_none() {
