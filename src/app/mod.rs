@@ -7,7 +7,7 @@ mod fronts;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,9 +21,10 @@ use tracing::{info, warn};
 use crate::admin::Admin;
 use crate::balance::judge::Verdict;
 use crate::balance::pick::Picker;
+use crate::base::board::Board;
 use crate::config::{self, Config};
-use crate::front::shared::Front;
 use crate::front::upstream::Standing;
+use crate::front::{self, shared::Front};
 use crate::net::accept::accept;
 use crate::net::descriptors::Descriptors;
 use crate::net::listen::Listening;
@@ -34,7 +35,7 @@ use crate::session::accept::ListenerDoor;
 use crate::session::cancel::{CancelTable, SourceLimit};
 use crate::session::desk::Desk;
 use crate::session::queue::Queue;
-use crate::session::shared::{Listener, Shared};
+use crate::session::shared::{Listener, Shared, Stage};
 use crate::telemetry::metrics::{Metrics, UPKEEP_INTERVAL};
 use crate::telemetry::shape::{ClusterShape, ListenerShape, Shape};
 use crate::topology::keeper::{self, Watched};
@@ -97,14 +98,19 @@ impl App {
 
         let mut sockets = Vec::new();
         for listener in &config.listeners {
-            sockets.push(bind(listener.bind, || format!("listener \"{}\"", listener.name))?);
+            let options = options(cluster_of(&config, listener));
+            sockets.push(bind(listener.bind, options, || format!("listener \"{}\"", listener.name))?);
         }
         let mut http_sockets = Vec::new();
         for front in &config.fronts {
-            http_sockets.push(bind(front.bind, || format!("HTTP front \"{}\"", front.name))?);
+            let what = || format!("HTTP front \"{}\"", front.name);
+            http_sockets.push(bind(front.bind, front::connection::OPTIONS, what)?);
         }
-        let admin_socket =
-            config.admin.as_ref().map(|admin| bind(admin.bind, || "admin".to_owned())).transpose()?;
+        let admin_socket = config
+            .admin
+            .as_ref()
+            .map(|admin| bind(admin.bind, Options::default(), || "admin".to_owned()))
+            .transpose()?;
 
         let (tasks, end) = (TaskTracker::new(), CancellationToken::new());
         let clusters: Vec<_> = config
@@ -130,8 +136,7 @@ impl App {
             cancel_limit: SourceLimit::default(),
             ids: crate::base::id::SessionIds::default(),
             stop: CancellationToken::new(),
-            is_ending: AtomicBool::new(false),
-            last_call: CancellationToken::new(),
+            stage: Board::new(Stage::Serving),
             kill: CancellationToken::new(),
         });
 
@@ -197,8 +202,7 @@ impl App {
         });
         let last_call = async {
             sleep(drain).await;
-            shared.is_ending.store(true, Ordering::Relaxed);
-            shared.last_call.cancel();
+            shared.stage.post(Stage::LastCall);
             sleep(LAST_CALL).await;
         };
         tokio::select! {
@@ -210,8 +214,7 @@ impl App {
         let sessions: u32 = shared.listeners.iter().map(Listener::active).sum();
         let requests: u64 = self.fronts.iter().map(|front| front.metrics.in_flight()).sum();
         let are_left = !ended.is_finished();
-        shared.is_ending.store(true, Ordering::Relaxed);
-        shared.last_call.cancel();
+        shared.stage.post(Stage::Over);
         kill.cancel();
         if are_left {
             warn!(sessions, requests, "sessions_cut");
@@ -224,8 +227,21 @@ impl App {
     }
 }
 
-fn bind(addr: SocketAddr, what: impl FnOnce() -> String) -> Result<Listening, StartError> {
-    Listening::bind(addr).map_err(|source| StartError::Bind { addr, what: what(), source })
+fn bind(addr: SocketAddr, options: Options, what: impl FnOnce() -> String) -> Result<Listening, StartError> {
+    Listening::bind(addr, options).map_err(|source| StartError::Bind { addr, what: what(), source })
+}
+
+fn cluster_of<'a>(config: &'a Config, listener: &config::Listener) -> &'a Arc<config::Cluster> {
+    let cluster = config.clusters.get(listener.cluster);
+    cluster.unwrap_or_else(|| unreachable!("a checked listener names a cluster that exists"))
+}
+
+fn options(cluster: &config::Cluster) -> Options {
+    let sessions = &cluster.sessions;
+    Options {
+        keepalive: sessions.keepalive.map(|keepalive| (keepalive.idle, keepalive.interval, keepalive.count)),
+        user_timeout: sessions.tcp_user_timeout,
+    }
 }
 
 fn build_listener(
@@ -236,20 +252,14 @@ fn build_listener(
     addr: SocketAddr,
 ) -> Listener {
     let nodes = watched.current.borrow().nodes.len();
-    let cluster = config.clusters.get(listener.cluster).map(Arc::clone);
-    let cluster = cluster.unwrap_or_else(|| unreachable!("a checked listener names a cluster that exists"));
-    let sessions = &cluster.sessions;
-    let options = Options {
-        keepalive: sessions.keepalive.map(|keepalive| (keepalive.idle, keepalive.interval, keepalive.count)),
-        user_timeout: sessions.tcp_user_timeout,
-    };
+    let cluster = Arc::clone(cluster_of(config, listener));
     Listener {
         index,
         config: Arc::clone(listener),
+        options: options(&cluster),
         cluster,
         watched,
         addr,
-        options,
         picker: Mutex::new(Picker::new(listener.balance, nodes, fastrand::u64(..))),
         sessions: Arc::new(AtomicU32::new(0)),
         queue: Queue::default(),

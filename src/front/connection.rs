@@ -39,28 +39,27 @@ const TURN_AWAY: Duration = Duration::from_millis(5);
 const STREAMS: u32 = 128;
 /// Silence before the first probe, from one to the next, and how many unanswered ones end a connection.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(10), 3);
+/// What clients' sockets inherit.
+pub const OPTIONS: Options = Options { keepalive: Some(KEEPALIVE), user_timeout: None };
 /// Most of an answer that is in memory on its way out.
 const BUFFER: usize = 128 * 1024;
 /// Least that the library takes.
 const BUFFER_LEAST: usize = 8192;
 
 /// Serves one connection to its end.
-pub async fn converse(desk: Arc<Desk>, accepted: Accepted) {
-    let Some(front) = desk.fronts.get(accepted.door).cloned() else { return };
-    let _descriptor = accepted.descriptor;
+pub async fn converse(desk: Arc<Desk>, accepted: Box<Accepted>) {
+    let Accepted { stream, peer, door, descriptor, silent, served, .. } = *accepted;
+    let Some(front) = desk.fronts.get(door).cloned() else { return };
+    let _counted_by = (descriptor, served);
     // The pulse watches those that say nothing.
-    drop(accepted.silent);
+    drop(silent);
     let _counted = front.metrics.connection_guard();
-    let Ok(stream) = TcpStream::from_std(accepted.stream) else { return };
+    let Ok(stream) = TcpStream::from_std(stream) else { return };
     if u64::from(front.config.limits.max_connections.get()) < front.metrics.connections() {
         return turn_away(&front, stream).await;
     }
-    let options = Options { keepalive: Some(KEEPALIVE), user_timeout: None };
-    if options.apply(&stream).is_err() {
-        return;
-    }
-    let caller = Arc::new(Caller::new(Client::new(accepted.peer, &front.config)));
-    let _seat = desk.enter(accepted.door, &caller);
+    let caller = Arc::new(Caller::new(Client::new(peer, &front.config)));
+    let _seat = desk.enter(door, &caller);
     if front.kill.is_cancelled() {
         return;
     }

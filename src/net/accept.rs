@@ -48,10 +48,11 @@ pub async fn accept(
                     trouble.say(door.name(), "no file descriptor is left for another client");
                     continue;
                 };
-                let (door, at) = (door.index(), Instant::now());
-                let accepted = Accepted { stream, peer, door, at, descriptor, silent };
                 if let Some(worker) = workers.iter().min_by_key(|worker| worker.connections()) {
-                    worker.take(accepted).await;
+                    let (door, at, served) = (door.index(), Instant::now(), worker.serve());
+                    worker
+                        .take(Box::new(Accepted { stream, peer, door, at, descriptor, silent, served }))
+                        .await;
                 }
             }
             Err(error) if is_peer_gone(&error) => debug!(%error, "client_left_before_accept"),

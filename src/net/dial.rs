@@ -33,7 +33,7 @@ pub async fn connect(addrs: &[SocketAddr], deadline: Instant) -> io::Result<(Tcp
         let left = u32::try_from(addrs.len() - at).unwrap_or(u32::MAX);
         let share = Instant::now() + deadline.saturating_duration_since(Instant::now()) / left;
         let error = match timeout_at(share, TcpStream::connect(addr)).await {
-            Ok(Ok(stream)) if addr.ip().is_loopback() && is_self_connected(&stream) => {
+            Ok(Ok(stream)) if addr.ip().is_loopback() && is_self_connected(&stream, addr) => {
                 io::ErrorKind::ConnectionRefused.into()
             }
             Ok(Ok(stream)) => return Ok((stream, addr)),
@@ -74,8 +74,8 @@ pub fn io_text(error: &io::Error) -> String {
 
 /// A loopback connect to a port nobody listens on can, by TCP's simultaneous open, reach itself when the
 /// system picks that very port as the source.
-fn is_self_connected(stream: &TcpStream) -> bool {
-    matches!((stream.local_addr(), stream.peer_addr()), (Ok(local), Ok(peer)) if local == peer)
+fn is_self_connected(stream: &TcpStream, peer: SocketAddr) -> bool {
+    stream.local_addr().is_ok_and(|local| local == peer)
 }
 
 fn timed_out(step: &'static str) -> io::Error {

@@ -1,10 +1,10 @@
 //! What every connection gets, on both sides.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
 
 /// Options of one TCP connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,19 +16,22 @@ pub struct Options {
 }
 
 impl Options {
-    /// Applies them to `stream`, and `TCP_NODELAY`: a balancer must not hold back small packets.
+    /// Applies them to `socket`, and `TCP_NODELAY`: a balancer must not hold back small packets. What a listening socket
+    /// has its connections inherit.
     ///
     /// # Errors
     /// What the system said, most often that the peer has already gone.
-    pub fn apply(&self, stream: &TcpStream) -> io::Result<()> {
-        stream.set_nodelay(true)?;
-        let socket = SockRef::from(stream);
+    pub fn apply(&self, socket: &impl AsFd) -> io::Result<()> {
+        let socket = SockRef::from(socket);
+        socket.set_tcp_nodelay(true)?;
         if let Some((idle, interval, count)) = self.keepalive {
             let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(count);
             socket.set_tcp_keepalive(&keepalive)?;
         }
         #[cfg(target_os = "linux")]
-        socket.set_tcp_user_timeout(self.user_timeout)?;
+        if self.user_timeout.is_some() {
+            socket.set_tcp_user_timeout(self.user_timeout)?;
+        }
         Ok(())
     }
 }

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use bytes::Bytes;
-
 /// Shortest key of any protocol version, in bytes.
 pub const KEY_MIN: usize = 4;
 /// Longest key of protocol 3.2, in bytes.
@@ -16,7 +14,23 @@ pub const KEY_MAX: usize = 256;
 pub struct CancelKey {
     /// The server process. Two nodes may well have the same one.
     pub pid: u32,
-    key: Bytes,
+    key: Key,
+}
+
+/// The usual length is kept without memory of its own: there is one for each session.
+#[derive(Clone)]
+enum Key {
+    Usual([u8; KEY_MIN]),
+    Long(Box<[u8]>),
+}
+
+impl Key {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Usual(bytes) => bytes,
+            Self::Long(bytes) => bytes,
+        }
+    }
 }
 
 impl CancelKey {
@@ -28,16 +42,18 @@ impl CancelKey {
         if !(KEY_MIN..=KEY_MAX).contains(&key.len()) {
             return None;
         }
-        Some(Self { pid: u32::from_be_bytes(*pid), key: Bytes::copy_from_slice(key) })
+        let key = key.try_into().map_or_else(|_| Key::Long(key.into()), Key::Usual);
+        Some(Self { pid: u32::from_be_bytes(*pid), key })
     }
 
     /// Whether both are the same right.
     #[must_use]
     pub fn matches(&self, other: &Self) -> bool {
-        if self.pid != other.pid || self.key.len() != other.key.len() {
+        let (key, other_key) = (self.key.bytes(), other.key.bytes());
+        if self.pid != other.pid || key.len() != other_key.len() {
             return false;
         }
-        self.key.iter().zip(&other.key).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+        key.iter().zip(other_key).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
     }
 }
 

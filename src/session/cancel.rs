@@ -12,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -37,7 +38,7 @@ const SOURCES: usize = 10_000;
 
 /// Whom each key belongs to.
 #[derive(Clone, Debug, Default)]
-pub struct CancelTable(Arc<Mutex<HashMap<u32, Vec<Entry>>>>);
+pub struct CancelTable(Arc<Mutex<HashMap<u32, SmallVec<[Arc<Entry>; 1]>>>>);
 
 #[derive(Debug)]
 struct Entry {
@@ -49,17 +50,17 @@ struct Entry {
 #[derive(Debug)]
 pub struct HeldKey {
     table: CancelTable,
-    key: CancelKey,
-    addr: SocketAddr,
+    entry: Arc<Entry>,
 }
 
 impl CancelTable {
     /// Remembers that the session with this key is on the node at `addr`.
     #[must_use]
     pub fn insert(&self, key: CancelKey, addr: SocketAddr) -> HeldKey {
+        let entry = Arc::new(Entry { key, addr });
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        table.entry(key.pid).or_default().push(Entry { key: key.clone(), addr });
-        HeldKey { table: self.clone(), key, addr }
+        table.entry(entry.key.pid).or_default().push(Arc::clone(&entry));
+        HeldKey { table: self.clone(), entry }
     }
 
     /// The node of the session with this key.
@@ -73,12 +74,10 @@ impl CancelTable {
 impl Drop for HeldKey {
     fn drop(&mut self) {
         let mut table = self.table.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entries) = table.get_mut(&self.key.pid) {
-            let ours =
-                entries.iter().position(|entry| entry.addr == self.addr && entry.key.matches(&self.key));
-            ours.map(|at| entries.swap_remove(at));
+        if let Some(entries) = table.get_mut(&self.entry.key.pid) {
+            entries.retain(|entry| !Arc::ptr_eq(entry, &self.entry));
             if entries.is_empty() {
-                table.remove(&self.key.pid);
+                table.remove(&self.entry.key.pid);
             }
         }
     }

@@ -5,19 +5,18 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::task::coop::unconstrained;
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, sleep};
 
+use crate::base::board::Watch;
 use crate::config::{OnTrouble, Sessions};
 use crate::pg::error_response::Fatal;
 use crate::pg::sqlstate;
 use crate::session::error::Ending;
 use crate::session::relay::Relay;
-use crate::session::shared::{Listener, Shared};
+use crate::session::shared::{Listener, Shared, Stage};
 use crate::topology::trouble::{Trouble, Troubles};
 
 /// A session that is to leave when it can, and has had its answers, is not listened to any more; when nothing comes from
@@ -54,18 +53,18 @@ enum Order {
 /// A session's stay on its node.
 #[derive(Debug)]
 pub struct Stay<'a> {
-    shared: &'a Shared,
     listener: &'a Listener,
-    troubles: Troubles,
-    /// It has been told to leave when it can.
-    is_finishing: bool,
+    trouble: Watch<Trouble>,
+    stage: Watch<Stage>,
+    /// Since it has been told to leave when it can: the time until it is told again. Boxed, as few sessions ever have it.
+    told_again: Option<Pin<Box<Sleep>>>,
 }
 
 impl<'a> Stay<'a> {
     /// A stay that has just begun, on the node with these troubles.
     #[must_use]
-    pub const fn new(shared: &'a Shared, listener: &'a Listener, troubles: Troubles) -> Self {
-        Self { shared, listener, troubles, is_finishing: false }
+    pub fn new(shared: &Shared, listener: &'a Listener, troubles: &Troubles) -> Self {
+        Self { listener, trouble: troubles.watch(), stage: shared.stage.watch(), told_again: None }
     }
 
     /// Drives `step` to its end, unless the session must leave at once before that. Cancel safe if `step` is.
@@ -113,66 +112,43 @@ impl<'a> Stay<'a> {
     }
 
     /// Drives `step`, until it has ended or the session is told something.
-    ///
-    /// A session at work comes by here for every packet, and hardly ever is it told anything: the future that waits for
-    /// that is polled once, to be woken by it, and then only when there is news.
     async fn until_told<T>(&mut self, mut step: Pin<&mut impl Future<Output = T>>) -> Result<T, Order> {
-        let (shared, mut seen, is_asked_again) = (self.shared, self.troubles.clone(), self.is_finishing);
-        let mut has_news = true;
-        // It has nothing to do with how much the session has done in this turn, and must not be put off for that.
-        let mut order = pin!(unconstrained(self.order()));
-        poll_fn(|cx| {
-            if let Poll::Ready(done) = step.as_mut().poll(cx) {
-                return Poll::Ready(Ok(done));
-            }
-            has_news |= seen.has_changed().unwrap_or(true) || shared.is_ending.load(Ordering::Relaxed);
-            if !has_news {
-                return Poll::Pending;
-            }
-            has_news = is_asked_again;
-            seen.mark_unchanged();
-            order.as_mut().poll(cx).map(Err)
+        poll_fn(|cx| match step.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Ok(done)),
+            Poll::Pending => self.poll_order(cx).map(Err),
         })
         .await
     }
 
-    /// Resolves when the session is told something; to finish, again and again. Cancel safe.
-    async fn order(&mut self) -> Order {
-        loop {
-            let order = self.order_now();
-            let was_finishing = std::mem::replace(&mut self.is_finishing, matches!(order, Order::Finish(_)));
-            match (order, was_finishing) {
-                (Order::Leave(_), _) | (Order::Finish(_), false) | (Order::Stay, true) => return order,
-                // Boxed, as few sessions ever come here, and all would have to set it aside.
-                (Order::Finish(_), true) => {
-                    if Box::pin(timeout(QUIET, self.news())).await.is_err() {
-                        return order;
-                    }
-                }
-                (Order::Stay, false) => self.news().await,
+    /// Ready when the session is told something; to finish, again and again.
+    ///
+    /// A session at work comes by here for every packet, and hardly ever is it told anything.
+    fn poll_order(&mut self, cx: &mut Context<'_>) -> Poll<Order> {
+        let is_news = self.trouble.poll_news(cx).is_ready() | self.stage.poll_news(cx).is_ready();
+        if !is_news && self.told_again.is_none() {
+            return Poll::Pending;
+        }
+        let order = self.order_now();
+        match (order, &mut self.told_again) {
+            (Order::Stay, None) => return Poll::Pending,
+            (Order::Stay, Some(_)) => self.told_again = None,
+            (Order::Leave(_), _) => {}
+            (Order::Finish(_), None) => self.told_again = Some(Box::pin(sleep(QUIET))),
+            (Order::Finish(_), Some(again)) => {
+                ready!(again.as_mut().poll(cx));
+                again.as_mut().reset(Instant::now() + QUIET);
             }
         }
+        Poll::Ready(order)
     }
 
-    /// Resolves when there may be another order. Cancel safe.
-    async fn news(&mut self) {
-        let Self { shared, troubles, .. } = self;
-        // One of them is waited for at a time, as each costs memory; nobody is killed without a last call.
-        let next = if shared.last_call.is_cancelled() { &shared.kill } else { &shared.last_call };
-        tokio::select! {
-            biased;
-            Ok(()) = troubles.changed() => {}
-            () = next.cancelled() => {}
-        }
-    }
-
-    fn order_now(&mut self) -> Order {
-        let trouble = *self.troubles.borrow_and_update();
-        if self.shared.kill.is_cancelled() {
+    fn order_now(&self) -> Order {
+        let stage = self.stage.now();
+        if stage == Stage::Over {
             return Order::Leave(Eviction::Stopping);
         }
-        match order_for(trouble, self.listener.sessions(), self.listener.is_for_primary()) {
-            Order::Stay if self.shared.last_call.is_cancelled() => Order::Finish(Eviction::Stopping),
+        match order_for(self.trouble.now(), self.listener.sessions(), self.listener.is_for_primary()) {
+            Order::Stay if stage == Stage::LastCall => Order::Finish(Eviction::Stopping),
             order => order,
         }
     }

@@ -44,9 +44,11 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::config::Tls;
-use crate::net::silent::Silent;
-use crate::net::worker::Accepted;
+use crate::balance::load::Place;
+use crate::balance::valve::Pass;
+use crate::config::{self, Tls};
+use crate::net::descriptors::Held;
+use crate::net::worker::{Accepted, Served};
 use crate::pg::cancel_key::CancelKey;
 use crate::pg::first_packet::FirstPacket;
 use account::Account;
@@ -59,37 +61,37 @@ use negotiate::Client;
 use relay::Relay;
 use shared::{Listener, Shared};
 
+use crate::telemetry::count::Counted;
+
 /// Serves one connection to its end. Infallible: every ending is an entry in the account.
-pub async fn serve(shared: Arc<Shared>, desk: Arc<Desk>, accepted: Accepted) {
-    let Some(listener) = shared.listeners.get(accepted.door) else { return };
-    let mut account = Account::open(&shared, listener, &accepted);
-    let _descriptor = accepted.descriptor;
-    let ending = live(&shared, listener, &desk, (accepted.stream, accepted.silent), &mut account).await;
-    account.close(ending);
+pub fn serve(
+    shared: Arc<Shared>,
+    desk: Arc<Desk>,
+    accepted: Box<Accepted>,
+) -> impl Future<Output = ()> + Send {
+    // A block, as a function's arguments would be in its future twice.
+    async move {
+        let Some(listener) = shared.listeners.get(accepted.door) else { return };
+        let mut account = Account::open(&shared, listener, &accepted);
+        let ending = live(&shared, listener, &desk, accepted, &mut account).await;
+        account.close(ending);
+    }
 }
 
+/// What is done but once is boxed, so that its memory goes when it is done: sessions live long.
 async fn live(
     shared: &Shared,
     listener: &Listener,
     desk: &Desk,
-    (stream, silent): (std::net::TcpStream, Silent),
+    accepted: Box<Accepted>,
     account: &mut Account<'_>,
 ) -> Result<Ending, SessionError> {
-    // What comes before the relay is boxed, so that its memory goes when it is done: sessions live long.
-    let Some((client, node, _permit)) = Box::pin(begin(shared, listener, (stream, silent), account)).await?
-    else {
+    let Some(begun) = Box::pin(begin(shared, listener, desk, accepted, account)).await? else {
         return Ok(Ending::Cancel);
     };
-    let (_active, traffic) = account.seat(&node, desk);
-    let _place = node.place;
-    let mut stay = Stay::new(shared, listener, node.troubles);
-    let mut relay = Relay::new(client.into_parts(), (node.stream, node.answer), traffic, desk.scratch());
-    relay.count_earlier(node.moved);
-    if !account.is_readable() {
-        relay.set_opaque();
-    }
-    let login = login::log_in(shared, listener, &mut relay, account, node.pass);
-    let ending = match stay.unless_evicted(Box::pin(login)).await {
+    let Begun { mut relay, mut stay, pass, seat } = begun;
+    let login = Box::pin(login::log_in(shared, listener, &mut relay, account, pass));
+    let ending = match Box::pin(stay.unless_evicted(login)).await {
         Ok(Some(ended_early)) => Ok(ended_early),
         Ok(None) => stay.relay(&mut relay).await,
         Err(why) => Err(why),
@@ -98,32 +100,56 @@ async fn live(
     match ending {
         Ok(ending) => Ok(ending),
         Err(why) => {
-            // Boxed, as it is seldom needed: what it takes would be set aside for every session.
-            Box::pin(relay.part(why.fatal(&node.config.name))).await;
+            Box::pin(relay.part(why.fatal(&seat.node.name))).await;
             Err(SessionError::Evicted(why))
         }
     }
 }
 
-/// From accept to a client and the node it stays with; `None`: it was a cancel request, and has been dealt with.
-async fn begin(
+/// A session that has found its node.
+struct Begun<'a> {
+    relay: Relay,
+    stay: Stay<'a>,
+    /// Its right to log in now.
+    pass: Option<Pass>,
+    seat: Seat,
+}
+
+/// What a session takes up while it lives.
+struct Seat {
+    node: Arc<config::Node>,
+    _counted: (Permit, Place, Counted, Held, Served),
+}
+
+/// From accept to a node that the client stays with; `None`: it was a cancel request, and has been dealt with.
+async fn begin<'a>(
     shared: &Shared,
-    listener: &Listener,
-    (stream, silent): (std::net::TcpStream, Silent),
+    listener: &'a Listener,
+    desk: &Desk,
+    accepted: Box<Accepted>,
     account: &mut Account<'_>,
-) -> Result<Option<(Client, Reached, Permit)>, SessionError> {
-    let deadline = account.accepted_at() + listener.sessions().startup_timeout;
+) -> Result<Option<Begun<'a>>, SessionError> {
+    let Accepted { stream, peer, at, descriptor, silent, served, .. } = *accepted;
     let stream = TcpStream::from_std(stream).map_err(SessionError::Client)?;
-    let mut client = Client::greet(stream, silent, account.client(), listener, deadline)?;
+    let mut client = Client::greet(stream, silent, peer, listener, at);
     let bound = shared.kill.run_until_cancelled(bind(shared, listener, &mut client, account)).await;
-    match bound.unwrap_or(Err(SessionError::Drained)) {
-        Ok(Bound::Session(node, permit)) => Ok(Some((client, node, permit))),
+    let (node, permit) = match bound.unwrap_or(Err(SessionError::Drained)) {
+        Ok(Bound::Session(node, permit)) => (node, permit),
         Ok(Bound::Cancel(key, packet)) => {
             cancel::cancel(shared, listener, client, &key, &packet).await;
-            Ok(None)
+            return Ok(None);
         }
-        Err(error) => Err(client.refuse(shared, error).await),
+        Err(error) => return Err(client.refuse(shared, error).await),
+    };
+    let (active, traffic) = account.seat(&node, desk);
+    let stay = Stay::new(shared, listener, &node.troubles);
+    let mut relay = Relay::new(client.into_parts(), (node.stream, node.answer), traffic, desk.scratch());
+    relay.count_earlier(node.moved);
+    if !account.is_readable() {
+        relay.set_opaque();
     }
+    let seat = Seat { node: node.config, _counted: (permit, node.place, active, descriptor, served) };
+    Ok(Some(Begun { relay, stay, pass: node.pass, seat }))
 }
 
 /// What a connection turned out to be.

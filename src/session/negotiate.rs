@@ -38,20 +38,17 @@ pub struct Client {
 }
 
 impl Client {
-    /// Takes the connection; its first packets must be there by `deadline`.
-    ///
-    /// # Errors
-    /// [`SessionError::Client`] when it has already gone.
+    /// Takes a connection that was accepted at `at`: its first packets must be there in time, counted from then.
+    #[must_use]
     pub fn greet(
         stream: TcpStream,
         silent: Silent,
         peer: SocketAddr,
         listener: &Listener,
-        deadline: Instant,
-    ) -> Result<Self, SessionError> {
-        listener.options.apply(&stream).map_err(SessionError::Client)?;
+        at: Instant,
+    ) -> Self {
         let startup_timeout = listener.sessions().startup_timeout;
-        Ok(Self {
+        Self {
             stream,
             peer,
             silent: Some(silent),
@@ -59,8 +56,8 @@ impl Client {
             asked: Asked::default(),
             awaits_answer: false,
             startup_timeout,
-            deadline,
-        })
+            deadline: at + startup_timeout,
+        }
     }
 
     /// Its next first packet. Not cancel safe for the session, which ends with it.

@@ -248,24 +248,31 @@ impl Relay {
         let (mut from_client, mut into_client) = self.client.split();
         let (mut from_node, mut into_node) = self.node.split();
         let mut stopped = false;
-        // One step of each in turn: a direction that is always ready must not keep the other one waiting.
+        // One step of each in turn: a direction that is always ready must not keep the other one waiting. What waits for
+        // a socket need not be asked again.
+        let (mut node_waits, mut client_waits) = (false, false);
         loop {
             let talk = &mut self.talk;
             let is_silenced = self.is_finishing
                 && self.to_node.state == State::Open
                 && is_between_transactions(talk, &self.to_node, &self.to_client);
-            let to_node = if is_silenced {
+            let to_node = if is_silenced || node_waits {
                 Ok((Step::Waiting, 0))
             } else {
                 self.to_node.step(cx, &mut from_client, &mut into_node, &mut scratch, |bytes| {
                     talk.hear_client(bytes);
                 })
             };
-            let to_client =
+            let to_client = if client_waits {
+                Ok((Step::Waiting, 0))
+            } else {
                 self.to_client.step(cx, &mut from_node, &mut into_client, &mut scratch, |bytes| {
                     stopped |= see(bytes).is_break();
                     talk.hear(bytes);
-                });
+                })
+            };
+            node_waits = !is_silenced && matches!(to_node, Ok((Step::Waiting, _)));
+            client_waits = matches!(to_client, Ok((Step::Waiting, _)));
             if let Ok((_, bytes)) = to_node {
                 self.traffic.add_to_node(bytes);
             }

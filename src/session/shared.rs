@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::balance::pick::Picker;
+use crate::base::board::{Board, Small};
 use crate::base::id::SessionIds;
 use crate::base::role::Target;
 use crate::config::{self, Cluster, Config, Sessions};
@@ -41,12 +42,39 @@ pub struct Shared {
     pub ids: SessionIds,
     /// Nothing is accepted from now on, and nobody waits for a node any more.
     pub stop: CancellationToken,
-    /// Set before `last_call` and `kill`: a look at it costs a session nothing.
-    pub is_ending: AtomicBool,
-    /// Sessions on a node end between two transactions. Cancelled before `kill` is.
-    pub last_call: CancellationToken,
-    /// All sessions end now.
+    /// What is asked of sessions that are on a node.
+    pub stage: Arc<Board<Stage>>,
+    /// All that has not come that far ends now.
     pub kill: CancellationToken,
+}
+
+/// How far the process is on its way to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It serves; sessions stay.
+    Serving,
+    /// Sessions on a node end between two transactions.
+    LastCall,
+    /// All sessions end now.
+    Over,
+}
+
+impl Small for Stage {
+    fn to_bits(self) -> u8 {
+        match self {
+            Self::Serving => 0,
+            Self::LastCall => 1,
+            Self::Over => 2,
+        }
+    }
+
+    fn from_bits(bits: u8) -> Self {
+        match bits {
+            0 => Self::Serving,
+            1 => Self::LastCall,
+            _ => Self::Over,
+        }
+    }
 }
 
 /// One listener and what is going on there.
@@ -61,7 +89,7 @@ pub struct Listener {
     pub watched: Watched,
     /// The address it is bound to, with the real port.
     pub addr: SocketAddr,
-    /// Socket options of its sessions, on both sides.
+    /// Socket options of its sessions' nodes; those of clients are inherited from its own socket.
     pub options: Options,
     /// Whose turn it is.
     pub picker: Mutex<Picker>,

@@ -29,6 +29,7 @@ use tokio::time::Instant;
 use crate::balance::judge::Verdict;
 use crate::balance::load::{Load, Wakes};
 use crate::balance::valve::Valve;
+use crate::base::board::Board;
 use crate::base::id::NodeId;
 use crate::base::role::Role;
 use crate::config;
@@ -181,7 +182,7 @@ impl Node {
             load: Arc::new(Load::new(Arc::clone(&freed), Wakes::All)),
             valve: Arc::new(Valve::new(freed)),
             // Nobody says anything of it yet; the keeper's record brings a sender along.
-            troubles: watch::channel(Trouble::default()).1,
+            troubles: Board::new(Trouble::default()),
             addrs: Arc::new([]),
             verdict: Verdict::Starting,
             progress: (0, 1),

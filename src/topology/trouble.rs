@@ -1,7 +1,9 @@
 //! What is the matter with a node, as far as it concerns the sessions that are on it: they stay through most of what
 //! keeps new ones away.
 
-use tokio::sync::watch;
+use std::sync::Arc;
+
+use crate::base::board::{Board, Small};
 
 /// What is the matter with a node now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +32,31 @@ impl Trouble {
     }
 }
 
-/// Where a node's sessions see what is the matter with it. They are woken only when it changes. Each of them begins
-/// with the trouble that is there, so that none is missed.
-pub type Troubles = watch::Receiver<Trouble>;
+impl Small for Trouble {
+    fn to_bits(self) -> u8 {
+        let flags = [self.is_unreachable, self.is_demoted, self.is_lagging, self.is_leaving];
+        flags.iter().rev().fold(0, |bits, &flag| bits << 1 | u8::from(flag))
+    }
+
+    fn from_bits(bits: u8) -> Self {
+        let flag = |at: u8| bits >> at & 1 == 1;
+        Self { is_unreachable: flag(0), is_demoted: flag(1), is_lagging: flag(2), is_leaving: flag(3) }
+    }
+}
+
+/// Where a node's sessions see what is the matter with it.
+pub type Troubles = Arc<Board<Trouble>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_fits_on_a_board() {
+        for bits in 0..16 {
+            assert_eq!(Trouble::from_bits(bits).to_bits(), bits);
+        }
+        let lagging = Trouble { is_lagging: true, ..Trouble::default() };
+        assert_eq!(Trouble::from_bits(lagging.to_bits()), lagging);
+    }
+}

@@ -3,15 +3,17 @@
 use super::*;
 use crate::balance::judge::Verdict;
 use crate::balance::pick::Picker;
+use crate::base::board::Board;
 use crate::config::Config;
 use crate::net::descriptors::Descriptors;
 use crate::session::queue::Queue;
+use crate::session::shared::Stage;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::shape::{ClusterShape, ListenerShape, Shape};
 use crate::topology::keeper::Watched;
 use crate::topology::outcome::Outcomes;
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -77,8 +79,7 @@ impl World {
             cancel_limit: crate::session::cancel::SourceLimit::default(),
             ids: crate::base::id::SessionIds::default(),
             stop: CancellationToken::new(),
-            is_ending: AtomicBool::new(false),
-            last_call: CancellationToken::new(),
+            stage: Board::new(Stage::Serving),
             kill: CancellationToken::new(),
         };
         Self {

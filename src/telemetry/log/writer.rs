@@ -4,10 +4,17 @@ use std::fmt;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tracing_appender::non_blocking::ErrorCounter;
 
 use super::line::Line;
+
+/// After it has written what there was the thread rests: lines that come meanwhile are written together, and those who
+/// log them need not wake it. A line for each of many short sessions would else cost as much as the session's bytes.
+const REST: Duration = Duration::from_millis(20);
+/// What is written at once.
+const PENDING_MOST: usize = 64 * 1024;
 
 /// Counts log lines that were lost: because the queue was full, or because writing failed.
 #[derive(Clone, Default)]
@@ -42,11 +49,13 @@ pub(super) struct Tally<W> {
     dropped: DroppedLines,
     reported: u64,
     line: Line,
+    /// Whole lines that are yet to be written.
+    pending: Vec<u8>,
 }
 
 impl<W: Write> Tally<W> {
     pub(super) fn new(writer: W, dropped: DroppedLines, line: Line) -> Self {
-        Self { writer, dropped, reported: 0, line }
+        Self { writer, dropped, reported: 0, line, pending: Vec::new() }
     }
 
     /// Says how many lines were lost since it was said last.
@@ -59,19 +68,42 @@ impl<W: Write> Tally<W> {
     }
 }
 
-impl<W: Write> Write for Tally<W> {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // The queue hands over one line at a time.
-        if self.writer.write_all(line).is_err() {
-            self.dropped.unwritten.fetch_add(1, Ordering::Relaxed);
+impl<W: Write> Tally<W> {
+    /// Writes the lines that are pending. What cannot be written is lost.
+    fn write_out(&mut self) {
+        let mut rest = self.pending.as_slice();
+        while !rest.is_empty() {
+            match self.writer.write(rest) {
+                Ok(n) if 0 < n => rest = rest.get(n..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                _ => {
+                    let lines = rest.iter().filter(|&&byte| byte == b'\n').count();
+                    let lines = u64::try_from(lines).unwrap_or(u64::MAX);
+                    self.dropped.unwritten.fetch_add(lines, Ordering::Relaxed);
+                    break;
+                }
+            }
         }
+        self.pending.clear();
+    }
+}
+
+impl<W: Write> Write for Tally<W> {
+    /// Takes what the queue hands over: one line at a time.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if PENDING_MOST < self.pending.len() + line.len() {
+            self.write_out();
+        }
+        self.pending.extend_from_slice(line);
         Ok(line.len())
     }
 
-    /// Called whenever the queue is empty: the moment when there is room for one more line.
+    /// Called whenever the queue is empty: the moment to write, and when there is room for one more line.
     fn flush(&mut self) -> io::Result<()> {
+        self.write_out();
         self.report();
         let _ = self.writer.flush();
+        std::thread::sleep(REST);
         Ok(())
     }
 }

@@ -7,14 +7,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tracing::info;
 
 use crate::base::id::NodeId;
 use crate::config;
 use crate::telemetry::metrics::Metrics;
 use crate::topology::keeper::record::Record;
-use crate::topology::trouble::Trouble;
+use crate::topology::trouble::{Trouble, Troubles};
 use crate::topology::{Departed, Node, Topology};
 
 /// All places of one cluster.
@@ -31,7 +31,7 @@ pub(super) struct Places {
 /// A node that has departed, and where its sessions are told what is the matter with it.
 struct Leaver {
     node: Departed,
-    troubles: watch::Sender<Trouble>,
+    troubles: Troubles,
 }
 
 struct Place {
@@ -147,7 +147,7 @@ impl Places {
         for Leaver { node, troubles } in &self.departed {
             let is_demoted = primary.is_some_and(|primary| primary != node.id);
             let trouble = Trouble { is_leaving: true, is_demoted, ..Trouble::default() };
-            troubles.send_if_modified(|told| std::mem::replace(told, trouble) != trouble);
+            troubles.post(trouble);
         }
     }
 
@@ -169,8 +169,7 @@ impl Place {
         let mut record = self.record.take()?;
         self.life += 1;
         record.leave();
-        let troubles = record.troubles;
-        let Node { id, only_at, load, config, .. } = record.node;
+        let Node { id, only_at, load, troubles, config, .. } = record.node;
         let addr = only_at?;
         info!(node = config.name.as_str(), %addr, sessions = load.sessions(), "node_gone");
         Some(Leaver { node: Departed { id, addr, load }, troubles })

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 use tracing::{info, warn};
@@ -66,8 +66,6 @@ pub(super) struct Record {
     pub(super) passed: Option<Instant>,
     /// Where its history stood when it was last seen as a primary.
     pub(super) lineage: Option<Lineage>,
-    /// Where its sessions are told what is the matter.
-    pub(super) troubles: watch::Sender<Trouble>,
     silence: Silence,
 }
 
@@ -105,9 +103,7 @@ pub(super) struct Cause<'a> {
 
 impl Record {
     /// A node nothing is known of.
-    pub(super) fn new(mut node: Node, check: &Check, cluster: usize, metrics: &Arc<Metrics>) -> Self {
-        let (troubles, seen) = watch::channel(Trouble::default());
-        node.troubles = seen;
+    pub(super) fn new(node: Node, check: &Check, cluster: usize, metrics: &Arc<Metrics>) -> Self {
         Self {
             noted: node.state(),
             told: node.state(),
@@ -131,7 +127,6 @@ impl Record {
             rivalry: Rivalry::None,
             passed: None,
             lineage: None,
-            troubles,
             silence: Silence::default(),
         }
     }
@@ -217,10 +212,8 @@ impl Record {
 
     /// Tells the node's sessions what is the matter with it, when that is news to them.
     pub(super) fn tell_sessions(&self, trouble: Trouble, what: Tell) {
-        self.troubles.send_if_modified(|told| {
-            let now = if what == Tell::Better { told.and(trouble) } else { trouble };
-            std::mem::replace(told, now) != now
-        });
+        let troubles = &self.node.troubles;
+        troubles.post(if what == Tell::Better { troubles.now().and(trouble) } else { trouble });
     }
 
     /// The node has said that it is full, or has shown that it is not.

@@ -195,7 +195,7 @@ async fn good_news_can_be_told_before_the_rest() {
     let mut keeper = keeper(THREE);
     keeper.sees(0, Role::Standby);
     let record = keeper.places.get(keeper.id(0)).unwrap();
-    let told = || *record.node.troubles.borrow();
+    let told = || record.node.troubles.now();
     assert!(told().is_demoted && !told().is_lagging);
     let trouble = Trouble { is_lagging: true, ..Trouble::default() };
     record.tell_sessions(trouble, Tell::Better);
@@ -208,7 +208,7 @@ async fn good_news_can_be_told_before_the_rest() {
 async fn nobody_is_cut_before_anybody_has_listened() {
     let mut keeper = keeper(THREE);
     keeper.sees(0, Role::Primary);
-    let is_cut = |keeper: &Keeper| keeper.node(0).troubles.borrow().is_unreachable;
+    let is_cut = |keeper: &Keeper| keeper.node(0).troubles.now().is_unreachable;
     for _ in 0..2 {
         keeper.apply_met(NodeId::first(0), &Met::Failure("refused".into()));
     }

@@ -1,5 +1,7 @@
 //! Nodes that are addresses of one name: which there are, what they are called, who gets sessions.
 
+use std::task::{Context, Waker};
+
 use super::*;
 use crate::base::role::Target;
 use crate::config::Dns;
@@ -118,14 +120,17 @@ async fn sessions_on_an_address_that_is_gone_are_told_so_and_who_is_the_primary_
     keeper.finds(&[1, 2]);
     keeper.sees(0, Role::Primary);
     keeper.sees(1, Role::Standby);
-    let (mut troubles, _session) = (keeper.node(0).troubles.clone(), keeper.node(0).load.enter(None));
-    assert_eq!(*troubles.borrow_and_update(), Trouble::default());
+    let (troubles, _session) = (keeper.node(0).troubles.clone(), keeper.node(0).load.enter(None));
+    let mut watch = troubles.watch();
+    let mut is_told = || watch.poll_news(&Context::from_waker(Waker::noop())).is_ready();
+    assert!(is_told() && !is_told());
+    assert_eq!(troubles.now(), Trouble::default());
     keeper.finds(&[2]);
-    assert!(troubles.has_changed().unwrap(), "whoever waits for it hears it");
-    assert_eq!(*troubles.borrow_and_update(), Trouble { is_leaving: true, ..Trouble::default() });
+    assert!(is_told(), "whoever waits for it hears it");
+    assert_eq!(troubles.now(), Trouble { is_leaving: true, ..Trouble::default() });
     keeper.sees(1, Role::Primary);
-    assert!(troubles.has_changed().unwrap());
-    assert!(troubles.borrow().is_demoted && troubles.borrow().is_leaving);
+    assert!(is_told());
+    assert!(troubles.now().is_demoted && troubles.now().is_leaving);
 }
 
 #[tokio::test(start_paused = true)]

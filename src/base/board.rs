@@ -1,0 +1,161 @@
+//! A small value on a board: many tasks look at it all the time, and are woken when it changes.
+//!
+//! A `watch` channel does that too, but the future that waits for a change is part of its task, some 200 bytes of it,
+//! and here every session waits for as long as it lives. A look costs one load; to be woken takes a waker in the
+//! board's list.
+
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use slab::Slab;
+
+/// What fits on a board.
+pub trait Small: Copy {
+    /// As one byte.
+    fn to_bits(self) -> u8;
+    /// From what [`Small::to_bits`] made.
+    fn from_bits(bits: u8) -> Self;
+}
+
+/// A value, and who is to be woken when it changes.
+#[derive(Debug)]
+pub struct Board<T> {
+    bits: AtomicU8,
+    watchers: Mutex<Slab<Waker>>,
+    shows: PhantomData<T>,
+}
+
+impl<T: Small> Board<T> {
+    /// A board that shows `value`.
+    #[must_use]
+    pub fn new(value: T) -> Arc<Self> {
+        Arc::new(Self {
+            bits: AtomicU8::new(value.to_bits()),
+            watchers: Mutex::default(),
+            shows: PhantomData,
+        })
+    }
+
+    /// What it shows.
+    #[must_use]
+    pub fn now(&self) -> T {
+        T::from_bits(self.bits.load(Ordering::Relaxed))
+    }
+
+    /// Shows `value`, and wakes all who watch when that is news; whether it is.
+    pub fn post(&self, value: T) -> bool {
+        let bits = value.to_bits();
+        let is_news = self.bits.swap(bits, Ordering::Relaxed) != bits;
+        if is_news {
+            // Who has taken its place in the list after this has looked after this, too: the lock orders them.
+            self.watchers().iter().for_each(|(_, watcher)| watcher.wake_by_ref());
+        }
+        is_news
+    }
+
+    /// A task's look at the board.
+    #[must_use]
+    pub fn watch(self: &Arc<Self>) -> Watch<T> {
+        Watch { board: Arc::clone(self), seen: 0, place: None }
+    }
+
+    fn watchers(&self) -> MutexGuard<'_, Slab<Waker>> {
+        self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One task's look at a board.
+#[derive(Debug)]
+pub struct Watch<T: Small> {
+    board: Arc<Board<T>>,
+    seen: u8,
+    /// In the list of those to wake; from the first time that it was asked for news.
+    place: Option<usize>,
+}
+
+impl<T: Small> Watch<T> {
+    /// What the board shows.
+    #[must_use]
+    pub fn now(&self) -> T {
+        self.board.now()
+    }
+
+    /// Ready the first time, and then when the board shows something else than when it was last asked. The task that
+    /// asks first is the one that is woken, from then on: a watch does not move from task to task.
+    pub fn poll_news(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let is_first = self.place.is_none();
+        if is_first {
+            self.place = Some(self.board.watchers().insert(cx.waker().clone()));
+        }
+        let bits = self.board.bits.load(Ordering::Relaxed);
+        let is_news = std::mem::replace(&mut self.seen, bits) != bits;
+        if is_first || is_news { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl<T: Small> Drop for Watch<T> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            drop(self.board.watchers().try_remove(place));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    impl Small for u8 {
+        fn to_bits(self) -> u8 {
+            self
+        }
+
+        fn from_bits(bits: u8) -> Self {
+            bits
+        }
+    }
+
+    #[tokio::test]
+    async fn who_watches_is_woken_for_news_and_only_for_news() {
+        let board = Board::new(0_u8);
+        let mut watch = board.watch();
+        let watcher = tokio::spawn(async move {
+            poll_fn(|cx| watch.poll_news(cx)).await;
+            assert_eq!(watch.now(), 0, "what is there at first is news");
+            poll_fn(|cx| watch.poll_news(cx)).await;
+            watch.now()
+        });
+        tokio::task::yield_now().await;
+        assert!(!board.post(0));
+        tokio::task::yield_now().await;
+        assert!(!watcher.is_finished());
+        assert!(board.post(7));
+        assert_eq!(watcher.await.unwrap(), 7);
+        assert!(board.watchers().is_empty(), "who has gone is not woken");
+    }
+
+    #[test]
+    fn no_change_is_missed_whoever_is_first() {
+        for _ in 0..300 {
+            let board = Board::new(0_u8);
+            let mut watch = board.watch();
+            let poster = std::thread::spawn({
+                let board = Arc::clone(&board);
+                move || board.post(1)
+            });
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let news = async {
+                while watch.now() == 0 {
+                    poll_fn(|cx| watch.poll_news(cx)).await;
+                }
+            };
+            let heard = async { tokio::time::timeout(Duration::from_secs(30), news).await };
+            assert!(runtime.block_on(heard).is_ok());
+            assert!(poster.join().unwrap());
+        }
+    }
+}
