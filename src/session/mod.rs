@@ -86,39 +86,35 @@ async fn live(
     accepted: Box<Accepted>,
     account: &mut Account<'_>,
 ) -> Result<Ending, SessionError> {
-    let Some(begun) = Box::pin(begin(shared, listener, desk, accepted, account)).await? else {
+    let Some(mut session) = Box::pin(begin(shared, listener, desk, accepted, account)).await? else {
         return Ok(Ending::Cancel);
     };
-    let Begun { mut relay, mut stay, pass, seat } = begun;
-    let login = Box::pin(login::log_in(shared, listener, &mut relay, account, pass));
+    let Session { relay, stay, pass, .. } = &mut session;
+    let login = Box::pin(login::log_in(shared, listener, relay, account, pass.take()));
     let ending = match Box::pin(stay.unless_evicted(login)).await {
         Ok(Some(ended_early)) => Ok(ended_early),
-        Ok(None) => stay.relay(&mut relay).await,
+        Ok(None) => stay.relay(relay).await,
         Err(why) => Err(why),
     };
     account.set_bytes(relay.bytes());
     match ending {
         Ok(ending) => Ok(ending),
         Err(why) => {
-            Box::pin(relay.part(why.fatal(&seat.node.name))).await;
+            Box::pin(session.relay.part(why.fatal(&session.node.name))).await;
             Err(SessionError::Evicted(why))
         }
     }
 }
 
 /// A session that has found its node.
-struct Begun<'a> {
+struct Session<'a> {
     relay: Relay,
     stay: Stay<'a>,
     /// Its right to log in now.
     pass: Option<Pass>,
-    seat: Seat,
-}
-
-/// What a session takes up while it lives.
-struct Seat {
     node: Arc<config::Node>,
-    _counted: (Permit, Place, Counted, Held, Served),
+    /// Where it counts while it lives.
+    _guards: (Permit, Place, Counted, Held, Served),
 }
 
 /// From accept to a node that the client stays with; `None`: it was a cancel request, and has been dealt with.
@@ -128,7 +124,7 @@ async fn begin<'a>(
     desk: &Desk,
     accepted: Box<Accepted>,
     account: &mut Account<'_>,
-) -> Result<Option<Begun<'a>>, SessionError> {
+) -> Result<Option<Session<'a>>, SessionError> {
     let Accepted { stream, peer, at, descriptor, silent, served, .. } = *accepted;
     let stream = TcpStream::from_std(stream).map_err(SessionError::Client)?;
     let mut client = Client::greet(stream, silent, peer, listener, at);
@@ -148,8 +144,8 @@ async fn begin<'a>(
     if !account.is_readable() {
         relay.set_opaque();
     }
-    let seat = Seat { node: node.config, _counted: (permit, node.place, active, descriptor, served) };
-    Ok(Some(Begun { relay, stay, pass: node.pass, seat }))
+    let guards = (permit, node.place, active, descriptor, served);
+    Ok(Some(Session { relay, stay, pass: node.pass, node: node.config, _guards: guards }))
 }
 
 /// What a connection turned out to be.
