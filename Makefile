@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help build demo test soak fuzz compose-test reliability bench-http prerequisites postgres programs haproxy peers rust
+.PHONY: help build demo test soak fuzz compose-test reliability bench-http bench-pure bench-instructions prerequisites postgres programs haproxy peers rust
 
 help: ## this list
 	@echo 'pgsplit: a load balancer for PostgreSQL'
@@ -36,6 +36,9 @@ reliability: rust postgres haproxy ## the fault matrix beside HAProxy (25 minute
 bench-http: rust peers ## the HTTP front beside nginx and HAProxy (8 minutes or more; ROUNDS=1 SECONDS=1: one)
 	@cargo build --release --locked --bin pgsplit --example bench_http
 	@target/release/examples/bench_http
+
+bench-pure: rust ## times of parsing, framing and choosing alone (a minute, and the build)
+	@cargo bench --locked --bench pure
 
 soak: rust postgres ## everything goes wrong while clients look for what must not be (an hour; SECONDS=60 SEED=7)
 	@cargo test --release --locked --test it --no-run
