@@ -40,7 +40,7 @@ bench-http: rust peers ## the HTTP front beside nginx and HAProxy (8 minutes or 
 bench-pure: rust ## times of parsing, framing and choosing alone (a minute, and the build)
 	@cargo bench --locked --bench pure
 
-bench-instructions: rust postgres counters ## instructions and system calls of a session and a round trip (6 minutes; TOP=25)
+bench-instructions: rust postgres counters ## instructions and system calls of a session and a round trip (5 minutes; TOP=25)
 	@cargo build --release --locked --bin pgsplit --example instructions
 	@target/release/examples/instructions
 

@@ -6,7 +6,7 @@
 //! work: what a start, a connection of the client or a tool costs falls out. Instructions are counted by callgrind,
 //! system calls by strace, in different runs. `docs/benchmarks.md` says more.
 //!
-//! Settings, all in the environment: `ROUNDS` (3), `ONLY` some of the peers, `CASES` such as `session,round-trip`,
+//! Settings, all in the environment: `ROUNDS` (5), `ONLY` some of the peers, `CASES` such as `session,round-trip`,
 //! `TOP` (0), how many of pgsplit's heaviest functions to name in each case, and `PGSPLIT_BIN`, another pgsplit.
 
 #[path = "measuring/mod.rs"]
@@ -55,7 +55,7 @@ impl Options {
         let cases = chosen("CASES", &CASES.each_ref(), |case| vec![case.name])?;
         let peers = chosen("ONLY", &Peer::ALL, |peer| vec![peer.name()])?;
         let top = usize::try_from(number("TOP", 0, 0)?).unwrap_or(0);
-        Ok(Self { rounds: number("ROUNDS", 1, 3)?, peers, cases, top })
+        Ok(Self { rounds: number("ROUNDS", 1, 5)?, peers, cases, top })
     }
 }
 
@@ -135,9 +135,9 @@ async fn measure(
         let mut counted = Callgrind::over(Proxy::start(peer, server, logs, &callgrind::words()?).await?);
         for result in &mut results {
             let case = result.case;
-            case.run(counted.addr(), case.few).await?;
-            let few = counted.count(case, case.few).await?;
-            let many = counted.count(case, case.many).await?;
+            case.run(counted.addr(), case.few)?;
+            let few = counted.count(case, case.few)?;
+            let many = counted.count(case, case.many)?;
             instructions.push(case.per_unit(few, many));
             if round == 0 && peer == Peer::Pgsplit && options.top > 0 {
                 result.set_heaviest(counted.heaviest(options.top)?);
@@ -148,7 +148,7 @@ async fn measure(
         let mut proxy = Proxy::start(peer, server, logs, &[]).await?;
         for (result, instructions) in results.iter_mut().zip(instructions) {
             let case = result.case;
-            case.run(proxy.addr(), case.few).await?;
+            case.run(proxy.addr(), case.few)?;
             let few = strace::count(&proxy, case, case.few).await?;
             let many = strace::count(&proxy, case, case.many).await?;
             result.runs.insert(peer, round, Run { instructions, calls: many.per_unit(&few, case) });

@@ -48,9 +48,9 @@ impl Callgrind {
     }
 
     /// Instructions for some work.
-    pub(crate) async fn count(&mut self, case: &Case, units: u32) -> Result<u64, String> {
+    pub(crate) fn count(&mut self, case: &Case, units: u32) -> Result<u64, String> {
         self.dump()?;
-        case.run(self.addr(), units).await?;
+        case.run(self.addr(), units)?;
         self.dump()
     }
 

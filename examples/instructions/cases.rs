@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use crate::support::programs::programs;
 
@@ -26,11 +25,9 @@ enum Work {
     Queries,
     /// A thousand rows of a bulk transfer.
     Rows,
-    /// A second in which nobody asks for anything.
-    Seconds,
 }
 
-pub(crate) const CASES: [Case; 5] = [
+pub(crate) const CASES: [Case; 4] = [
     Case { name: "session", unit: "session", logs: true, few: 100, many: 500, work: Work::Sessions },
     Case {
         name: "session-unlogged",
@@ -42,12 +39,11 @@ pub(crate) const CASES: [Case; 5] = [
     },
     Case { name: "round-trip", unit: "transaction", logs: true, few: 500, many: 3500, work: Work::Queries },
     Case { name: "rows", unit: "1000 rows", logs: true, few: 100, many: 1000, work: Work::Rows },
-    Case { name: "idle", unit: "second", logs: true, few: 1, many: 4, work: Work::Seconds },
 ];
 
 impl Case {
     /// Has `units` of the work done through the proxy at `addr`, to the end.
-    pub(crate) async fn run(&self, addr: SocketAddr, units: u32) -> Result<(), String> {
+    pub(crate) fn run(&self, addr: SocketAddr, units: u32) -> Result<(), String> {
         let units = units.to_string();
         match self.work {
             Work::Sessions => pgbench(addr, &["-S", "-C", "-n", "-t", &units]),
@@ -57,12 +53,6 @@ impl Case {
                 let mut psql = programs().command("psql");
                 psql.args(["-X", "-d", &place(addr), "-c", &format!("copy ({rows}) to stdout")]);
                 finish(psql.stdout(Stdio::null()))
-            }
-            // Time is not waited for here: it is the work.
-            Work::Seconds => {
-                let seconds = units.parse().map_err(|error| format!("{units}: {error}"))?;
-                tokio::time::sleep(Duration::from_secs(seconds)).await;
-                Ok(())
             }
         }
     }

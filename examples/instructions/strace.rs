@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use tokio::time::{Instant, sleep};
@@ -44,14 +45,14 @@ impl Calls {
 /// System calls for some work.
 pub(crate) async fn count(proxy: &Proxy, case: &Case, units: u32) -> Result<Calls, String> {
     let strace = Strace::attach(proxy).await?;
-    case.run(proxy.addr(), units).await?;
+    case.run(proxy.addr(), units)?;
     strace.detach().await
 }
 
 /// A strace at work. Dropping it ends it, and the proxy goes on.
 struct Strace {
     child: Child,
-    file: std::path::PathBuf,
+    file: PathBuf,
 }
 
 impl Strace {
