@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 help: ## this list
 	@echo 'pgsplit: a load balancer for PostgreSQL'
 	@echo
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
 
 build: rust ## the optimised program, target/release/pgsplit
 	cargo build --release --locked --bin pgsplit
