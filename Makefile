@@ -4,12 +4,12 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help build demo test soak fuzz compose-test reliability bench-http prerequisites postgres programs haproxy peers rust
+.PHONY: help build demo test soak fuzz compose-test reliability bench-http bench-pure bench-instructions prerequisites postgres programs haproxy peers counters rust
 
 help: ## this list
 	@echo 'pgsplit: a load balancer for PostgreSQL'
 	@echo
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
 
 build: rust ## the optimised program, target/release/pgsplit
 	cargo build --release --locked --bin pgsplit
@@ -37,6 +37,13 @@ bench-http: rust peers ## the HTTP front beside nginx and HAProxy (8 minutes or 
 	@cargo build --release --locked --bin pgsplit --example bench_http
 	@target/release/examples/bench_http
 
+bench-pure: rust ## times of parsing, framing and choosing alone (a minute, and the build)
+	@cargo bench --locked --bench pure
+
+bench-instructions: rust postgres counters ## instructions and system calls of a session and a round trip (5 minutes; TOP=25)
+	@cargo build --release --locked --bin pgsplit --example instructions
+	@target/release/examples/instructions
+
 soak: rust postgres ## everything goes wrong while clients look for what must not be (an hour; SECONDS=60 SEED=7)
 	@cargo test --release --locked --test it --no-run
 	@cargo test --release --locked --test it soak::for_an_hour -- --ignored --nocapture
@@ -54,6 +61,9 @@ haproxy: ## installs HAProxy for reliability, unless it is there
 
 peers: ## installs nginx, HAProxy and wrk for bench-http, unless they are there
 	@tests/install-programs.sh nginx haproxy wrk
+
+counters: ## installs valgrind, strace, HAProxy and PgBouncer for bench-instructions, unless they are there
+	@tests/install-programs.sh valgrind strace haproxy pgbouncer
 
 rust:
 	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust as https://rustup.rs says'; exit 1; }

@@ -14,35 +14,34 @@
 #[path = "../tests/it/support/mod.rs"]
 mod support;
 
+#[path = "measuring/mod.rs"]
+mod measuring;
+
 #[path = "bench_http/load.rs"]
 mod load;
 #[path = "bench_http/peers.rs"]
 mod peers;
 #[path = "bench_http/report.rs"]
 mod report;
-#[path = "bench_http/usage.rs"]
-mod usage;
 
-use std::collections::BTreeMap;
-use std::fmt::Display;
-use std::fs;
-use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 
 use load::{Load, Wrk};
-use peers::{Peer, Places, Running, examine, find, first_line};
+use measuring::console::{print, progress};
+use measuring::figures::{CALM, Compared, calmest, in_turn};
+use measuring::machine::{self, cores, kernel};
+use measuring::program::{find, first_line};
+use measuring::settings::{chosen, number};
+use measuring::usage::{Cpu, Memory, busy_of_machine, of_ended_children};
+use peers::{Peer, Places, Running, examine};
 use report::{Proxy, Run};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
-use usage::{Cpu, Memory, busy_of_machine, of_ended_children};
 
 /// Where the figures go, from the directory of the project.
 const FILE: &str = "target/bench/http.json";
 /// Before each run, not measured: connections to the backends, memory that grows once.
 const WARM_UP_SECONDS: u32 = 1;
-/// Share of the cores that other programs may use during a run before it is repeated.
-const CALM: f64 = 0.15;
 
 struct Case {
     name: &'static str,
@@ -71,31 +70,11 @@ struct Options {
 
 impl Options {
     fn read() -> Result<Self, String> {
-        let cases = chosen("CASES", &CASES.each_ref(), |case| case.name)?;
-        let peers = chosen("ONLY", &Peer::ALL, |peer| peer.name())?;
+        let cases = chosen("CASES", &CASES.each_ref(), |case| vec![case.name])?;
+        let peers = chosen("ONLY", &Peer::ALL, |peer| vec![peer.name()])?;
         let (rounds, seconds) = (number("ROUNDS", 1, 3)?, number("SECONDS", 1, 4)?);
         Ok(Self { rounds, seconds, repeats: number("REPEATS", 0, 2)?, peers, cases })
     }
-}
-
-fn number(name: &str, least: u32, default: u32) -> Result<u32, String> {
-    let Some(text) = setting(name) else { return Ok(default) };
-    let number = text.parse().ok().filter(|&number| number >= least);
-    number.ok_or_else(|| format!("{name}={text} is not a number from {least} on"))
-}
-
-fn chosen<T: Copy>(name: &str, all: &[T], name_of: impl Fn(&T) -> &'static str) -> Result<Vec<T>, String> {
-    let Some(text) = setting(name) else { return Ok(all.to_vec()) };
-    let named = |word: &str| {
-        let known = || all.iter().map(&name_of).collect::<Vec<_>>().join(", ");
-        let found = all.iter().find(|one| name_of(one) == word).copied();
-        found.ok_or_else(|| format!("{name}: there is no {word:?}, only {}", known()))
-    };
-    text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(named).collect()
-}
-
-fn setting(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|text| !text.trim().is_empty())
 }
 
 fn main() -> ExitCode {
@@ -161,19 +140,17 @@ struct Bench {
 
 impl Bench {
     async fn run(&self, notes: &mut Vec<String>) -> (Vec<report::Measured>, bool) {
-        let Options { rounds, ref peers, ref cases, .. } = self.options;
+        let Options { rounds, seconds, repeats, ref peers, ref cases } = self.options;
         let mut results: Vec<report::Measured> = cases.iter().map(|case| empty(case)).collect();
         let mut good = true;
         for round in 0..rounds {
             for (case, result) in cases.iter().zip(&mut results) {
-                // Each begins with another peer, so that none always comes after the same one.
-                let first = round as usize % peers.len().max(1);
-                for &peer in peers.iter().cycle().skip(first).take(peers.len()) {
+                for peer in in_turn(peers, round) {
                     // Without a proxy there is no log to compare.
                     if case.logs && !peer.is_proxy() {
                         continue;
                     }
-                    match self.measure_calmly(case, peer).await {
+                    match calmest(repeats, async || self.measure(case, peer, seconds).await).await {
                         Ok(run) => {
                             let rate = run.requests as f64 / run.seconds;
                             let text = format!("{:<10} {:<8} {rate:>8.0} req/s", case.name, peer.name());
@@ -182,7 +159,7 @@ impl Bench {
                                 "round {}/{rounds}  {text}, others {others:.0} %",
                                 round + 1
                             ));
-                            result.runs.entry(peer).or_default().insert(round, run);
+                            result.runs.insert(peer, round, run);
                         }
                         Err(error) => {
                             good = false;
@@ -195,7 +172,7 @@ impl Bench {
             }
         }
         for result in &results {
-            for &peer in result.runs.keys() {
+            for peer in result.runs.peers() {
                 good &= result.errors(peer) == 0;
                 if let Some(lines) = result.lines_per_request(peer).filter(|&lines| lines < 0.99) {
                     let name = peer.name();
@@ -208,25 +185,6 @@ impl Bench {
             }
         }
         (results, good)
-    }
-
-    /// The calmest of a few runs, unless the first was calm. Only what other programs do decides which one counts;
-    /// errors of the others count too.
-    async fn measure_calmly(&self, case: &Case, peer: Peer) -> Result<Run, String> {
-        let Options { seconds, repeats, .. } = self.options;
-        let mut calmest = self.measure(case, peer, seconds).await?;
-        for _ in 0..repeats {
-            if calmest.others < CALM {
-                break;
-            }
-            let again = self.measure(case, peer, seconds).await?;
-            let errors = calmest.errors + again.errors;
-            if again.others < calmest.others {
-                calmest = again;
-            }
-            calmest.errors = errors;
-        }
-        Ok(calmest)
     }
 
     /// One run against a fresh proxy, whose memory is therefore that of this case.
@@ -313,7 +271,7 @@ impl Bench {
             "others_share_of_cores": { "median": usual, "most": most },
             "notes": notes,
         });
-        self.write(&setup, results)?;
+        machine::write(FILE, &report::file(&setup, results))?;
         print(report::table(results));
         print("");
         for line in text.iter().chain(notes) {
@@ -321,15 +279,6 @@ impl Bench {
         }
         print(format_args!("Every run: {FILE}"));
         Ok(())
-    }
-
-    fn write(&self, setup: &Value, results: &[report::Measured]) -> std::io::Result<()> {
-        let _ = self;
-        let file = Path::new(FILE);
-        if let Some(dir) = file.parent() {
-            fs::create_dir_all(dir)?;
-        }
-        fs::write(file, format!("{:#}\n", report::file(setup, results)))
     }
 }
 
@@ -339,25 +288,6 @@ fn empty(case: &Case) -> report::Measured {
         connections: case.connections,
         large: case.path == "/1m",
         logs: case.logs,
-        runs: BTreeMap::new(),
+        runs: Compared::default(),
     }
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// The kernel's version without what the distribution or machine adds.
-fn kernel() -> String {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    release.trim().split('-').next().unwrap_or_default().to_owned()
-}
-
-fn progress(line: impl Display) {
-    let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-/// Unlike `println!`, does not panic when the reader of a pipe has gone.
-fn print(line: impl Display) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -11,6 +11,9 @@
 #[path = "../tests/it/support/mod.rs"]
 mod support;
 
+#[path = "measuring/mod.rs"]
+mod measuring;
+
 #[path = "reliability/agent.rs"]
 mod agent;
 #[path = "reliability/facts.rs"]
@@ -26,11 +29,9 @@ mod proxies;
 #[path = "reliability/report.rs"]
 mod report;
 
-use std::fmt::Display;
 use std::fs;
-use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
@@ -39,6 +40,9 @@ use agent::Agent;
 use facts::{Facts, all_told, is_healthy};
 use faults::Fault;
 use load::{Load, TABLE, app};
+use measuring::console::{print, progress};
+use measuring::machine::{self, cores};
+use measuring::settings::{chosen, number, setting};
 use network::Drops;
 use proxies::{Peer, Place, Proxy};
 use report::Measured;
@@ -75,29 +79,12 @@ struct Options {
 
 impl Options {
     fn read(drops: Drops) -> Result<Self, String> {
-        let rounds = setting("ROUNDS").map_or(Ok(1), |text| match text.parse() {
-            Ok(rounds) if rounds > 0 => Ok(rounds),
-            _ => Err(format!("ROUNDS={text} is not a number from 1 on")),
-        });
-        let rows = chosen("ROWS", &Fault::ALL, |row, word| row.name() == word)?;
-        let peers = chosen("ONLY", &Peer::ALL, |peer, word| [peer.name(), peer.family()].contains(&word))?;
+        let rounds = number("ROUNDS", 1, 1)?;
+        let rows = chosen("ROWS", &Fault::ALL, |row| vec![row.name()])?;
+        let peers = chosen("ONLY", &Peer::ALL, |peer| vec![peer.name(), peer.family()])?;
         let logs = setting("LOGS").map(PathBuf::from);
-        Ok(Self { rounds: rounds?, rows, peers, logs, drops })
+        Ok(Self { rounds, rows, peers, logs, drops })
     }
-}
-
-/// Those of `all` that are named in the environment, or all.
-fn chosen<T: Copy>(name: &str, all: &[T], fits: impl Fn(&T, &str) -> bool) -> Result<Vec<T>, String> {
-    let Some(text) = setting(name) else { return Ok(all.to_vec()) };
-    let words: Vec<&str> = text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
-    if let Some(unknown) = words.iter().find(|word| !all.iter().any(|one| fits(one, word))) {
-        return Err(format!("{name}: there is no {unknown:?}; docs/reliability.md has the names"));
-    }
-    Ok(all.iter().copied().filter(|one| words.iter().any(|word| fits(one, word))).collect())
-}
-
-fn setting(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|text| !text.trim().is_empty())
 }
 
 fn main() -> ExitCode {
@@ -179,7 +166,7 @@ async fn matrix(options: Options) -> Result<bool, String> {
         "load_average_at_the_end": load,
         "notes": notes,
     });
-    write(&setup, &results).map_err(|error| format!("{FILE}: {error}"))?;
+    machine::write(FILE, &report::file(&setup, &results)).map_err(|error| format!("{FILE}: {error}"))?;
     print(report::table(&results));
     print("");
     print(format_args!("{}.", versions.join(", ")));
@@ -331,25 +318,4 @@ async fn missing(server: &Postgres, acked: &[u64]) -> Option<usize> {
     let ids = rows.into_iter().filter_map(|row| row.into_iter().next()??.parse().ok());
     let ids: std::collections::HashSet<i64> = ids.collect();
     Some(acked.iter().filter(|&&id| i64::try_from(id).is_ok_and(|id| !ids.contains(&id))).count())
-}
-
-fn write(setup: &serde_json::Value, results: &[Measured]) -> std::io::Result<()> {
-    let file = Path::new(FILE);
-    if let Some(dir) = file.parent() {
-        fs::create_dir_all(dir)?;
-    }
-    fs::write(file, format!("{:#}\n", report::file(setup, results)))
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-fn progress(line: impl Display) {
-    let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-/// Unlike `println!`, does not panic when the reader of a pipe has gone.
-fn print(line: impl Display) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes sure that some of curl, wrk, jq, python3, prometheus, faketime, g++ and docker-compose are here for the tests, or nginx
-# and haproxy for `make bench-http` and `make reliability`.
+# and haproxy for `make bench-http` and `make reliability`, or valgrind, strace and pgbouncer for `make bench-instructions`.
 # Usage: install-programs.sh PROGRAM... Installs what is missing where that needs no question (Debian or Ubuntu, as
 # root); elsewhere says what to install and fails. Changes nothing when everything is there.
 set -eu
@@ -78,6 +78,7 @@ for program in $wanted; do
         nginx) echo '(nginx 1.19.5 or newer; packages start it as a service, which nothing here needs)' ;;
         g++) echo '(a C++ compiler: gcc-c++ where RPMs are used)' ;;
         haproxy) echo '(HAProxy 2.4 or newer; packages start it as a service, which nothing here needs)' ;;
+        pgbouncer) echo '(PgBouncer 1.18 or newer; packages start it as a service, which nothing here needs)' ;;
         prometheus) echo '(packages start Prometheus as a service, which nothing here needs)' ;;
         wrk) echo '(wrk 4; where there is no package: https://github.com/wg/wrk)' ;;
     esac

@@ -1,29 +1,21 @@
 //! The backend and the proxies in front of it: how each is written down, started, looked at and stopped.
 
-use std::env;
-use std::fs::{self, File};
-use std::io;
+use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::process::Command;
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::time::{Instant, sleep};
 
 use crate::load::get;
+use crate::measuring::program::{
+    self, PATIENCE, POLL, Program, find, first_line, without_variables_of_postgres,
+};
 use crate::support::address::Address;
 use crate::support::home;
-use crate::support::process::signal;
-use crate::usage::family;
 
 pub(crate) const KIBIBYTE: usize = 1024;
 pub(crate) const MEBIBYTE: usize = 1024 * KIBIBYTE;
-
-/// For a start and for an end.
-const PATIENCE: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(20);
 
 /// Who answers the clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,12 +48,7 @@ impl Peer {
         match self {
             Self::Direct | Self::Nginx => find("nginx"),
             Self::Haproxy => find("haproxy"),
-            Self::Pgsplit => {
-                let path = env::var_os("PGSPLIT_BIN").unwrap_or_else(|| "target/release/pgsplit".into());
-                // It is started from another directory.
-                let path = PathBuf::from(path);
-                path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))
-            }
+            Self::Pgsplit => program::pgsplit(),
         }
     }
 
@@ -76,21 +63,6 @@ impl Peer {
         };
         Some(format!("{} {version}", if self == Self::Direct { "backend nginx" } else { self.name() }))
     }
-}
-
-/// The first line a program prints about its version, wherever it prints it.
-pub(crate) fn first_line(program: &Path, argument: &str) -> Option<String> {
-    let output = Command::new(program).arg(argument).stdin(Stdio::null()).output().ok()?;
-    let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
-    String::from_utf8_lossy(&text).lines().next().map(str::to_owned)
-}
-
-/// A program in PATH, or where Debian keeps servers, which only root has in PATH.
-pub(crate) fn find(name: &str) -> Result<PathBuf, String> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let servers = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
-    let found = env::split_paths(&path).chain(servers).map(|dir| dir.join(name)).find(|path| path.is_file());
-    found.ok_or_else(|| format!("{name} is not installed"))
 }
 
 /// The addresses of everything.
@@ -127,11 +99,9 @@ impl Places {
     }
 }
 
-/// A started program with all its processes. Dropping it kills them.
+/// The backend or a proxy, with its log of requests.
 pub(crate) struct Running {
-    name: &'static str,
-    child: Child,
-    dir: PathBuf,
+    program: Program,
     requests_log: PathBuf,
 }
 
@@ -180,30 +150,17 @@ impl Running {
             }
             Peer::Pgsplit => {
                 command.args(["run", file]);
-                // PGSPLIT_CONFIG and the like of the one who runs this.
-                for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG"))
-                {
-                    command.env_remove(name);
-                }
+                without_variables_of_postgres(&mut command);
             }
         }
-        let mut spawn = || {
-            fs::write(dir.join(file), config)?;
-            command.current_dir(&dir).stdin(Stdio::null()).process_group(0);
-            command.stdout(File::create(dir.join("out"))?).stderr(File::create(dir.join("err"))?);
-            let child = command.spawn()?;
-            // For the watchdog, should we be killed.
-            fs::write(dir.join("pid"), format!("{}\n", child.id()))?;
-            Ok(child)
-        };
-        let child = spawn().map_err(|error: io::Error| format!("{}: {error}", peer.name()))?;
         let requests_log = dir.join(requests_log);
-        Ok(Self { name: peer.name(), child, dir, requests_log })
+        let program = Program::start(peer.name(), &mut command, dir, (file, config))?;
+        Ok(Self { program, requests_log })
     }
 
     /// All its processes.
     pub(crate) fn processes(&self) -> Vec<u32> {
-        family(self.child.id())
+        self.program.processes()
     }
 
     /// Lines in its log so far.
@@ -222,11 +179,9 @@ impl Running {
         let mut missing: Vec<u16> = backends.iter().map(SocketAddr::port).collect();
         let mut last = String::new();
         while !missing.is_empty() {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                return Err(format!("{} ended with {status}: {}", self.name, self.last_words()));
-            }
+            self.program.check_running()?;
             if start.elapsed() > PATIENCE {
-                let words = self.last_words();
+                let words = self.program.last_words();
                 return Err(format!("no answer from ports {missing:?} in {PATIENCE:?}; {last}; {words}"));
             }
             match request(addr) {
@@ -245,35 +200,7 @@ impl Running {
 
     /// Ends it and waits until every process has gone, so that nothing of it answers for the next.
     pub(crate) async fn stop(&mut self) {
-        signal(self.child.id(), Signal::TERM);
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                break;
-            }
-            sleep(POLL).await;
-        }
-    }
-
-    /// What it printed at last.
-    fn last_words(&self) -> String {
-        let read = |name: &str| fs::read_to_string(self.dir.join(name)).unwrap_or_default();
-        let text = read("out") + &read("err");
-        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-        lines.iter().skip(lines.len().saturating_sub(3)).copied().collect::<Vec<_>>().join(" | ")
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Not when it has been waited for: its number may be somebody else's by now.
-        if matches!(self.child.try_wait(), Ok(None)) {
-            if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-                let _ = kill_process_group(group, Signal::KILL);
-            }
-            let _ = self.child.wait();
-        }
-        let _ = fs::remove_dir_all(&self.dir);
+        self.program.stop().await;
     }
 }
 

@@ -1,10 +1,9 @@
 //! From the runs to figures: medians, ratios, a table, a file.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
-
 use serde_json::{Value, json};
 
+use crate::measuring::figures::{self, Better, Compared};
+use crate::measuring::table::{self, Column, NOTHING, figure, shown, significant, text};
 use crate::peers::Peer;
 
 /// What one run of a case against a peer measured.
@@ -23,6 +22,16 @@ pub(crate) struct Run {
     pub(crate) client_cpu: u64,
     /// Share of all cores that was used by programs that have nothing to do with this.
     pub(crate) others: f64,
+}
+
+impl figures::Run for Run {
+    fn others(&self) -> f64 {
+        self.others
+    }
+
+    fn errors(&mut self) -> &mut u64 {
+        &mut self.errors
+    }
 }
 
 /// What a proxy used for a run.
@@ -70,9 +79,6 @@ impl Figure {
     }
 }
 
-/// The runs of one case: by peer, by round.
-pub(crate) type Runs = BTreeMap<Peer, BTreeMap<u32, Run>>;
-
 /// A case with its runs.
 pub(crate) struct Measured {
     pub(crate) name: &'static str,
@@ -80,32 +86,25 @@ pub(crate) struct Measured {
     /// Whether the answers are large enough for figures by size.
     pub(crate) large: bool,
     pub(crate) logs: bool,
-    pub(crate) runs: Runs,
+    pub(crate) runs: Compared<Peer, Run>,
 }
 
 impl Measured {
     fn median(&self, peer: Peer, figure: Figure) -> Option<f64> {
-        median(self.runs.get(&peer)?.values().filter_map(|run| figure.of(run)).collect())
+        self.runs.median(peer, |run| figure.of(run))
     }
 
-    /// The median over the rounds of what this peer had as a multiple of what the other had in the same round. A
-    /// machine that is slower for a while is so for both.
     fn ratio(&self, peer: Peer, other: Option<Peer>, figure: Figure) -> Option<f64> {
-        let others = self.runs.get(&other?)?;
-        let of_round = |(round, run): (&u32, &Run)| Some(figure.of(run)? / figure.of(others.get(round)?)?);
-        median(self.runs.get(&peer)?.iter().filter_map(of_round).collect())
+        self.runs.ratio(peer, other, |run| figure.of(run))
     }
 
     /// The proxy with the most requests, and the one with the least work for them.
     fn best(&self, figure: Figure) -> Option<Peer> {
-        let proxies = self.runs.keys().filter(|peer| peer.is_proxy());
-        let of_all = proxies.filter_map(|&peer| Some((self.median(peer, figure)?, peer)));
-        let better = |a: &(f64, Peer), b: &(f64, Peer)| a.0.total_cmp(&b.0);
-        let best = match figure {
-            Figure::RequestsPerSecond => of_all.max_by(better),
-            _ => of_all.min_by(better),
+        let better = match figure {
+            Figure::RequestsPerSecond => Better::More,
+            _ => Better::Less,
         };
-        best.map(|(_, peer)| peer)
+        self.runs.best(better, Peer::is_proxy, |run| figure.of(run))
     }
 
     /// For large answers the size counts, because half an answer at the end is work too.
@@ -114,14 +113,14 @@ impl Measured {
     }
 
     pub(crate) fn errors(&self, peer: Peer) -> u64 {
-        self.runs.get(&peer).map_or(0, |runs| runs.values().map(|run| run.errors).sum())
+        self.runs.of(peer).map(|(_, run)| run.errors).sum()
     }
 
     /// The fewest lines of a log for each request, where there is a log.
     pub(crate) fn lines_per_request(&self, peer: Peer) -> Option<f64> {
-        let runs = self.runs.get(&peer).filter(|_| self.logs)?;
         let of_run = |run: &Run| Some(run.proxy.as_ref()?.log_lines as f64 / run.requests as f64);
-        runs.values().filter_map(of_run).min_by(f64::total_cmp)
+        let of_all = self.runs.of(peer).filter(|_| self.logs).filter_map(|(_, run)| of_run(run));
+        of_all.min_by(f64::total_cmp)
     }
 
     fn cells(&self, peer: Peer) -> Vec<String> {
@@ -152,7 +151,7 @@ impl Measured {
     }
 
     fn json(&self) -> Value {
-        let peers: Vec<Value> = self.runs.keys().map(|&peer| self.json_of(peer)).collect();
+        let peers: Vec<Value> = self.runs.peers().map(|peer| self.json_of(peer)).collect();
         json!({
             "case": self.name,
             "connections": self.connections,
@@ -167,7 +166,7 @@ impl Measured {
         let best = |figure| self.best(figure).map(Peer::name);
         let ratio = |other, figure| self.ratio(peer, other, figure);
         let throughput = Figure::RequestsPerSecond;
-        let runs = self.runs.get(&peer).into_iter().flatten().map(|(round, run)| {
+        let runs = self.runs.of(peer).map(|(round, run)| {
             let proxy = run.proxy.as_ref().map(|proxy| {
                 json!({
                     "cpu_ns": proxy.cpu,
@@ -214,55 +213,29 @@ impl Measured {
 }
 
 const NGINX: Option<Peer> = Some(Peer::Nginx);
-const NOTHING: &str = "-";
-/// Two lines; the second says of what, or compared with whom.
-const HEADS: [(&str, &str); 16] = [
-    ("case", ""),
-    ("peer", ""),
-    ("req/s", ""),
-    ("req/s", "/nginx"),
-    ("req/s", "/best"),
-    ("p50", "ms"),
-    ("p99", "ms"),
-    ("CPU", "us/req"),
-    ("CPU", "us/MiB"),
-    ("CPU", "/nginx"),
-    ("CPU", "/best"),
-    ("backend", "us/req"),
-    ("RSS", "MiB"),
-    ("PSS", "MiB"),
-    ("others", "%"),
-    ("errors", ""),
+const COLUMNS: [Column; 16] = [
+    text("case"),
+    text("peer"),
+    figure("req/s", ""),
+    figure("req/s", "/nginx"),
+    figure("req/s", "/best"),
+    figure("p50", "ms"),
+    figure("p99", "ms"),
+    figure("CPU", "us/req"),
+    figure("CPU", "us/MiB"),
+    figure("CPU", "/nginx"),
+    figure("CPU", "/best"),
+    figure("backend", "us/req"),
+    figure("RSS", "MiB"),
+    figure("PSS", "MiB"),
+    figure("others", "%"),
+    figure("errors", ""),
 ];
 
-/// The aligned table.
+/// The aligned table, a block for each case.
 pub(crate) fn table(results: &[Measured]) -> String {
-    let heads = [HEADS.map(|head| head.0.to_owned()).to_vec(), HEADS.map(|head| head.1.to_owned()).to_vec()];
-    let mut blocks = vec![heads.to_vec()];
-    blocks.extend(results.iter().map(|result| result.runs.keys().map(|&peer| result.cells(peer)).collect()));
-    let width = |column: usize| {
-        let cells = blocks.iter().flatten().filter_map(|row: &Vec<String>| row.get(column));
-        cells.map(String::len).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..HEADS.len()).map(width).collect();
-    let mut text = String::new();
-    for block in &blocks {
-        for row in block {
-            let mut line = String::new();
-            for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-                let _ = if column < 2 {
-                    write!(line, "{cell:<width$}  ")
-                } else {
-                    write!(line, "{cell:>width$}  ")
-                };
-            }
-            text.push_str(line.trim_end());
-            text.push('\n');
-        }
-        text.push('\n');
-    }
-    text.truncate(text.trim_end().len());
-    text
+    let block = |result: &Measured| result.runs.peers().map(|peer| result.cells(peer)).collect();
+    table::table(&COLUMNS, results.iter().map(block).collect())
 }
 
 /// All of it, with every run.
@@ -272,30 +245,5 @@ pub(crate) fn file(setup: &Value, results: &[Measured]) -> Value {
 
 /// Median and largest share of the cores that other programs used during the runs.
 pub(crate) fn others(results: &[Measured]) -> (f64, f64) {
-    let runs = results.iter().flat_map(|result| result.runs.values()).flat_map(BTreeMap::values);
-    let shares: Vec<f64> = runs.map(|run| run.others).collect();
-    let most = shares.iter().copied().fold(0.0, f64::max);
-    (median(shares).unwrap_or(0.0), most)
-}
-
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let upper = *values.get(values.len() / 2)?;
-    let lower = *values.get((values.len() - 1) / 2)?;
-    Some(f64::midpoint(lower, upper))
-}
-
-fn shown(value: Option<f64>, form: impl Fn(f64) -> String) -> String {
-    value.map_or_else(|| NOTHING.to_owned(), form)
-}
-
-/// Three digits that mean something, no fewer before the point than there are.
-fn significant(value: f64) -> String {
-    let decimals = match value.abs() {
-        value if value >= 99.95 => 0,
-        value if value >= 9.995 => 1,
-        value if value >= 0.9995 => 2,
-        _ => 3,
-    };
-    format!("{value:.decimals$}")
+    figures::others(results.iter().flat_map(|result| result.runs.all()))
 }

@@ -1,16 +1,13 @@
 //! Who stands before the servers: pgsplit and `HAProxy`, each with its settings.
 
 use std::fmt::Write;
-use std::fs::{self, File};
+use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
-
 use crate::agent;
+use crate::measuring::program::{Program, find, first_line};
 use crate::support::address::Address;
 use crate::support::balancer::{Balancer, binary, get};
 use crate::support::client::PASSWORD;
@@ -56,24 +53,14 @@ impl Peer {
 
     /// Name and version, as it says itself.
     pub(crate) fn version(self) -> Result<String, String> {
-        let (mut command, nth) = match self.family() {
-            "pgsplit" => (Command::new(binary()), 1),
-            _ => (Command::new(haproxy()?), 2),
+        let (program, argument, nth) = match self.family() {
+            "pgsplit" => (binary(), "--version", 1),
+            _ => (find("haproxy")?, "-v", 2),
         };
-        let output = command.arg(if nth == 1 { "--version" } else { "-v" }).stdin(Stdio::null()).output();
-        let output = output.map_err(|error| format!("{}: {error}", self.family()))?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let version = text.split_whitespace().nth(nth).ok_or(format!("{} says no version", self.family()))?;
+        let line = first_line(&program, argument).unwrap_or_default();
+        let version = line.split_whitespace().nth(nth).ok_or(format!("{} says no version", self.family()))?;
         Ok(format!("{} {version}", self.family()))
     }
-}
-
-/// A program in PATH, or where Debian keeps servers, which only root has in PATH.
-fn haproxy() -> Result<PathBuf, String> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let servers = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
-    let mut found = std::env::split_paths(&path).chain(servers).map(|dir| dir.join("haproxy"));
-    found.find(|path| path.is_file()).ok_or_else(|| "haproxy is not installed".to_owned())
 }
 
 /// A server as a proxy finds it.
@@ -128,7 +115,9 @@ impl Proxy {
     pub(crate) fn log(&self) -> String {
         match self {
             Self::Pgsplit(balancer) => balancer.err(),
-            Self::Haproxy(haproxy) => fs::read_to_string(haproxy.dir.join("err")).unwrap_or_default(),
+            Self::Haproxy(haproxy) => {
+                fs::read_to_string(haproxy.program.dir().join("err")).unwrap_or_default()
+            }
         }
     }
 }
@@ -152,8 +141,7 @@ pub(crate) struct Haproxy {
     rw: SocketAddr,
     ro: SocketAddr,
     stats: SocketAddr,
-    child: Child,
-    dir: PathBuf,
+    program: Program,
 }
 
 impl Haproxy {
@@ -182,22 +170,11 @@ impl Haproxy {
             .replace("BIND_RW", &rw.to_string())
             .replace("BIND_RO", &ro.to_string())
             .replace("BIND_STATS", &stats.to_string());
+        let mut command = Command::new(find("haproxy")?);
+        command.args(["-db", "-f", "haproxy.cfg"]);
         let dir = home::directory("haproxy");
-        let mut command = Command::new(haproxy()?);
-        command.args(["-db", "-f", "haproxy.cfg"]).current_dir(&dir).stdin(Stdio::null()).process_group(0);
-        let spawn = || {
-            fs::write(dir.join("haproxy.cfg"), config)?;
-            let child = command
-                .stdout(File::create(dir.join("out"))?)
-                .stderr(File::create(dir.join("err"))?)
-                .spawn()?;
-            // For the watchdog, should we be killed.
-            fs::write(dir.join("pid"), format!("{}\n", child.id()))?;
-            Ok(child)
-        };
-        let child: Result<Child, std::io::Error> = spawn();
-        let child = child.map_err(|error| format!("haproxy: {error}"))?;
-        Ok(Self { _address: address, rw, ro, stats, child, dir })
+        let program = Program::start("haproxy", &mut command, dir, ("haproxy.cfg", &config))?;
+        Ok(Self { _address: address, rw, ro, stats, program })
     }
 
     /// Waits until every server has been checked, and only the first is good for writes.
@@ -230,16 +207,4 @@ fn states(page: &str) -> Vec<(String, String, String)> {
         Some((fields.first()?.to_string(), server.to_string(), fields.get(state)?.to_string()))
     };
     lines.filter_map(of_line).collect()
-}
-
-impl Drop for Haproxy {
-    fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-                let _ = kill_process_group(group, Signal::KILL);
-            }
-            let _ = self.child.wait();
-        }
-        let _ = fs::remove_dir_all(&self.dir);
-    }
 }

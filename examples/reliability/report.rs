@@ -1,32 +1,28 @@
 //! The table, and the file with every run.
 
-use std::fmt::Write;
-
 use serde_json::{Value, json};
 
 use crate::facts::{Facts, Service};
 use crate::faults::Fault;
+use crate::measuring::table::{self, Column, NOTHING, figure, text};
 use crate::proxies::Peer;
 
-const NOTHING: &str = "-";
-const HEADS: [(&str, &str); 14] = [
-    ("fault", ""),
-    ("proxy", ""),
-    ("reads", "failed"),
-    ("writes", "failed"),
-    ("slowest", "read s"),
-    ("slowest", "write s"),
-    ("no reads", "for s"),
-    ("no writes", "for s"),
-    ("told", "after s"),
-    ("in", "flight"),
-    ("cut", "needlessly"),
-    ("promoted", "to write s"),
-    ("writes", "missing"),
-    ("remarks", ""),
+const COLUMNS: [Column; 14] = [
+    text("fault"),
+    text("proxy"),
+    figure("reads", "failed"),
+    figure("writes", "failed"),
+    figure("slowest", "read s"),
+    figure("slowest", "write s"),
+    figure("no reads", "for s"),
+    figure("no writes", "for s"),
+    figure("told", "after s"),
+    figure("in", "flight"),
+    figure("cut", "needlessly"),
+    figure("promoted", "to write s"),
+    figure("writes", "missing"),
+    text("remarks"),
 ];
-/// Texts stand to the left.
-const LEFT: [usize; 3] = [0, 1, 13];
 
 /// A fault with a proxy, and its runs.
 pub(crate) struct Measured {
@@ -105,7 +101,7 @@ impl Measured {
     fn cells(&self) -> Vec<String> {
         let mut cells = vec![self.fault.name().to_owned(), self.peer.name().to_owned()];
         if self.fault == Fault::Cancel {
-            cells.extend(std::iter::repeat_n(NOTHING.to_owned(), HEADS.len() - 3));
+            cells.extend(std::iter::repeat_n(NOTHING.to_owned(), COLUMNS.len() - 3));
         } else {
             let missing: Option<usize> = self.runs.iter().map(|facts| facts.missing).sum();
             cells.extend([
@@ -137,39 +133,9 @@ impl Measured {
 
 /// The aligned table, a block for each fault.
 pub(crate) fn table(results: &[Measured]) -> String {
-    let heads = [HEADS.map(|head| head.0.to_owned()).to_vec(), HEADS.map(|head| head.1.to_owned()).to_vec()];
-    let mut blocks = vec![heads.to_vec()];
-    let mut last = None;
-    for result in results.iter().filter(|result| !result.runs.is_empty()) {
-        if last != Some(result.fault) {
-            blocks.push(Vec::new());
-        }
-        last = Some(result.fault);
-        blocks.last_mut().into_iter().for_each(|block| block.push(result.cells()));
-    }
-    let width = |column: usize| {
-        let cells = blocks.iter().flatten().filter_map(|row: &Vec<String>| row.get(column));
-        cells.map(String::len).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..HEADS.len()).map(width).collect();
-    let mut text = String::new();
-    for block in &blocks {
-        for row in block {
-            let mut line = String::new();
-            for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-                let _ = if LEFT.contains(&column) {
-                    write!(line, "{cell:<width$}  ")
-                } else {
-                    write!(line, "{cell:>width$}  ")
-                };
-            }
-            text.push_str(line.trim_end());
-            text.push('\n');
-        }
-        text.push('\n');
-    }
-    text.truncate(text.trim_end().len());
-    text
+    let made: Vec<&Measured> = results.iter().filter(|result| !result.runs.is_empty()).collect();
+    let of_fault = made.chunk_by(|a, b| a.fault == b.fault);
+    table::table(&COLUMNS, of_fault.map(|rows| rows.iter().map(|row| row.cells()).collect()).collect())
 }
 
 /// All of it, with every run.

@@ -1,5 +1,6 @@
 //! Signals, and the processes a process has started.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use rustix::process::{Pid, kill_process};
@@ -14,12 +15,29 @@ pub fn signal(pid: u32, signal: Signal) {
 
 /// The direct children of `parent`.
 pub fn children(parent: u32) -> Vec<u32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|&pid| parent_of(pid) == Some(parent))
-        .collect()
+    processes().filter(|&pid| parent_of(pid) == Some(parent)).collect()
+}
+
+/// A process and all its descendants, found in one look at all processes: there may be thousands.
+pub fn family(pid: u32) -> Vec<u32> {
+    let mut children = BTreeMap::<u32, Vec<u32>>::new();
+    for child in processes() {
+        if let Some(parent) = parent_of(child) {
+            children.entry(parent).or_default().push(child);
+        }
+    }
+    let mut all = vec![pid];
+    let mut next = 0;
+    while let Some(parent) = all.get(next) {
+        all.extend(children.remove(parent).unwrap_or_default());
+        next += 1;
+    }
+    all
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// From `/proc/PID/stat`: the second field after the name, which stands in parentheses and may hold anything.

@@ -3,19 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use crate::support::process::children;
-
-/// A process and all its descendants.
-pub(crate) fn family(pid: u32) -> Vec<u32> {
-    let mut all = vec![pid];
-    let mut next = 0;
-    while let Some(&parent) = all.get(next) {
-        all.extend(children(parent));
-        next += 1;
-    }
-    all
-}
-
 /// Nanoseconds on a CPU of every thread of some processes at one moment.
 pub(crate) struct Cpu(BTreeMap<u32, u64>);
 
