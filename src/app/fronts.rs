@@ -19,9 +19,9 @@ use crate::front::desk::Desk;
 use crate::front::group::Group;
 use crate::front::shared::Front;
 use crate::front::upstream::keeper::{self, Place};
-use crate::net::accept::accept;
-use crate::net::listen::Listening;
-use crate::net::worker;
+use crate::net::accept::Door;
+use crate::net::crew::Crew;
+use crate::net::listen::Sockets;
 use crate::session::shared::Shared;
 use crate::telemetry::labels::HttpMethod;
 use crate::telemetry::shape::FrontShape;
@@ -38,30 +38,30 @@ pub(super) struct Ground<'a> {
 pub(super) type Started = (Arc<[Arc<Front>]>, Vec<JoinHandle<()>>);
 
 /// Starts every front of the configuration on these sockets, which are in its order.
-pub(super) fn start(ground: &Ground<'_>, sockets: Vec<Listening>) -> Result<Started, StartError> {
+pub(super) fn start(ground: &Ground<'_>, sockets: Vec<Sockets>) -> Result<Started, StartError> {
     let config = &ground.shared.config;
     let built = config.fronts.iter().zip(&sockets).enumerate();
     let fronts: Vec<_> =
         built.map(|(index, (front, socket))| Arc::new(build(ground, index, front, socket))).collect();
-    let (mut handles, mut workers) = (Vec::new(), Vec::new());
+    let door = |(index, front): (usize, &Arc<Front>)| -> Arc<dyn Door> {
+        Arc::new(FrontDoor { front: Arc::clone(front), index })
+    };
     // Threads of their own: a client that keeps one busy takes nothing from the database sessions.
-    for index in 0..if fronts.is_empty() { 0 } else { ground.threads } {
+    let crew = Crew {
+        name: "http",
+        workers: if fronts.is_empty() { 0 } else { ground.threads },
+        doors: fronts.iter().enumerate().map(door).zip(sockets).collect(),
+        descriptors: ground.shared.descriptors.clone(),
+        stop: ground.shared.stop.clone(),
+    };
+    let started = crew.start(|index| {
         let desk = Arc::new(Desk::new(index, fronts.clone()));
-        let started =
-            worker::start(format!("http-{index}"), move |accepted| converse(Arc::clone(&desk), accepted));
-        let (handle, thread) = started.map_err(StartError::Worker)?;
-        handles.push(handle);
-        workers.push(thread);
-    }
-    for (index, (front, socket)) in fronts.iter().zip(sockets).enumerate() {
-        let door = FrontDoor { front: Arc::clone(front), index };
-        let (descriptors, stop) = (ground.shared.descriptors.clone(), ground.shared.stop.clone());
-        ground.tasks.spawn(accept(door, socket, descriptors, handles.clone(), stop));
-    }
-    Ok((fronts.into(), workers))
+        move |accepted| converse(Arc::clone(&desk), accepted)
+    });
+    Ok((fronts.into(), started.map_err(StartError::Worker)?))
 }
 
-fn build(ground: &Ground<'_>, index: usize, config: &Arc<http::Front>, socket: &Listening) -> Front {
+fn build(ground: &Ground<'_>, index: usize, config: &Arc<http::Front>, socket: &Sockets) -> Front {
     let shared = ground.shared;
     let metrics = Arc::clone(shared.metrics.front(index));
     let groups = config.groups.iter().enumerate().map(|(group, settings)| {

@@ -25,11 +25,11 @@ use crate::base::board::Board;
 use crate::config::{self, Config};
 use crate::front::upstream::Standing;
 use crate::front::{self, shared::Front};
-use crate::net::accept::accept;
+use crate::net::accept::Door;
+use crate::net::crew::Crew;
 use crate::net::descriptors::Descriptors;
-use crate::net::listen::Listening;
+use crate::net::listen::{Listening, Sockets};
 use crate::net::options::Options;
-use crate::net::worker;
 use crate::session;
 use crate::session::accept::ListenerDoor;
 use crate::session::cancel::{CancelTable, SourceLimit};
@@ -99,17 +99,18 @@ impl App {
         let mut sockets = Vec::new();
         for listener in &config.listeners {
             let options = options(cluster_of(&config, listener));
-            sockets.push(bind(listener.bind, options, || format!("listener \"{}\"", listener.name))?);
+            sockets
+                .push(bind(listener.bind, options, threads, || format!("listener \"{}\"", listener.name))?);
         }
         let mut http_sockets = Vec::new();
         for front in &config.fronts {
             let what = || format!("HTTP front \"{}\"", front.name);
-            http_sockets.push(bind(front.bind, front::connection::OPTIONS, what)?);
+            http_sockets.push(bind(front.bind, front::connection::OPTIONS, threads, what)?);
         }
         let admin_socket = config
             .admin
             .as_ref()
-            .map(|admin| bind(admin.bind, Options::default(), || "admin".to_owned()))
+            .map(|admin| bind(admin.bind, Options::default(), 1, || "admin".to_owned()))
             .transpose()?;
 
         let (tasks, end) = (TaskTracker::new(), CancellationToken::new());
@@ -130,7 +131,7 @@ impl App {
             config: Arc::clone(&config),
             clusters,
             metrics: Arc::clone(&metrics),
-            admin: admin_socket.as_ref().map(Listening::addr),
+            admin: admin_socket.as_ref().map(Sockets::addr),
             descriptors,
             cancels: CancelTable::default(),
             cancel_limit: SourceLimit::default(),
@@ -140,27 +141,31 @@ impl App {
             kill: CancellationToken::new(),
         });
 
-        let mut handles = Vec::new();
-        let mut workers = Vec::new();
-        for index in 0..threads {
+        let door =
+            |listener| -> Arc<dyn Door> { Arc::new(ListenerDoor { shared: Arc::clone(&shared), listener }) };
+        let crew = Crew {
+            name: "worker",
+            workers: threads,
+            doors: (0..).map(door).zip(sockets).collect(),
+            descriptors: shared.descriptors.clone(),
+            stop: shared.stop.clone(),
+        };
+        let started = crew.start(|index| {
             let (shared, desk) = (Arc::clone(&shared), Arc::new(Desk::new(index)));
-            let serve = move |accepted| session::serve(Arc::clone(&shared), Arc::clone(&desk), accepted);
-            let started = worker::start(format!("worker-{index}"), serve);
-            let (handle, thread) = started.map_err(StartError::Worker)?;
-            handles.push(handle);
-            workers.push(thread);
-        }
-        for (index, socket) in sockets.into_iter().enumerate() {
-            let door = ListenerDoor { shared: Arc::clone(&shared), listener: index };
-            let (descriptors, stop) = (shared.descriptors.clone(), shared.stop.clone());
-            tasks.spawn(accept(door, socket, descriptors, handles.clone(), stop));
-        }
+            move |accepted| session::serve(Arc::clone(&shared), Arc::clone(&desk), accepted)
+        });
+        let mut workers = started.map_err(StartError::Worker)?;
         let ground = fronts::Ground { shared: &shared, tasks: &tasks, end: &end, threads };
         let (fronts, http_workers) = fronts::start(&ground, http_sockets)?;
         workers.extend(http_workers);
-        if let Some(socket) = admin_socket {
+        if let Some(sockets) = admin_socket {
             let admin = Admin::new(Arc::clone(&shared), Arc::clone(&fronts), origin);
-            tasks.spawn(admin.serve(socket, end.clone()));
+            let addr = sockets.addr();
+            for socket in sockets.into_each() {
+                let listening = Listening::new(socket);
+                let listening = listening.map_err(|source| bind_error(addr, "admin".to_owned(), source))?;
+                tasks.spawn(admin.clone().serve(listening, end.clone()));
+            }
         }
         tasks.spawn(end.clone().run_until_cancelled_owned(upkeep(metrics)));
         Ok(Self { shared, fronts, workers, tasks, end })
@@ -227,8 +232,17 @@ impl App {
     }
 }
 
-fn bind(addr: SocketAddr, options: Options, what: impl FnOnce() -> String) -> Result<Listening, StartError> {
-    Listening::bind(addr, options).map_err(|source| StartError::Bind { addr, what: what(), source })
+fn bind(
+    addr: SocketAddr,
+    options: Options,
+    threads: usize,
+    what: impl FnOnce() -> String,
+) -> Result<Sockets, StartError> {
+    Sockets::bind(addr, options, threads).map_err(|source| bind_error(addr, what(), source))
+}
+
+const fn bind_error(addr: SocketAddr, what: String, source: io::Error) -> StartError {
+    StartError::Bind { addr, what, source }
 }
 
 fn cluster_of<'a>(config: &'a Config, listener: &config::Listener) -> &'a Arc<config::Cluster> {

@@ -1,5 +1,7 @@
-//! Accepts, counts, hands over; waits for nothing else.
+//! Accepts, counts, hands over; waits for nothing else. Every worker does, for itself and, when it has more than another,
+//! for that one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -30,12 +32,12 @@ pub trait Door: Send + Sync {
     fn failed(&self);
 }
 
-/// Accepts connections of one door until `stop`.
-pub async fn accept(
-    door: impl Door,
+/// Accepts connections of one door until `stop`, on one of `workers`.
+pub(super) async fn accept(
+    door: Arc<dyn Door>,
     listening: Listening,
     descriptors: Descriptors,
-    workers: Vec<WorkerHandle>,
+    workers: Workers,
     stop: CancellationToken,
 ) {
     let mut trouble = Trouble::default();
@@ -48,7 +50,7 @@ pub async fn accept(
                     trouble.say(door.name(), "no file descriptor is left for another client");
                     continue;
                 };
-                if let Some(worker) = workers.iter().min_by_key(|worker| worker.connections()) {
+                if let Some(worker) = workers.next() {
                     let (door, at, served) = (door.index(), Instant::now(), worker.serve());
                     worker
                         .take(Box::new(Accepted { stream, peer, door, at, descriptor, silent, served }))
@@ -62,6 +64,26 @@ pub async fn accept(
                 sleep(PAUSE).await;
             }
         }
+    }
+}
+
+/// All workers, and on which of them this is.
+#[derive(Clone, Debug)]
+pub(super) struct Workers {
+    pub(super) all: Arc<[WorkerHandle]>,
+    pub(super) here: usize,
+}
+
+impl Workers {
+    /// Who serves the next connection.
+    ///
+    /// Connections are few, long and unequal, and the system spreads them by a hash of their addresses: left at that, one
+    /// core would be busy and another idle. So it is the worker with the fewest. But a connection that stays on its thread
+    /// is cheaper than one that another thread must be woken for, so among many one more makes no difference.
+    fn next(&self) -> Option<&WorkerHandle> {
+        let fewest = self.all.iter().min_by_key(|worker| worker.connections())?;
+        let enough = fewest.connections() + fewest.connections() / 16;
+        self.all.get(self.here).filter(|here| here.connections() <= enough).or(Some(fewest))
     }
 }
 

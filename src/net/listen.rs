@@ -1,4 +1,4 @@
-//! Listening sockets whose connections belong to no runtime yet, so that they can be handed to any worker.
+//! Listening sockets, one for each thread that accepts, and the connections that come there.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,32 +12,33 @@ use crate::net::options::Options;
 /// Connections that wait to be accepted; the system may cap it (`net.core.somaxconn`).
 const BACKLOG: u32 = 4096;
 
-/// A bound, listening socket.
+/// The sockets that listen on one address. The system spreads new connections over them.
 #[derive(Debug)]
-pub struct Listening {
-    listener: AsyncFd<TcpListener>,
+pub struct Sockets {
+    all: Vec<TcpListener>,
     addr: SocketAddr,
 }
 
-impl Listening {
-    /// Binds `addr`; port 0 lets the system choose. A restart may bind at once (`SO_REUSEADDR`). Connections inherit
-    /// `options`.
+impl Sockets {
+    /// Binds `addr`, for `threads` that accept; port 0 lets the system choose. A restart may bind at once
+    /// (`SO_REUSEADDR`). Connections inherit `options`. There may be fewer sockets than threads, but there is one.
     ///
     /// # Errors
     /// What the system said, most often that the address is in use or not this machine's.
-    pub fn bind(addr: SocketAddr, options: Options) -> io::Result<Self> {
-        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(addr)?;
-        options.apply(&socket)?;
-        let listener = socket.listen(BACKLOG)?.into_std()?;
-        let addr = listener.local_addr()?;
-        #[expect(
-            deprecated,
-            reason = "its successor is unsafe for the sake of types that do not keep their descriptor"
-        )]
-        let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
-        Ok(Self { listener, addr })
+    pub fn bind(addr: SocketAddr, options: Options, threads: usize) -> io::Result<Self> {
+        let first = socket_for(addr)?;
+        // The first one shares with nobody, so an address that another process listens on, be it another pgsplit, is in
+        // use. Only then may the others join it: before it listens, or it would not be one of them.
+        first.bind(addr)?;
+        // Elsewhere the system does not spread connections over sockets that share an address.
+        let is_shared = cfg!(target_os = "linux") && first.set_reuseport(true).is_ok();
+        let first = listen(first, options)?;
+        let addr = first.local_addr()?;
+        let mut all = vec![first];
+        if is_shared {
+            all.extend((1..threads).map_while(|_| join(addr, options).ok()));
+        }
+        Ok(Self { all, addr })
     }
 
     /// The address with the port the system chose.
@@ -46,13 +47,52 @@ impl Listening {
         self.addr
     }
 
-    /// The next connection, non-blocking and registered with no runtime. Cancel safe.
+    /// One for each thread, as many as there are.
+    pub fn into_each(self) -> impl Iterator<Item = TcpListener> {
+        self.all.into_iter()
+    }
+}
+
+fn join(addr: SocketAddr, options: Options) -> io::Result<TcpListener> {
+    let socket = socket_for(addr)?;
+    socket.set_reuseport(true)?;
+    socket.bind(addr)?;
+    listen(socket, options)
+}
+
+fn socket_for(addr: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    Ok(socket)
+}
+
+fn listen(socket: TcpSocket, options: Options) -> io::Result<TcpListener> {
+    options.apply(&socket)?;
+    socket.listen(BACKLOG)?.into_std()
+}
+
+/// A listening socket of this thread.
+#[derive(Debug)]
+pub struct Listening(AsyncFd<TcpListener>);
+
+impl Listening {
+    /// Lets the runtime that this is called in wait for connections.
+    ///
+    /// # Errors
+    /// The system has no room for one more.
+    pub fn new(socket: TcpListener) -> io::Result<Self> {
+        #[expect(deprecated, reason = "its successor is unsafe, for types that do not keep their descriptor")]
+        AsyncFd::with_interest(socket, Interest::READABLE).map(Self)
+    }
+
+    /// The next connection, non-blocking and registered with no runtime, so that it can be handed to any worker. Cancel
+    /// safe.
     ///
     /// # Errors
     /// What the system said; see [`is_peer_gone`] for those that are no trouble.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        // Not the runtime's own listener: it would make the connection known to this thread's runtime, too.
-        let (stream, peer) = self.listener.async_io(Interest::READABLE, TcpListener::accept).await?;
+        // Not the runtime's own listener: that would register the connection, with this thread's runtime.
+        let (stream, peer) = self.0.async_io(Interest::READABLE, TcpListener::accept).await?;
         stream.set_nonblocking(true)?;
         Ok((stream, peer))
     }
@@ -74,13 +114,19 @@ mod tests {
     use socket2::SockRef;
     use std::io::Read;
     use std::time::Duration;
+    use tokio::time::timeout;
+
+    fn any_port() -> SocketAddr {
+        "127.0.0.1:0".parse().unwrap()
+    }
 
     #[tokio::test]
     async fn what_is_accepted_is_non_blocking_and_has_the_options_of_the_listener() {
         let keepalive = Some((Duration::from_secs(61), Duration::from_secs(7), 4));
         let options = Options { keepalive, user_timeout: Some(Duration::from_secs(9)) };
-        let listening = Listening::bind("127.0.0.1:0".parse().unwrap(), options).unwrap();
-        let client = TcpStream::connect(listening.addr()).unwrap();
+        let sockets = Sockets::bind(any_port(), options, 1).unwrap();
+        let client = TcpStream::connect(sockets.addr()).unwrap();
+        let listening = Listening::new(sockets.into_each().next().unwrap()).unwrap();
         let (mut accepted, peer) = listening.accept().await.unwrap();
         assert_eq!(peer, client.local_addr().unwrap());
         assert_eq!(accepted.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
@@ -91,5 +137,30 @@ mod tests {
         assert_eq!(socket.tcp_keepalive_retries().unwrap(), 4);
         #[cfg(target_os = "linux")]
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(9)));
+    }
+
+    #[tokio::test]
+    async fn an_address_that_threads_share_is_in_use_for_everybody_else() {
+        let sockets = Sockets::bind(any_port(), Options::default(), 3).unwrap();
+        let again = Sockets::bind(sockets.addr(), Options::default(), 3);
+        assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn connections_are_spread_over_the_sockets_and_none_is_lost() {
+        let sockets = Sockets::bind(any_port(), Options::default(), 3).unwrap();
+        let clients: Vec<_> = (0..60).map(|_| TcpStream::connect(sockets.addr()).unwrap()).collect();
+        let mut accepted = Vec::new();
+        for socket in sockets.into_each() {
+            let listening = Listening::new(socket).unwrap();
+            let mut here = 0;
+            while timeout(Duration::ZERO, listening.accept()).await.is_ok() {
+                here += 1;
+            }
+            accepted.push(here);
+        }
+        assert_eq!(accepted.iter().sum::<usize>(), clients.len());
+        assert!(accepted.len() == 3 && accepted.iter().all(|&here| 0 < here), "{accepted:?}");
     }
 }

@@ -1,6 +1,7 @@
-//! Sockets: listening, accepting, the threads that serve, names, dialling, options, and whether a peer is still there.
+//! Sockets: listening, accepting, the threads that serve (a crew of workers), names, dialling, options, and whether a peer is still there.
 
 pub mod accept;
+pub mod crew;
 pub mod descriptors;
 pub mod dial;
 pub mod discover;

@@ -1,23 +1,22 @@
 //! One thread, one single-threaded runtime, its share of the connections.
-//!
-//! Connections are few, long and unequal, so spreading them by a hash of their address (`SO_REUSEPORT`) would load
-//! one core and leave another idle: each connection goes to the worker with the fewest.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::task::TaskTracker;
 
 use crate::net::descriptors::Held;
+use crate::net::listen::Listening;
 use crate::net::silent::Silent;
 
-/// Connections a worker may be behind with before the accept loop waits for it.
+/// Connections a worker may be behind with before accept loops wait for it.
 const HANDOVER: usize = 1024;
 
 /// A timer that is due before all others wakes the thread through the kernel, even when the thread itself has set it: a
@@ -46,7 +45,7 @@ pub struct Accepted {
     pub served: Served,
 }
 
-/// The accept loop's end of a worker.
+/// The accept loops' end of a worker.
 #[derive(Clone, Debug)]
 pub struct WorkerHandle {
     connections: Arc<AtomicUsize>,
@@ -73,42 +72,60 @@ impl WorkerHandle {
     }
 }
 
-/// Starts a worker whose thread has this name and that runs `serve` for each connection, all on this one thread.
-/// It ends when all handles are gone and its last connection has ended.
-///
-/// # Errors
-/// When the system has no more threads or descriptors.
-pub fn start<Life>(
-    name: String,
-    serve: impl Fn(Box<Accepted>) -> Life + Send + 'static,
-) -> io::Result<(WorkerHandle, JoinHandle<()>)>
-where
-    Life: Future<Output = ()> + Send + 'static,
-{
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (sender, mut receiver) = mpsc::channel(HANDOVER);
-    let handle = WorkerHandle { connections: Arc::default(), sender };
-    let thread = std::thread::Builder::new().name(name).spawn(move || {
-        runtime.block_on(async {
-            let lives = TaskTracker::new();
-            let (mut soon, mut latest) = (interval(SOON), None::<Instant>);
-            soon.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                tokio::select! {
-                    biased;
-                    accepted = receiver.recv() => {
-                        let Some(accepted) = accepted else { break };
-                        latest = Some(accepted.at);
-                        lives.spawn(serve(accepted));
+/// A worker that has no thread yet.
+#[derive(Debug)]
+pub(super) struct Worker {
+    runtime: Runtime,
+    connections: mpsc::Receiver<Box<Accepted>>,
+}
+
+impl Worker {
+    /// A worker, and how to reach it.
+    pub(super) fn new() -> io::Result<(WorkerHandle, Self)> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (sender, connections) = mpsc::channel(HANDOVER);
+        Ok((WorkerHandle { connections: Arc::default(), sender }, Self { runtime, connections }))
+    }
+
+    /// Lets this worker wait for what comes to `socket`.
+    pub(super) fn listen(&self, socket: TcpListener) -> io::Result<Listening> {
+        let _here = self.runtime.enter();
+        Listening::new(socket)
+    }
+
+    /// Runs `accepting`, and `serve` for each connection, all on one thread with this name. It ends when all handles are
+    /// gone and its last connection has ended.
+    pub(super) fn start<Life>(
+        mut self,
+        name: String,
+        accepting: impl IntoIterator<Item = impl Future<Output = ()> + Send + 'static> + Send + 'static,
+        serve: impl Fn(Box<Accepted>) -> Life + Send + 'static,
+    ) -> io::Result<JoinHandle<()>>
+    where
+        Life: Future<Output = ()> + Send + 'static,
+    {
+        std::thread::Builder::new().name(name).spawn(move || {
+            self.runtime.block_on(async {
+                let lives = TaskTracker::new();
+                accepting.into_iter().for_each(|accepting| drop(lives.spawn(accepting)));
+                let (mut soon, mut latest) = (interval(SOON), None::<Instant>);
+                soon.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    tokio::select! {
+                        biased;
+                        accepted = self.connections.recv() => {
+                            let Some(accepted) = accepted else { break };
+                            latest = Some(accepted.at);
+                            lives.spawn(serve(accepted));
+                        }
+                        _ = soon.tick(), if latest.is_some_and(|at| at.elapsed() < BUSY) => {}
                     }
-                    _ = soon.tick(), if latest.is_some_and(|at| at.elapsed() < BUSY) => {}
                 }
-            }
-            lives.close();
-            lives.wait().await;
-        });
-    })?;
-    Ok((handle, thread))
+                lives.close();
+                lives.wait().await;
+            });
+        })
+    }
 }
 
 /// A connection counts among its worker's for as long as this lives.

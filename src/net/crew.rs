@@ -1,0 +1,63 @@
+//! Workers, and the doors they serve.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::net::accept::{Door, Workers, accept};
+use crate::net::descriptors::Descriptors;
+use crate::net::listen::Sockets;
+use crate::net::worker::{Accepted, Worker};
+
+/// Workers that are to be started.
+pub struct Crew {
+    /// What their threads are called, before a number.
+    pub name: &'static str,
+    /// How many there are.
+    pub workers: usize,
+    /// Where connections come from.
+    pub doors: Vec<(Arc<dyn Door>, Sockets)>,
+    /// What connections take theirs from.
+    pub descriptors: Descriptors,
+    /// Nothing is accepted from then on.
+    pub stop: CancellationToken,
+}
+
+impl Crew {
+    /// Starts them. `serve` is asked by each worker's number for what it does with a connection. Their threads end when
+    /// `stop` is cancelled and the last connection has ended.
+    ///
+    /// # Errors
+    /// The system has no more threads or descriptors.
+    pub fn start<Serve, Life>(self, serve: impl Fn(usize) -> Serve) -> io::Result<Vec<JoinHandle<()>>>
+    where
+        Serve: Fn(Box<Accepted>) -> Life + Send + 'static,
+        Life: Future<Output = ()> + Send + 'static,
+    {
+        let made: Vec<_> = (0..self.workers).map(|_| Worker::new()).collect::<io::Result<_>>()?;
+        let (handles, workers): (Vec<_>, Vec<_>) = made.into_iter().unzip();
+        let all = handles.into();
+        let (doors, sockets): (Vec<_>, Vec<_>) = self.doors.into_iter().unzip();
+        let mut sockets: Vec<_> = sockets.into_iter().map(Sockets::into_each).collect();
+        let start = |(here, worker): (usize, Worker)| {
+            let mut accepting = Vec::new();
+            for (door, sockets) in doors.iter().zip(&mut sockets) {
+                if let Some(socket) = sockets.next() {
+                    let workers = Workers { all: Arc::clone(&all), here };
+                    let (descriptors, stop) = (self.descriptors.clone(), self.stop.clone());
+                    accepting.push(accept(
+                        Arc::clone(door),
+                        worker.listen(socket)?,
+                        descriptors,
+                        workers,
+                        stop,
+                    ));
+                }
+            }
+            worker.start(format!("{}-{here}", self.name), accepting, serve(here))
+        };
+        workers.into_iter().enumerate().map(start).collect()
+    }
+}
