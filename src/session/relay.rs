@@ -58,12 +58,14 @@ pub struct Relay {
 }
 
 /// What was last said, to tell who ends a session.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Talk {
     /// What is passed on can be read.
     is_readable: bool,
     /// The last bytes of the client were a good-bye, if that could be read.
     said_good_bye: bool,
+    /// They were all it had to say to a node that was waiting for a query.
+    left_idle_node: bool,
     /// Bytes of the node since the client's last.
     answered: u64,
     /// Where the node's messages begin and end.
@@ -82,6 +84,7 @@ impl Talk {
     /// Takes what the client says.
     fn hear_client(&mut self, bytes: &[u8]) {
         self.said_good_bye = bytes.ends_with(GOOD_BYE);
+        self.left_idle_node = bytes == GOOD_BYE && self.framing.is_idle();
         self.answered = 0;
         self.framing.ask();
     }
@@ -140,8 +143,7 @@ impl Relay {
         traffic: Arc<Traffic>,
         scratch: Scratch,
     ) -> Self {
-        let mut talk =
-            Talk { is_readable: true, said_good_bye: false, answered: 0, framing: Framing::default() };
+        let mut talk = Talk { is_readable: true, ..Talk::default() };
         talk.framing.follow(&from_node);
         let (to_node, to_client) = (Way::new(from_client), Way::new(from_node));
         Self {
@@ -303,14 +305,20 @@ impl Relay {
             };
             if matches!(to_node, Step::SourceEnded) {
                 self.first_to_end.get_or_insert(Ending::Client);
+                // It closes at the good-bye. Told that nothing more comes either, it would be no sooner.
+                if self.talk.left_idle_node {
+                    self.to_node.state = State::Ended;
+                }
             }
             if matches!(to_client, Step::SourceEnded) {
                 let ending = if self.talk.client_took_leave() { Ending::Client } else { Ending::Node };
                 self.first_to_end.get_or_insert(ending);
             }
-            // Counted from when the client has taken everything, however slowly it does.
-            if matches!(to_client, Step::Ended) && self.linger.is_none() {
-                self.linger = Some(Box::pin(sleep_until(Instant::now() + LINGER)));
+            // That both have ended the close will tell them.
+            match (self.to_node.state, self.to_client.state) {
+                (State::Ended, State::Ending) => self.to_client.state = State::Ended,
+                (State::Ending, State::Ended) => self.to_node.state = State::Ended,
+                _ => {}
             }
             if stopped {
                 return Poll::Ready(None);
@@ -322,6 +330,10 @@ impl Relay {
                 (Step::Waiting | Step::Ended, Step::Waiting | Step::Ended) => break,
                 _ => {}
             }
+        }
+        // Counted from when the client has taken everything, however slowly it does.
+        if self.to_client.state == State::Ended && self.linger.is_none() {
+            self.linger = Some(Box::pin(sleep_until(Instant::now() + LINGER)));
         }
         if let Some(linger) = &mut self.linger {
             ready!(linger.as_mut().poll(cx));
