@@ -41,7 +41,7 @@ mod sessions;
 
 use std::process::ExitCode;
 
-use cases::{CASES, Case, Load};
+use cases::{CASES, Case, Load, Unit};
 use measure::{Setup, World};
 use measuring::console::{print, progress};
 use measuring::figures::{CALM, Compared, calmest, in_turn};
@@ -179,6 +179,8 @@ async fn run(options: &Options, world: &World, notes: &mut Vec<String>) -> (Vec<
             let case = result.case;
             for peer in in_turn(peers, round).filter(|&peer| takes_part(peer, case, round)) {
                 let name = format!("round {}/{rounds}  {:<14} {:<14}", round + 1, case.name, peer.name());
+                // Memory is the same in a storm, and thousands of logins take long.
+                let repeats = if case.load.unit() == Unit::Idle { 0 } else { repeats };
                 match calmest(repeats, async || world.measure(case, peer, notes).await).await {
                     Ok(run) => {
                         progress(format_args!("{name} {}", in_short(case, &run)));

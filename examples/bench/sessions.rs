@@ -115,7 +115,10 @@ async fn read_answer(stream: &mut BufReader<impl AsyncRead + Unpin>) -> io::Resu
             stream.read_exact(&mut text).await?;
             failed.get_or_insert_with(|| io::Error::other(error_text(&text)));
         } else {
-            copy_buf(&mut (&mut *stream).take(u64::from(body)), &mut sink()).await?;
+            let body = u64::from(body);
+            if copy_buf(&mut (&mut *stream).take(body), &mut sink()).await? < body {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
         }
         if tag == b'Z' {
             return failed.map_or(Ok(Answer { bytes }), Err);
@@ -142,7 +145,7 @@ mod tests {
 
     const ROW: &[u8] = b"D\0\0\0\x0b\0\x01\0\0\0\x01x";
     const READY: &[u8] = b"Z\0\0\0\x05I";
-    const ERROR: &[u8] = b"E\0\0\0\x15SFATAL\0C57P03\0Mno\0\0";
+    const ERROR: &[u8] = b"E\0\0\0\x17SFATAL\0C57P03\0Mno\0\0";
 
     #[tokio::test]
     async fn an_answer_ends_when_the_server_is_ready() {
