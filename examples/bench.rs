@@ -34,11 +34,14 @@ mod meter;
 mod peers;
 #[path = "bench/pgbench.rs"]
 mod pgbench;
+#[path = "bench/plots.rs"]
+mod plots;
 #[path = "bench/report.rs"]
 mod report;
 #[path = "bench/sessions.rs"]
 mod sessions;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use cases::{CASES, Case, Load, Unit};
@@ -54,6 +57,8 @@ use serde_json::json;
 
 /// Where the figures go, from the directory of the project.
 const FILE: &str = "target/bench/sessions.json";
+/// Where the drawings go unless `PLOTS` says where.
+const PLOTS: &str = "target/bench";
 
 struct Options {
     rounds: u32,
@@ -61,6 +66,7 @@ struct Options {
     setup: Setup,
     peers: Vec<Peer>,
     cases: Vec<&'static Case>,
+    plots: PathBuf,
 }
 
 impl Options {
@@ -76,6 +82,7 @@ impl Options {
             setup: Setup { seconds: number("SECONDS", 1, 4)?, megabytes: number("SIZE", 1, 1000)? },
             peers: chosen("ONLY", &Peer::ALL, |peer| vec![peer.name()])?,
             cases,
+            plots: setting("PLOTS").unwrap_or_else(|| PLOTS.to_owned()).into(),
         })
     }
 }
@@ -137,6 +144,9 @@ async fn bench() -> Result<bool, String> {
     let (results, good) = run(&options, &world, &mut notes).await;
     drop(world);
     report(&options, &results, &versions, &notes).map_err(|error| format!("{FILE}: {error}"))?;
+    let dir = options.plots.display();
+    plots::draw(&options.plots, &results).map_err(|error| format!("{dir}: {error}"))?;
+    print(format_args!("Every run: {FILE}; drawings: {dir}/*.svg"));
     Ok(good)
 }
 
@@ -267,7 +277,6 @@ fn report(
         print(note);
     }
     print("How long it takes until a dead node is found and sessions are served again: make reliability");
-    print(format_args!("Every run: {FILE}"));
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use crate::measuring::machine::cores;
-use crate::measuring::usage::{Cpu, busy_of_machine, of_family};
+use crate::measuring::usage::{Cpu, busy_of_machine, of_descendants, of_family, of_process};
 
 /// A measurement that has begun.
 pub(crate) struct Meter {
@@ -14,8 +14,8 @@ pub(crate) struct Meter {
     proxy: Cpu,
     processes: Vec<u32>,
     contained: Vec<u32>,
-    busy: u64,
-    ours: u64,
+    foreign: u64,
+    started: u64,
 }
 
 /// What it came to.
@@ -35,23 +35,30 @@ impl Meter {
     /// Of a proxy with these processes, which are children of this program or are in a container.
     pub(crate) fn start(processes: Vec<u32>, is_contained: bool) -> Self {
         let contained = if is_contained { processes.clone() } else { Vec::new() };
-        let (busy, ours) = (busy_of_machine(), ours(&contained));
+        // A look at thousands of processes takes a while, which is therefore outside of what counts.
+        let started = of_all_started(&contained);
+        let foreign = foreign();
         let proxy = Cpu::now(&processes);
-        Self { from: SystemTime::now(), start: Instant::now(), proxy, processes, contained, busy, ours }
+        Self { from: SystemTime::now(), start: Instant::now(), proxy, processes, contained, foreign, started }
     }
 
     pub(crate) fn stop(self) -> Used {
         let (elapsed, to) = (self.start.elapsed(), SystemTime::now());
         let proxy = self.proxy.until_now(&self.processes);
         let ended_threads = self.proxy.ended_until_now(&self.processes);
-        let (busy, ours) = (busy_of_machine(), ours(&self.contained));
-        let others = busy.saturating_sub(self.busy).saturating_sub(ours.saturating_sub(self.ours));
-        let others = others as f64 / 1e9 / (elapsed.as_secs_f64() * cores() as f64);
+        let foreign = foreign().saturating_sub(self.foreign);
+        let started = of_all_started(&self.contained).saturating_sub(self.started);
+        let others = foreign.saturating_sub(started) as f64 / 1e9 / (elapsed.as_secs_f64() * cores() as f64);
         Used { from: self.from, to, elapsed, proxy, ended_threads, others }
     }
 }
 
-/// Nanoseconds on a CPU of this program with all it has started: clients, proxy, node.
-fn ours(contained: &[u32]) -> u64 {
-    of_family(std::process::id()) + contained.first().map_or(0, |&pid| of_family(pid))
+/// Nanoseconds on a CPU of all programs but this one.
+fn foreign() -> u64 {
+    busy_of_machine().saturating_sub(of_process(std::process::id()))
+}
+
+/// Nanoseconds on a CPU of what this program has started: clients, proxy, node.
+fn of_all_started(contained: &[u32]) -> u64 {
+    of_descendants(std::process::id()) + contained.first().map_or(0, |&pid| of_family(pid))
 }

@@ -97,9 +97,20 @@ fn of_ended_children_of(pid: u32) -> u64 {
 
 /// Nanoseconds on a CPU of a process and all its descendants, also of those that have ended.
 pub(crate) fn of_family(pid: u32) -> u64 {
-    let processes = family(pid);
-    let ended: u64 = processes.iter().map(|&pid| of_ended_children_of(pid)).sum();
-    Cpu::now(&processes).0.values().sum::<u64>() + ended
+    of_process(pid) + of_descendants(pid)
+}
+
+/// Nanoseconds on a CPU of the threads that a process has.
+pub(crate) fn of_process(pid: u32) -> u64 {
+    Cpu::now(&[pid]).0.values().sum()
+}
+
+/// Nanoseconds on a CPU of all that a process has started and that they have, also of those that have ended.
+pub(crate) fn of_descendants(pid: u32) -> u64 {
+    let family = family(pid);
+    let ended: u64 = family.iter().map(|&pid| of_ended_children_of(pid)).sum();
+    let others: Vec<u32> = family.into_iter().filter(|&other| other != pid).collect();
+    Cpu::now(&others).0.values().sum::<u64>() + ended
 }
 
 /// How often the threads of some processes have gone to sleep, and therefore been woken.
