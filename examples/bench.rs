@@ -131,6 +131,7 @@ async fn bench() -> Result<bool, String> {
     if options.cases.is_empty() {
         return Err(format!("no case is left to measure; {}", notes.join("; ")));
     }
+    options.peers.retain(|&peer| options.cases.iter().any(|case| takes_part(peer, case, 0)));
     let world = World::build(setup, &options.cases).await?;
     let mut versions = Vec::new();
     options.peers = present(&world, &options.peers, &mut versions, &mut notes).await;

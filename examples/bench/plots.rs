@@ -103,10 +103,10 @@ fn svg(title: &str, groups: &[Group]) -> Result<String, Box<dyn Error>> {
     let mut text = String::new();
     {
         let area = SVGBackend::with_string(&mut text, (WIDTH, height)).into_drawing_area();
-        write(&area, title, (0, TITLE / 2), style(15, HPos::Left))?;
+        write(&area, title, (0, TITLE / 2), style(19, HPos::Left))?;
         let mut y = TITLE;
         for (case, values) in groups {
-            write(&area, case, (0, y + CASE / 2), style(14, HPos::Left))?;
+            write(&area, case, (0, y + CASE / 2), style(17, HPos::Left))?;
             y += CASE;
             let longest = values.iter().map(|&(_, value)| value).fold(0.0, f64::max);
             for &(peer, value) in values {
@@ -132,8 +132,8 @@ fn bar(area: &Area, peer: Peer, value: f64, longest: f64, y: u32) -> Result<(), 
     )]
     let end = LEFT + (LONGEST * share).round() as u32;
     area.draw(&Rectangle::new([at(LEFT, y + 2)?, at(end, y + BAR - 2)?], color.filled()))?;
-    write(area, peer.name(), (LEFT - 8, y + BAR / 2), style(12, HPos::Right))?;
-    write(area, &significant(value), (end + 6, y + BAR / 2), style(12, HPos::Left))
+    write(area, peer.name(), (LEFT - 8, y + BAR / 2), style(15, HPos::Right))?;
+    write(area, &significant(value), (end + 6, y + BAR / 2), style(15, HPos::Left))
 }
 
 fn write(area: &Area, text: &str, (x, y): (u32, u32), style: TextStyle) -> Result<(), Box<dyn Error>> {

@@ -75,6 +75,8 @@ impl Figure {
     pub(crate) fn of(self, run: &Run) -> Option<f64> {
         let ms = |us: u64| us as f64 / 1e3;
         let bytes_each = |kib: u64, idle: &Idle| kib as f64 * 1024.0 / f64::from(idle.sessions);
+        // Only root sees the memory of a container's processes.
+        let seen = |kib: u64| Some(kib).filter(|&kib| kib > 0);
         let (proxy, idle) = (run.proxy.as_ref(), run.idle.as_ref());
         let value = match self {
             Self::Rate => Some(run.units).filter(|&units| units > 0.0)? / run.seconds,
@@ -82,9 +84,9 @@ impl Figure {
             Self::P99Ms => ms(run.latency?.p99),
             Self::MaxMs => ms(run.latency?.max),
             Self::CpuPerUnit => proxy?.cpu as f64 / 1e3 / run.units,
-            Self::PssMib => proxy?.pss_kib as f64 / 1024.0,
-            Self::PrivatePerSession => bytes_each(idle?.private_kib, idle?),
-            Self::PssPerSession => bytes_each(idle?.pss_kib, idle?),
+            Self::PssMib => seen(proxy?.pss_kib)? as f64 / 1024.0,
+            Self::PrivatePerSession => bytes_each(seen(idle?.private_kib)?, idle?),
+            Self::PssPerSession => bytes_each(seen(idle?.pss_kib)?, idle?),
             Self::WakeUps => idle?.wake_ups,
             Self::Others => run.others,
         };
