@@ -57,9 +57,9 @@ impl Source {
 
     /// Moves what a case moves and returns how many megabytes it were, as the client counts them.
     pub(crate) async fn run(&self, bulk: Bulk, addr: SocketAddr, tls: bool) -> Result<f64, String> {
-        let megabytes = self.megabytes * self.times;
-        let rows = |share: u32, size: u32| {
-            (u64::from(megabytes / share) * u64::from(MEGABYTE) / u64::from(size)).max(1)
+        let rows = |of_bytes: u32, share: u32| {
+            let bytes = u64::from(self.megabytes) * u64::from(self.times) * u64::from(MEGABYTE / share);
+            (bytes / u64::from(of_bytes)).max(1)
         };
         match bulk {
             Bulk::CopyOut => self.copy("copy lines to stdout", addr, tls).await,
@@ -69,12 +69,12 @@ impl Source {
                 self.copy(&format!("\\copy sink from '{file}' where false"), addr, tls).await
             }
             Bulk::LargeRows => {
-                let rows = rows(1, LARGE_ROW);
+                let rows = rows(LARGE_ROW, 1);
                 rows_of(addr, &format!("select repeat('x', {LARGE_ROW}) from generate_series(1, {rows})"))
                     .await
             }
             Bulk::SmallRows => {
-                let rows = rows(SMALL_ROWS_SHARE, SMALL_ROW);
+                let rows = rows(SMALL_ROW, SMALL_ROWS_SHARE);
                 rows_of(addr, &format!("select generate_series(1, {rows})")).await
             }
         }
@@ -98,7 +98,7 @@ impl Source {
                 String::from_utf8_lossy(&output.stderr).trim()
             ));
         }
-        Ok(f64::from(self.megabytes * self.times))
+        Ok(f64::from(self.megabytes) * f64::from(self.times))
     }
 }
 

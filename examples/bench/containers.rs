@@ -6,8 +6,10 @@ use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
+use tokio::time::timeout;
 
 use crate::measuring::program::first_line_of;
 use crate::support::home;
@@ -16,6 +18,8 @@ use crate::support::programs::Owner;
 use crate::support::tls::certificate;
 
 const IMAGE: &str = "pgsplit-bench-peers";
+/// Of an engine, to say that it is there.
+const PATIENCE: Duration = Duration::from_secs(20);
 const DOCKERFILE: &str = "\
 FROM debian:trixie-slim
 RUN apt-get update && apt-get install -y --no-install-recommends haproxy nginx libnginx-mod-stream pgbouncer \\
@@ -24,8 +28,10 @@ RUN apt-get update && apt-get install -y --no-install-recommends haproxy nginx l
 
 /// Makes the image, on what `compose/base-images.sh` makes. An error says why there can be no containers.
 pub(crate) async fn prepare() -> Result<(), String> {
-    let answers = run("timeout", &["20", "docker", "info"]).await;
-    answers.map_err(|_| "no Docker engine answers here".to_owned())?;
+    let answers = timeout(PATIENCE, run("docker", &["info"])).await;
+    if !matches!(answers, Ok(Ok(()))) {
+        return Err("no Docker engine answers here".to_owned());
+    }
     run("compose/base-images.sh", &["debian"]).await?;
     let dir = home::directory("image");
     let path = dir.join("Dockerfile");

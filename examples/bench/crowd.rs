@@ -1,5 +1,6 @@
 //! Thousands of sessions at a time.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -88,35 +89,26 @@ impl Crowd {
         }
     }
 
-    /// Asks one after another, again and again, for a while; then each once more. Returns how many answered that.
+    /// Asks one after another, again and again, for a while, then each once more. Returns how many answered whenever
+    /// they were asked, and the first error of the others.
     pub(crate) async fn murmur(&mut self, time: Duration) -> (usize, Option<String>) {
         let start = Instant::now();
         let mut pace = interval(MURMUR);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut error = None;
-        let mut lost = std::collections::BTreeSet::new();
-        let numbers = (0..self.sessions.len()).cycle();
-        for number in numbers.take_while(|_| start.elapsed() < time) {
-            pace.tick().await;
-            let Some(session) = self.sessions.get_mut(number).filter(|_| !lost.contains(&number)) else {
-                continue;
-            };
-            if let Err(cause) = session.query(QUERY).await {
-                lost.insert(number);
-                error.get_or_insert(cause);
-            }
-        }
-        let mut alive = 0;
-        for (number, session) in self.sessions.iter_mut().enumerate() {
-            match session.query(QUERY).await {
-                Ok(_) if !lost.contains(&number) => alive += 1,
-                Ok(_) => {}
-                Err(cause) => {
-                    error.get_or_insert(cause);
+        let mut lost = Lost::default();
+        while start.elapsed() < time && lost.numbers.len() < self.sessions.len() {
+            for (number, session) in self.sessions.iter_mut().enumerate() {
+                pace.tick().await;
+                lost.ask(number, session).await;
+                if start.elapsed() >= time {
+                    break;
                 }
             }
         }
-        (alive, error)
+        for (number, session) in self.sessions.iter_mut().enumerate() {
+            lost.ask(number, session).await;
+        }
+        (self.sessions.len() - lost.numbers.len(), lost.error)
     }
 
     /// All say good-bye.
@@ -126,5 +118,24 @@ impl Crowd {
             farewells.spawn(session.leave());
         }
         farewells.join_all().await;
+    }
+}
+
+/// Sessions that once gave no answer.
+#[derive(Default)]
+struct Lost {
+    numbers: BTreeSet<usize>,
+    error: Option<String>,
+}
+
+impl Lost {
+    async fn ask(&mut self, number: usize, session: &mut Session) {
+        if self.numbers.contains(&number) {
+            return;
+        }
+        if let Err(error) = session.query(QUERY).await {
+            self.numbers.insert(number);
+            self.error.get_or_insert(error);
+        }
     }
 }

@@ -109,15 +109,14 @@ impl World {
         peer: Peer,
         notes: &mut Vec<String>,
     ) -> Result<Run, String> {
-        let words = match case.load {
-            Load::Hold { .. } => {
-                ["prlimit".to_owned(), format!("--nofile={FILES_OF_HOLDER}:{FILES_OF_HOLDER}")].to_vec()
-            }
-            _ => Vec::new(),
+        let files = format!("--nofile={FILES_OF_HOLDER}:{FILES_OF_HOLDER}");
+        let words: &[&str] = match case.load {
+            Load::Hold { .. } => &["prlimit", &files],
+            _ => &[],
         };
         let mut proxy = None;
         if peer.is_proxy() {
-            proxy = Some(Proxy::start(peer, &self.places, case.tls, &words).await?);
+            proxy = Some(Proxy::start(peer, &self.places, case.tls, words).await?);
         }
         let subject = Subject {
             peer,

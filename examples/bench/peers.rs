@@ -7,7 +7,7 @@ use std::process::Command;
 
 use tokio::time::{Instant, sleep};
 
-use crate::containers::Container;
+use crate::containers::{self, Container};
 use crate::measuring::program::{
     self, PATIENCE, POLL, Program, find, first_line, without_variables_of_postgres,
 };
@@ -47,6 +47,18 @@ pub(crate) enum Kind {
     Pgsplit,
 }
 
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Haproxy => "haproxy",
+            Self::Nginx => "nginx",
+            Self::Pgbouncer => "pgbouncer",
+            Self::Pgsplit => "pgsplit",
+        }
+    }
+}
+
 impl Peer {
     pub(crate) const ALL: [Self; 8] = [
         Self::Direct,
@@ -61,14 +73,10 @@ impl Peer {
 
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Direct => "direct",
-            Self::Haproxy => "haproxy",
             Self::Haproxy30 => "haproxy 3.0",
-            Self::Nginx => "nginx",
             Self::Nginx126 => "nginx 1.26",
-            Self::Pgbouncer => "pgbouncer",
             Self::Pgbouncer124 => "pgbouncer 1.24",
-            Self::Pgsplit => "pgsplit",
+            _ => self.kind().name(),
         }
     }
 
@@ -94,11 +102,9 @@ impl Peer {
     /// Its executable file, on this machine or in the container's image.
     fn program(self) -> Result<PathBuf, String> {
         let name = match self.kind() {
-            Kind::Pgsplit => return program::pgsplit(),
             Kind::Direct => return Err("without a proxy there is no program".to_owned()),
-            Kind::Haproxy => "haproxy",
-            Kind::Nginx => "nginx",
-            Kind::Pgbouncer => "pgbouncer",
+            Kind::Pgsplit => return program::pgsplit(),
+            kind => kind.name(),
         };
         if self.is_contained() { Ok(Path::new("/usr/sbin").join(name)) } else { find(name) }
     }
@@ -113,7 +119,7 @@ impl Peer {
             _ => "--version",
         };
         let line = if self.is_contained() {
-            crate::containers::first_line(&self.program()?, argument)
+            containers::first_line(&self.program()?, argument)
         } else {
             first_line(&self.program()?, argument)
         };
@@ -125,8 +131,19 @@ impl Peer {
         };
         let version = version.ok_or_else(|| format!("it does not say its version: {line:?}"))?;
         let place = if self.is_contained() { " (container)" } else { "" };
-        // HAProxy says in four words which one it is, of which the last is a date.
-        Ok(format!("{} {version}{place}", self.name().split(' ').next().unwrap_or_default()))
+        Ok(format!("{} {version}{place}", self.kind().name()))
+    }
+
+    fn arguments(self, dir: &Path, file: &str) -> Vec<String> {
+        let dir = dir.display();
+        let words: &[&str] = match self.kind() {
+            Kind::Haproxy => &["-db", "-f", file],
+            Kind::Nginx => &["-e", "stderr", "-c", &format!("{dir}/{file}"), "-p", &dir.to_string()],
+            Kind::Pgsplit => &["run", file],
+            Kind::Pgbouncer => &[file],
+            Kind::Direct => &[],
+        };
+        words.iter().map(|&word| word.to_owned()).collect()
     }
 }
 
@@ -195,7 +212,7 @@ impl Proxy {
         peer: Peer,
         places: &Places,
         tls: bool,
-        words: &[String],
+        words: &[&str],
     ) -> Result<Self, String> {
         let (file, config) = match peer.kind() {
             Kind::Direct => return Err("without a proxy there is nothing to start".to_owned()),
@@ -208,16 +225,16 @@ impl Proxy {
         let config = places.fill(config, peer, addr, tls);
         // PgBouncer refuses to be root.
         let owner = if peer.kind() == Kind::Pgbouncer { programs().owner } else { Owner::Same };
-        let dir = home::directory_of(owner, peer.kind_name());
+        let dir = home::directory_of(owner, peer.kind().name());
         if peer.kind() == Kind::Pgbouncer {
             fs::write(dir.join("users.txt"), format!("\"{USER}\" \"\"\n"))
                 .map_err(|error| format!("users.txt: {error}"))?;
         }
-        let mut line: Vec<String> = words.to_vec();
+        let mut line: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
         line.push(peer.program()?.display().to_string());
         line.extend(peer.arguments(&dir, file));
         let (program, container) = if peer.is_contained() {
-            let container = Container::new(peer.kind_name());
+            let container = Container::new(peer.kind().name());
             let command = container.command(&line, &dir, owner);
             let mut command = command.map_err(|error| format!("{}: {error}", peer.name()))?;
             (Program::start(peer.name(), &mut command, dir, (file, &config))?, Some(container))
@@ -258,31 +275,6 @@ impl Proxy {
     /// Ends it and waits until every process has gone, so that nothing of it answers for the next.
     pub(crate) async fn stop(&mut self) {
         self.program.stop().await;
-    }
-}
-
-impl Peer {
-    /// A name for directories and the like.
-    fn kind_name(self) -> &'static str {
-        match self.kind() {
-            Kind::Direct => "direct",
-            Kind::Haproxy => "haproxy",
-            Kind::Nginx => "nginx",
-            Kind::Pgbouncer => "pgbouncer",
-            Kind::Pgsplit => "pgsplit",
-        }
-    }
-
-    fn arguments(self, dir: &Path, file: &str) -> Vec<String> {
-        let dir = dir.display();
-        let words: &[&str] = match self.kind() {
-            Kind::Haproxy => &["-db", "-f", file],
-            Kind::Nginx => &["-e", "stderr", "-c", &format!("{dir}/{file}"), "-p", &dir.to_string()],
-            Kind::Pgsplit => &["run", file],
-            Kind::Pgbouncer => &[file],
-            Kind::Direct => &[],
-        };
-        words.iter().map(|&word| word.to_owned()).collect()
     }
 }
 

@@ -76,7 +76,7 @@ impl Pgbench {
         command.args(["-n", "-S", "-P", "1", "-l", "-c", &plan.clients.to_string()]);
         command.args(["-j", &plan.clients.min(2).to_string()]);
         // A second before what counts, and one after it, so that it does not end within.
-        command.args(["-T", &(plan.seconds + 2).to_string()]);
+        command.args(["-T", &plan.seconds.saturating_add(2).to_string()]);
         command.arg(format!("--log-prefix={}", dir.join("log").display()));
         command.args(if plan.connects { ["-C", "-Msimple"] } else { ["-M", "prepared"] }).arg(DATABASE);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
