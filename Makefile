@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help build demo test soak fuzz compose-test reliability bench-http bench-pure bench-instructions prerequisites postgres programs haproxy peers counters rust
+.PHONY: help build demo test soak fuzz compose-test reliability bench bench-http bench-pure bench-instructions prerequisites postgres programs haproxy peers http-peers counters rust
 
 help: ## this list
 	@echo 'pgsplit: a load balancer for PostgreSQL'
@@ -33,7 +33,11 @@ reliability: rust postgres haproxy ## the fault matrix beside HAProxy (25 minute
 	@target/release/examples/reliability
 
 # SECONDS is a clock in bash, hence a line of its own for the program: there it is still what it was set to.
-bench-http: rust peers ## the HTTP front beside nginx and HAProxy (8 minutes or more; ROUNDS=1 SECONDS=1: one)
+bench: rust postgres peers ## sessions beside HAProxy, nginx and PgBouncer (an hour or more; CASES=select-1 ROUNDS=1: less)
+	@cargo build --release --locked --bin pgsplit --example bench
+	@target/release/examples/bench
+
+bench-http: rust http-peers ## the HTTP front beside nginx and HAProxy (8 minutes or more; ROUNDS=1 SECONDS=1: one)
 	@cargo build --release --locked --bin pgsplit --example bench_http
 	@target/release/examples/bench_http
 
@@ -59,7 +63,10 @@ programs: ## installs curl, wrk, jq, Python, Prometheus, faketime and g++ for te
 haproxy: ## installs HAProxy for reliability, unless it is there
 	@tests/install-programs.sh haproxy
 
-peers: ## installs nginx, HAProxy and wrk for bench-http, unless they are there
+peers: ## installs HAProxy, nginx with its module for sessions, and PgBouncer for bench, unless they are there
+	@tests/install-programs.sh haproxy nginx libnginx-mod-stream pgbouncer
+
+http-peers: ## installs nginx, HAProxy and wrk for bench-http, unless they are there
 	@tests/install-programs.sh nginx haproxy wrk
 
 counters: ## installs valgrind, strace, HAProxy and PgBouncer for bench-instructions, unless they are there

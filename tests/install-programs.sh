@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes sure that some of curl, wrk, jq, python3, prometheus, faketime, g++ and docker-compose are here for the tests, or nginx
-# and haproxy for `make bench-http` and `make reliability`, or valgrind, strace and pgbouncer for `make bench-instructions`.
+# Makes sure that some of curl, wrk, jq, python3, prometheus, faketime, g++ and docker-compose are here for the tests, or
+# nginx, libnginx-mod-stream, haproxy, pgbouncer, valgrind and strace for the benchmarks and `make reliability`.
 # Usage: install-programs.sh PROGRAM... Installs what is missing where that needs no question (Debian or Ubuntu, as
 # root); elsewhere says what to install and fails. Changes nothing when everything is there.
 set -eu
@@ -13,8 +13,17 @@ PATH=$PATH:/usr/sbin:/usr/local/sbin
 # Each is the name of the program and of its package.
 missing() {
     for program in $programs; do
-        command -v "$program" >/dev/null || printf '%s ' "$program"
+        if [ "$program" = libnginx-mod-stream ]; then
+            has_stream
+        else
+            command -v "$program" >/dev/null
+        fi || printf '%s ' "$program"
     done
+}
+
+# Whether nginx can pass sessions on: by a module in a file, or compiled in.
+has_stream() {
+    [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || nginx -V 2>&1 | grep -q -e '--with-stream\( \|$\)'
 }
 
 install_on_debian() {
@@ -75,6 +84,8 @@ else
 fi
 for program in $wanted; do
     case $program in
+        libnginx-mod-stream) echo '(the stream module of nginx; some packages have it within nginx itself)' ;;
+        pgbouncer) echo '(PgBouncer 1.17 or newer; packages start it as a service, which nothing here needs)' ;;
         nginx) echo '(nginx 1.19.5 or newer; packages start it as a service, which nothing here needs)' ;;
         g++) echo '(a C++ compiler: gcc-c++ where RPMs are used)' ;;
         haproxy) echo '(HAProxy 2.4 or newer; packages start it as a service, which nothing here needs)' ;;
