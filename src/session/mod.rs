@@ -51,6 +51,7 @@ use crate::net::descriptors::Held;
 use crate::net::worker::{Accepted, Served};
 use crate::pg::cancel_key::CancelKey;
 use crate::pg::first_packet::FirstPacket;
+use crate::telemetry::count::Counted;
 use account::Account;
 use admit::Permit;
 use connect::{Opening, Reached};
@@ -60,8 +61,6 @@ use evict::Stay;
 use negotiate::Client;
 use relay::Relay;
 use shared::{Listener, Shared};
-
-use crate::telemetry::count::Counted;
 
 /// Serves one connection to its end. Infallible: every ending is an entry in the account.
 pub fn serve(
