@@ -1,7 +1,7 @@
 //! Accepts, counts, hands over; waits for nothing else. Every worker does, for itself and, when it has more than another,
 //! for that one.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -32,22 +32,40 @@ pub trait Door: Send + Sync {
     fn failed(&self);
 }
 
+/// A door as all the accept loops of it share it.
+pub(super) struct Doorway {
+    door: Arc<dyn Door>,
+    trouble: Mutex<Trouble>,
+}
+
+impl Doorway {
+    pub(super) fn new(door: Arc<dyn Door>) -> Self {
+        Self { door, trouble: Mutex::default() }
+    }
+
+    /// Says that accepting is in trouble, now and then.
+    fn complain(&self, error: &str) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        trouble.say(self.door.name(), error);
+    }
+}
+
 /// Accepts connections of one door until `stop`, on one of `workers`.
 pub(super) async fn accept(
-    door: Arc<dyn Door>,
+    doorway: Arc<Doorway>,
     listening: Listening,
     descriptors: Descriptors,
     workers: Workers,
     stop: CancellationToken,
 ) {
-    let mut trouble = Trouble::default();
+    let door = &doorway.door;
     while let Some(accepted) = stop.run_until_cancelled(listening.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
                 door.accepted();
                 let Some((descriptor, silent)) = descriptors.for_client() else {
                     door.turned_away();
-                    trouble.say(door.name(), "no file descriptor is left for another client");
+                    doorway.complain("no file descriptor is left for another client");
                     continue;
                 };
                 if let Some(worker) = workers.next() {
@@ -60,7 +78,7 @@ pub(super) async fn accept(
             Err(error) if is_peer_gone(&error) => debug!(%error, "client_left_before_accept"),
             Err(error) => {
                 door.failed();
-                trouble.say(door.name(), &error.to_string());
+                doorway.complain(&error.to_string());
                 sleep(PAUSE).await;
             }
         }
@@ -87,7 +105,7 @@ impl Workers {
     }
 }
 
-/// Says that accepting is in trouble, now and then.
+/// What has been said of trouble.
 #[derive(Debug, Default)]
 struct Trouble {
     said: Option<Instant>,

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::net::accept::{Door, Workers, accept};
+use crate::net::accept::{Door, Doorway, Workers, accept};
 use crate::net::descriptors::Descriptors;
 use crate::net::listen::Sockets;
 use crate::net::worker::{Accepted, Worker};
@@ -39,21 +39,16 @@ impl Crew {
         let made: Vec<_> = (0..self.workers).map(|_| Worker::new()).collect::<io::Result<_>>()?;
         let (handles, workers): (Vec<_>, Vec<_>) = made.into_iter().unzip();
         let all = handles.into();
-        let (doors, sockets): (Vec<_>, Vec<_>) = self.doors.into_iter().unzip();
-        let mut sockets: Vec<_> = sockets.into_iter().map(Sockets::into_each).collect();
+        let open = |(door, sockets): (_, Sockets)| (Arc::new(Doorway::new(door)), sockets.into_each());
+        let mut doors: Vec<_> = self.doors.into_iter().map(open).collect();
         let start = |(here, worker): (usize, Worker)| {
             let mut accepting = Vec::new();
-            for (door, sockets) in doors.iter().zip(&mut sockets) {
+            for (doorway, sockets) in &mut doors {
                 if let Some(socket) = sockets.next() {
                     let workers = Workers { all: Arc::clone(&all), here };
                     let (descriptors, stop) = (self.descriptors.clone(), self.stop.clone());
-                    accepting.push(accept(
-                        Arc::clone(door),
-                        worker.listen(socket)?,
-                        descriptors,
-                        workers,
-                        stop,
-                    ));
+                    let (doorway, listening) = (Arc::clone(doorway), worker.listen(socket)?);
+                    accepting.push(accept(doorway, listening, descriptors, workers, stop));
                 }
             }
             worker.start(format!("{}-{here}", self.name), accepting, serve(here))
