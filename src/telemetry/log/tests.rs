@@ -132,6 +132,16 @@ proptest! {
     }
 
     #[test]
+    fn the_short_way_says_the_same(text in "[ -~]{0,40}|[!-~]{0,40}|[\u{0}-\u{ff}]{0,3}|.{0,40}") {
+        let mut short = String::new();
+        json::field(&mut short, "a", &value::Value::Text(&text));
+        let mut long = ",\"a\":\"".to_owned();
+        text.chars().for_each(|c| json::character(&mut long, c));
+        prop_assert_eq!(short, long + "\"");
+        prop_assert_eq!(text::word(&text), text::any_word(&text));
+    }
+
+    #[test]
     fn any_text_is_one_word(text in "[ -~\n\u{1b}\u{85}é]*") {
         let mut out = String::new();
         text::field(&mut out, "a", &value::Value::Text(&text));
