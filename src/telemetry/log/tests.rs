@@ -213,7 +213,10 @@ fn a_stuck_reader_costs_lines_and_no_time() {
     // Would never come back if one of them waited.
     with_default(&dispatch, || (0..LINES).for_each(|number| info!(number, "line")));
     let dropped = guard.dropped_lines();
-    assert!(dropped >= LINES - u64::try_from(QUEUE_LINES).unwrap() - 1, "{dropped}");
+    // The rest is in the queue, or in the hands of the thread that cannot get rid of it.
+    let line = r#"{"ts":"2026-11-21T08:02:11.482Z","level":"info","event":"line","number":0}"#;
+    let kept = u64::try_from(QUEUE_LINES + writer::PENDING_MOST / line.len()).unwrap();
+    assert!(dropped >= LINES - kept - 1, "{dropped}");
 
     pipe.set_closed(false);
     while !pipe.text().contains("log_lines_lost") {
