@@ -7,6 +7,18 @@ pub const NAME_MAX: usize = 63;
 /// invalid UTF-8 become `\xNN`, so that no peer can forge a log line or drive a terminal.
 #[must_use]
 pub fn escaped(bytes: &[u8], max: usize) -> String {
+    // Nearly every name is of this kind.
+    if bytes.len() <= max
+        && bytes.iter().all(|&byte| is_printable(byte))
+        && let Ok(text) = str::from_utf8(bytes)
+    {
+        return text.to_owned();
+    }
+    escaped_one_by_one(bytes, max)
+}
+
+/// [`escaped`] for text of any kind.
+fn escaped_one_by_one(bytes: &[u8], max: usize) -> String {
     use std::fmt::Write;
     let mut out = String::new();
     let mut left = max;
@@ -36,6 +48,11 @@ pub fn escaped(bytes: &[u8], max: usize) -> String {
     out
 }
 
+/// Whether it is a character of ASCII that [`is_harmless`].
+const fn is_printable(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~')
+}
+
 fn is_harmless(c: char) -> bool {
     let marks =
         matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
@@ -59,6 +76,11 @@ mod tests {
         #[test]
         fn nothing_below_space_comes_out(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             prop_assert!(escaped(&bytes, 63).chars().all(is_harmless));
+        }
+
+        #[test]
+        fn the_short_way_says_the_same(text in "[ -~]{0,70}|[\u{0}-\u{ff}]{0,3}|.{0,70}", max in 0usize..70) {
+            prop_assert_eq!(escaped(text.as_bytes(), max), escaped_one_by_one(text.as_bytes(), max));
         }
     }
 }

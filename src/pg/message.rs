@@ -62,7 +62,13 @@ impl Scanner {
     ) -> Result<usize, NotAMessage> {
         let mut rest = bytes;
         loop {
-            if self.have < self.header.len() {
+            if self.have == 0
+                && let Some((&header, after)) = rest.split_first_chunk()
+            {
+                (self.header, self.have) = (header, header.len());
+                self.left = body_length(header)?;
+                rest = after;
+            } else if self.have < self.header.len() {
                 let Some((&byte, after)) = rest.split_first() else { break };
                 if let Some(place) = self.header.get_mut(self.have) {
                     *place = byte;
@@ -75,14 +81,19 @@ impl Scanner {
                 self.left = body_length(self.header)?;
             }
             let (part, after) = rest.split_at_checked(self.left).unwrap_or((rest, &[]));
-            let room = BODY_MAX.saturating_sub(self.body.len());
-            self.body.extend(part.iter().take(room));
             self.left -= part.len();
             rest = after;
+            let is_whole = self.left == 0 && self.body.is_empty();
+            if !is_whole {
+                let room = BODY_MAX.saturating_sub(self.body.len());
+                self.body.extend_from_slice(part.get(..room).unwrap_or(part));
+            }
             if 0 < self.left {
                 break;
             }
-            let flow = see(read(self.header[0], &self.body));
+            // Most messages come in one piece, and need not be kept.
+            let body = if is_whole { part.get(..BODY_MAX).unwrap_or(part) } else { &self.body };
+            let flow = see(read(self.header[0], body));
             self.have = 0;
             self.body.clear();
             if flow.is_break() {

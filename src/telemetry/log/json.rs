@@ -5,12 +5,19 @@ use std::fmt::{Display, Write};
 
 use tracing::Level;
 
-use super::value::{Value, rounded};
+use super::value::{HEAD_USUAL, Value, rounded};
 
 /// The whole line; `fields` as [`field`] put them down.
 pub(super) fn line(time: &impl Display, level: Level, event: &str, fields: &str) -> String {
-    let level = level.as_str().to_ascii_lowercase();
-    let mut out = format!(r#"{{"ts":"{time}","level":"{level}","event":"#);
+    let level = match level {
+        Level::ERROR => "error",
+        Level::WARN => "warn",
+        Level::INFO => "info",
+        Level::DEBUG => "debug",
+        Level::TRACE => "trace",
+    };
+    let mut out = String::with_capacity(HEAD_USUAL + fields.len());
+    let _ = write!(out, r#"{{"ts":"{time}","level":"{level}","event":"#);
     string(&mut out, event);
     out.push_str(fields);
     out.push_str("}\n");
@@ -24,9 +31,7 @@ pub(super) fn field(out: &mut String, name: &str, value: &Value<'_>) {
     out.push(':');
     match value {
         Value::Text(text) => string(out, text),
-        Value::Plain(plain) => {
-            let _ = write!(out, "{plain}");
-        }
+        Value::Plain(plain) => out.push_str(plain),
         // `Debug` keeps the point in a whole number, so that a key has one type in every line.
         Value::Real(number) => {
             let _ = match rounded(*number) {
@@ -40,17 +45,30 @@ pub(super) fn field(out: &mut String, name: &str, value: &Value<'_>) {
 
 fn string(out: &mut String, text: &str) {
     out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            c if is_hidden(c) => {
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
+    // Nearly every text is of this kind, and taking its characters one by one would be most of a line's work.
+    if text.bytes().all(is_plain) {
+        out.push_str(text);
+    } else {
+        text.chars().for_each(|c| character(out, c));
     }
     out.push('"');
+}
+
+/// Adds one character of a text.
+pub(super) fn character(out: &mut String, c: char) {
+    match c {
+        '"' => out.push_str("\\\""),
+        '\\' => out.push_str("\\\\"),
+        c if is_hidden(c) => {
+            let _ = write!(out, "\\u{:04x}", u32::from(c));
+        }
+        c => out.push(c),
+    }
+}
+
+/// Whether it is a character of ASCII that [`character`] leaves as it is.
+const fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' ' | b'!' | b'#'..=b'[' | b']'..=b'~')
 }
 
 /// What a terminal would act on or not show. JSON itself asks only for the first 32; escaping a dash too many costs

@@ -22,7 +22,7 @@ impl Line {
     /// The line that stands for lines that are not there.
     pub(super) fn lost(self, lines: u64) -> String {
         let mut fields = String::new();
-        self.field()(&mut fields, "lines", &Value::Plain(&lines));
+        self.field()(&mut fields, "lines", &Value::Plain(&lines.to_string()));
         self.whole(Level::WARN, "log_lines_lost", &fields)
     }
 

@@ -1,43 +1,67 @@
 //! A line for people: `time LEVEL event field=value …`. A field without a value is left out.
 
+use std::borrow::Cow;
 use std::fmt::{Display, Write};
 
 use tracing::Level;
 
-use super::value::{Value, rounded};
+use super::value::{HEAD_USUAL, Value, rounded};
 use crate::base::text::escaped;
 
 /// The whole line; `fields` as [`field`] put them down.
 pub(super) fn line(time: &impl Display, level: Level, event: &str, fields: &str, ansi: bool) -> String {
     let event = word(event);
-    if ansi {
+    let mut out = String::with_capacity(HEAD_USUAL + fields.len());
+    let _ = if ansi {
         let colour = match level {
             Level::ERROR => 31,
             Level::WARN => 33,
             Level::INFO => 32,
             _ => 34,
         };
-        format!("\x1b[2m{time}\x1b[0m \x1b[{colour}m{level}\x1b[0m \x1b[1m{event}\x1b[0m{fields}\n")
+        writeln!(out, "\x1b[2m{time}\x1b[0m \x1b[{colour}m{level}\x1b[0m \x1b[1m{event}\x1b[0m{fields}")
     } else {
-        format!("{time} {level} {event}{fields}\n")
-    }
+        writeln!(out, "{time} {level} {event}{fields}")
+    };
+    out
 }
 
 /// Adds one field.
 pub(super) fn field(out: &mut String, name: &str, value: &Value<'_>) {
-    let _ = match value {
-        Value::Text(text) => write!(out, " {name}={}", word(text)),
-        Value::Plain(plain) => write!(out, " {name}={plain}"),
-        Value::Real(number) => match rounded(*number) {
-            Some(number) => write!(out, " {name}={number}"),
-            None => Ok(()),
-        },
-        Value::Missing => Ok(()),
+    let mut put = |value: &str| {
+        out.push(' ');
+        out.push_str(name);
+        out.push('=');
+        out.push_str(value);
     };
+    match value {
+        Value::Text(text) => put(&word(text)),
+        Value::Plain(plain) => put(plain),
+        Value::Real(number) => {
+            if let Some(number) = rounded(*number) {
+                put(&number.to_string());
+            }
+        }
+        Value::Missing => {}
+    }
 }
 
 /// `text` as one word: in quotes when it could be taken for more than one, and without anything that is not seen.
-fn word(text: &str) -> String {
+pub(super) fn word(text: &str) -> Cow<'_, str> {
+    // Nearly every text is of this kind.
+    if !text.is_empty() && text.bytes().all(is_plain) {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(any_word(text))
+    }
+}
+
+/// Whether it is a character of ASCII that [`any_word`] leaves as it is, and that asks for no quotes.
+const fn is_plain(byte: u8) -> bool {
+    matches!(byte, b'!' | b'#'..=b'<' | b'>'..=b'[' | b']'..=b'~')
+}
+
+pub(super) fn any_word(text: &str) -> String {
     let safe = escaped(text.as_bytes(), usize::MAX);
     let is_word = safe == text
         && !text.is_empty()

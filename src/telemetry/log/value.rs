@@ -1,17 +1,22 @@
 //! The value of a field, and how fields are collected from an event.
 
 use std::error::Error;
-use std::fmt::{self, Display, Write};
+use std::fmt::{self, Write};
 
 use tracing::Event;
 use tracing::field::{Field, Visit};
+
+/// Room for a line's time, level and event, so that it need not grow.
+pub(super) const HEAD_USUAL: usize = 128;
+/// Room for the fields of a session's line.
+const FIELDS_USUAL: usize = 1024;
 
 /// The value of a field.
 pub(super) enum Value<'a> {
     /// A field that the event has and that was given `None`.
     Missing,
     /// A whole number or a boolean: written alike everywhere.
-    Plain(&'a dyn Display),
+    Plain(&'a str),
     /// A number with a fraction.
     Real(f64),
     /// Anything else.
@@ -30,7 +35,8 @@ pub(super) fn rounded(number: f64) -> Option<f64> {
 /// The event's name, and its fields as `write` puts them down.
 pub(super) fn collect(event: &Event<'_>, write: fn(&mut String, &str, &Value<'_>)) -> (String, String) {
     let metadata = event.metadata();
-    let mut fields = Fields { event: String::new(), out: String::new(), seen: 0, write };
+    let mut fields =
+        Fields { event: String::new(), out: String::with_capacity(FIELDS_USUAL), seen: 0, write };
     // Lines of libraries say whose they are; our own events have names of their own.
     if !metadata.target().starts_with(env!("CARGO_PKG_NAME")) {
         write(&mut fields.out, "target", &Value::Text(metadata.target()));
@@ -77,23 +83,23 @@ impl Visit for Fields {
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field, &Value::Plain(&value));
+        self.put(field, &Value::Plain(&value.to_string()));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field, &Value::Plain(&value));
+        self.put(field, &Value::Plain(&value.to_string()));
     }
 
     fn record_i128(&mut self, field: &Field, value: i128) {
-        self.put(field, &Value::Plain(&value));
+        self.put(field, &Value::Plain(&value.to_string()));
     }
 
     fn record_u128(&mut self, field: &Field, value: u128) {
-        self.put(field, &Value::Plain(&value));
+        self.put(field, &Value::Plain(&value.to_string()));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field, &Value::Plain(&value));
+        self.put(field, &Value::Plain(&value.to_string()));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {

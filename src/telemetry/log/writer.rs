@@ -14,7 +14,7 @@ use super::line::Line;
 /// log them need not wake it. A line for each of many short sessions would else cost as much as the session's bytes.
 const REST: Duration = Duration::from_millis(20);
 /// What is written at once.
-const PENDING_MOST: usize = 64 * 1024;
+pub(super) const PENDING_MOST: usize = 64 * 1024;
 
 /// Counts log lines that were lost: because the queue was full, or because writing failed.
 #[derive(Clone, Default)]
@@ -77,7 +77,7 @@ impl<W: Write> Tally<W> {
                 Ok(n) if 0 < n => rest = rest.get(n..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 _ => {
-                    let lines = rest.iter().filter(|&&byte| byte == b'\n').count();
+                    let lines = memchr::memchr_iter(b'\n', rest).count();
                     let lines = u64::try_from(lines).unwrap_or(u64::MAX);
                     self.dropped.unwritten.fetch_add(lines, Ordering::Relaxed);
                     break;
