@@ -108,6 +108,7 @@ mod tests {
     use super::*;
     use std::future::poll_fn;
     use std::time::Duration;
+    use tokio::task::JoinSet;
 
     impl Small for u8 {
         fn to_bits(self) -> u8 {
@@ -123,7 +124,8 @@ mod tests {
     async fn who_watches_is_woken_for_news_and_only_for_news() {
         let board = Board::new(0_u8);
         let mut watch = board.watch();
-        let watcher = tokio::spawn(async move {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
             poll_fn(|cx| watch.poll_news(cx)).await;
             assert_eq!(watch.now(), 0, "what is there at first is news");
             poll_fn(|cx| watch.poll_news(cx)).await;
@@ -132,9 +134,9 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!board.post(0));
         tokio::task::yield_now().await;
-        assert!(!watcher.is_finished());
+        assert!(tasks.try_join_next().is_none());
         assert!(board.post(7));
-        assert_eq!(watcher.await.unwrap(), 7);
+        assert_eq!(tasks.join_next().await.unwrap().unwrap(), 7);
         assert!(board.watchers().is_empty(), "who has gone is not woken");
     }
 

@@ -60,6 +60,7 @@ impl WorkerHandle {
     }
 
     /// One more, for as long as the guard lives.
+    #[must_use]
     pub fn serve(&self) -> Served {
         self.connections.fetch_add(1, Ordering::Relaxed);
         Served(Arc::clone(&self.connections))

@@ -38,7 +38,10 @@ const SOURCES: usize = 10_000;
 
 /// Whom each key belongs to.
 #[derive(Clone, Debug, Default)]
-pub struct CancelTable(Arc<Mutex<HashMap<u32, SmallVec<[Arc<Entry>; 1]>>>>);
+pub struct CancelTable(Arc<Mutex<HashMap<u32, Entries>>>);
+
+/// Those of one process number; one node has it, as a rule.
+type Entries = SmallVec<[Arc<Entry>; 1]>;
 
 #[derive(Debug)]
 struct Entry {

@@ -63,12 +63,12 @@ use relay::Relay;
 use shared::{Listener, Shared};
 
 /// Serves one connection to its end. Infallible: every ending is an entry in the account.
+#[expect(clippy::manual_async_fn, reason = "the future of an `async fn` has room for its arguments twice")]
 pub fn serve(
     shared: Arc<Shared>,
     desk: Arc<Desk>,
     accepted: Box<Accepted>,
 ) -> impl Future<Output = ()> + Send {
-    // A block, as a function's arguments would be in its future twice.
     async move {
         let Some(listener) = shared.listeners.get(accepted.door) else { return };
         let mut account = Account::open(&shared, listener, &accepted);
