@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-/// What is read at once. Larger reads saved nothing measurable in the relay of COPY streams.
-const SCRATCH: usize = 64 * 1024;
+/// What is read at once, and so the most that is kept for a reader that is slow. Larger reads saved nothing measurable in
+/// the relay of COPY streams.
+const SCRATCH: usize = 32 * 1024;
 
 /// What the sessions of one worker share.
 #[derive(Debug)]
