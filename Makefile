@@ -32,7 +32,7 @@ reliability: rust postgres haproxy ## the fault matrix beside HAProxy (25 minute
 	@cargo build --release --locked --bin pgsplit --example reliability
 	@target/release/examples/reliability
 
-# SECONDS is a clock in bash, hence a line of its own for the program: there it is still what it was set to.
+# SECONDS is a clock in bash, hence lines of their own for these programs: there it is still what it was set to.
 bench: rust postgres peers ## sessions beside HAProxy, nginx and PgBouncer (an hour or more; CASES=select-1 ROUNDS=1: less)
 	@cargo build --release --locked --bin pgsplit --example bench
 	@target/release/examples/bench

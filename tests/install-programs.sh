@@ -85,7 +85,6 @@ fi
 for program in $wanted; do
     case $program in
         libnginx-mod-stream) echo '(the stream module of nginx; some packages have it within nginx itself)' ;;
-        pgbouncer) echo '(PgBouncer 1.17 or newer; packages start it as a service, which nothing here needs)' ;;
         nginx) echo '(nginx 1.19.5 or newer; packages start it as a service, which nothing here needs)' ;;
         g++) echo '(a C++ compiler: gcc-c++ where RPMs are used)' ;;
         haproxy) echo '(HAProxy 2.4 or newer; packages start it as a service, which nothing here needs)' ;;

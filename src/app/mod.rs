@@ -1,7 +1,8 @@
 //! Builds everything once, starts it, and ends it in order.
 //!
-//! Three tokens order the end: `stop` ends accepting, `kill` ends the sessions that are left, `end` ends checks
-//! and the admin server, which go on to the last so that a drain can be watched.
+//! The end comes in order: the token `stop` ends accepting, the board `stage` asks sessions on a node to leave and then
+//! ends them, the token `kill` ends whatever has not come that far, and `end` ends checks and the admin server, which go on
+//! to the last so that a drain can be watched.
 
 mod fronts;
 
@@ -113,6 +114,9 @@ impl App {
             .map(|admin| bind(admin.bind, Options::default(), 1, || "admin".to_owned()))
             .transpose()?;
 
+        let own_threads = if http_sockets.is_empty() { threads } else { threads * 2 };
+        let own_sockets = sockets.iter().chain(&http_sockets).map(Sockets::count).sum();
+
         let (tasks, end) = (TaskTracker::new(), CancellationToken::new());
         let clusters: Vec<_> = config
             .clusters
@@ -132,7 +136,7 @@ impl App {
             clusters,
             metrics: Arc::clone(&metrics),
             admin: admin_socket.as_ref().map(Sockets::addr),
-            descriptors,
+            descriptors: descriptors.with_own(own_threads, own_sockets),
             cancels: CancelTable::default(),
             cancel_limit: SourceLimit::default(),
             ids: crate::base::id::SessionIds::default(),
@@ -150,6 +154,8 @@ impl App {
             descriptors: shared.descriptors.clone(),
             stop: shared.stop.clone(),
         };
+        // Should the start fail later on, those that have started must not stay.
+        let unless_started = shared.stop.clone().drop_guard();
         let started = crew.start(|index| {
             let (shared, desk) = (Arc::clone(&shared), Arc::new(Desk::new(index)));
             move |accepted| session::serve(Arc::clone(&shared), Arc::clone(&desk), accepted)
@@ -158,16 +164,15 @@ impl App {
         let ground = fronts::Ground { shared: &shared, tasks: &tasks, end: &end, threads };
         let (fronts, http_workers) = fronts::start(&ground, http_sockets)?;
         workers.extend(http_workers);
-        if let Some(sockets) = admin_socket {
+        let admin_socket = admin_socket.and_then(|sockets| sockets.into_each().next());
+        if let (Some(socket), Some(admin)) = (admin_socket, &config.admin) {
+            let bind_error = |source| StartError::Bind { addr: admin.bind, what: "admin".to_owned(), source };
+            let listening = Listening::new(socket).map_err(bind_error)?;
             let admin = Admin::new(Arc::clone(&shared), Arc::clone(&fronts), origin);
-            let addr = sockets.addr();
-            for socket in sockets.into_each() {
-                let listening = Listening::new(socket);
-                let listening = listening.map_err(|source| bind_error(addr, "admin".to_owned(), source))?;
-                tasks.spawn(admin.clone().serve(listening, end.clone()));
-            }
+            tasks.spawn(admin.serve(listening, end.clone()));
         }
         tasks.spawn(end.clone().run_until_cancelled_owned(upkeep(metrics)));
+        unless_started.disarm();
         Ok(Self { shared, fronts, workers, tasks, end })
     }
 
@@ -238,11 +243,7 @@ fn bind(
     threads: usize,
     what: impl FnOnce() -> String,
 ) -> Result<Sockets, StartError> {
-    Sockets::bind(addr, options, threads).map_err(|source| bind_error(addr, what(), source))
-}
-
-const fn bind_error(addr: SocketAddr, what: String, source: io::Error) -> StartError {
-    StartError::Bind { addr, what, source }
+    Sockets::bind(addr, options, threads).map_err(|source| StartError::Bind { addr, what: what(), source })
 }
 
 fn cluster_of<'a>(config: &'a Config, listener: &config::Listener) -> &'a Arc<config::Cluster> {

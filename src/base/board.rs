@@ -5,6 +5,7 @@
 //! board's list.
 
 use std::marker::PhantomData;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -44,15 +45,15 @@ impl<T: Small> Board<T> {
         T::from_bits(self.bits.load(Ordering::Relaxed))
     }
 
-    /// Shows `value`, and wakes all who watch when that is news; whether it is.
-    pub fn post(&self, value: T) -> bool {
+    /// Shows `value`, and wakes all who watch when that is news.
+    pub fn post(&self, value: T) {
         let bits = value.to_bits();
-        let is_news = self.bits.swap(bits, Ordering::Relaxed) != bits;
-        if is_news {
-            // Who has taken its place in the list after this has looked after this, too: the lock orders them.
-            self.watchers().iter().for_each(|(_, watcher)| watcher.wake_by_ref());
+        if self.bits.swap(bits, Ordering::Relaxed) != bits {
+            // Who takes a place in the list after this looks after this, too: the lock orders them.
+            let watchers: Vec<_> = self.watchers().iter().map(|(_, watcher)| watcher.clone()).collect();
+            // Outside it, as there may be thousands, and sessions that begin and end need the list.
+            watchers.into_iter().for_each(Waker::wake);
         }
-        is_news
     }
 
     /// A task's look at the board.
@@ -66,13 +67,27 @@ impl<T: Small> Board<T> {
     }
 }
 
+/// A place in a list, in few bytes: there are two for each session.
+#[derive(Clone, Copy, Debug)]
+struct Place(NonZeroU32);
+
+impl Place {
+    fn new(index: usize) -> Option<Self> {
+        u32::try_from(index + 1).ok().and_then(NonZeroU32::new).map(Self)
+    }
+
+    fn index(self) -> usize {
+        usize::try_from(self.0.get() - 1).unwrap_or(usize::MAX)
+    }
+}
+
 /// One task's look at a board.
 #[derive(Debug)]
 pub struct Watch<T: Small> {
     board: Arc<Board<T>>,
     seen: u8,
     /// In the list of those to wake; from the first time that it was asked for news.
-    place: Option<usize>,
+    place: Option<Place>,
 }
 
 impl<T: Small> Watch<T> {
@@ -87,7 +102,7 @@ impl<T: Small> Watch<T> {
     pub fn poll_news(&mut self, cx: &Context<'_>) -> Poll<()> {
         let is_first = self.place.is_none();
         if is_first {
-            self.place = Some(self.board.watchers().insert(cx.waker().clone()));
+            self.place = Place::new(self.board.watchers().insert(cx.waker().clone()));
         }
         let bits = self.board.bits.load(Ordering::Relaxed);
         let is_news = std::mem::replace(&mut self.seen, bits) != bits;
@@ -98,7 +113,7 @@ impl<T: Small> Watch<T> {
 impl<T: Small> Drop for Watch<T> {
     fn drop(&mut self) {
         if let Some(place) = self.place {
-            drop(self.board.watchers().try_remove(place));
+            drop(self.board.watchers().try_remove(place.index()));
         }
     }
 }
@@ -132,10 +147,10 @@ mod tests {
             watch.now()
         });
         tokio::task::yield_now().await;
-        assert!(!board.post(0));
+        board.post(0);
         tokio::task::yield_now().await;
         assert!(tasks.try_join_next().is_none());
-        assert!(board.post(7));
+        board.post(7);
         assert_eq!(tasks.join_next().await.unwrap().unwrap(), 7);
         assert!(board.watchers().is_empty(), "who has gone is not woken");
     }
@@ -157,7 +172,7 @@ mod tests {
             };
             let heard = async { tokio::time::timeout(Duration::from_secs(30), news).await };
             assert!(runtime.block_on(heard).is_ok());
-            assert!(poster.join().unwrap());
+            poster.join().unwrap();
         }
     }
 }

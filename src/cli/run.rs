@@ -35,7 +35,7 @@ pub(super) fn run(source: &Source) -> ExitCode {
             return ExitCode::from(BAD_CONFIG);
         }
     };
-    // The control side: accepting, checks, admin. Sessions have threads of their own.
+    // The control side: checks, admin. Sessions have threads of their own.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

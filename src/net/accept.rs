@@ -124,3 +124,29 @@ impl Trouble {
         warn!(listener = name, error, repeated, hint, "accept_failed");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::worker::Worker;
+
+    #[test]
+    fn a_connection_stays_where_it_came_unless_another_worker_has_fewer() {
+        let (all, _running): (Vec<_>, Vec<_>) = (0..3).map(|_| Worker::new().unwrap()).unzip();
+        let workers = Workers { all: all.into(), here: 1 };
+        let mut served = Vec::new();
+        let mut next = |before: [usize; 3]| {
+            served.clear();
+            for (worker, connections) in workers.all.iter().zip(before) {
+                served.extend((0..connections).map(|_| worker.serve()));
+            }
+            let next = workers.next().unwrap();
+            workers.all.iter().position(|worker| std::ptr::eq(worker, next)).unwrap()
+        };
+        assert_eq!(next([0, 0, 0]), 1);
+        assert_eq!(next([0, 1, 0]), 0, "of few connections each counts");
+        assert_eq!(next([3, 3, 2]), 2);
+        assert_eq!(next([16, 17, 16]), 1, "of many one more does not");
+        assert_eq!(next([16, 18, 17]), 0);
+    }
+}

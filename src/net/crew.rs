@@ -56,3 +56,55 @@ impl Crew {
         workers.into_iter().enumerate().map(start).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::options::Options;
+    use std::io::Read;
+    use std::net::TcpStream;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl Door for Counting {
+        fn name(&self) -> &str {
+            "test"
+        }
+
+        fn index(&self) -> usize {
+            0
+        }
+
+        fn accepted(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn turned_away(&self) {}
+
+        fn failed(&self) {}
+    }
+
+    #[test]
+    fn all_are_served_until_it_stops_and_then_nobody_listens() {
+        let door = Arc::new(Counting::default());
+        let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap(), Options::default(), 3).unwrap();
+        let (addr, stop) = (sockets.addr(), CancellationToken::new());
+        let crew = Crew {
+            name: "test",
+            workers: 3,
+            doors: vec![(Arc::clone(&door) as Arc<dyn Door>, sockets)],
+            descriptors: Descriptors::of_process(),
+            stop: stop.clone(),
+        };
+        let threads = crew.start(|_| |accepted| async move { drop(accepted) }).unwrap();
+        for _ in 0..30 {
+            assert_eq!(TcpStream::connect(addr).unwrap().read(&mut [0]).unwrap(), 0);
+        }
+        stop.cancel();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(door.0.load(Ordering::Relaxed), 30);
+        assert_eq!(TcpStream::connect(addr).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+}

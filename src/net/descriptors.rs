@@ -14,8 +14,12 @@ use crate::net::silent::{Silent, Silents};
 
 /// Kept out of sessions' reach: a quarter of the limit, but no more than this,
 const RESERVE_MOST: u64 = 200;
-/// and, as runtimes, listeners and checks take some twenty, no less than this.
+/// and no less than this.
 const RESERVE_LEAST: u64 = 64;
+/// As many of the process's own the reserve has room for: more of them are set aside beside it.
+const OWN_USUAL: u64 = 40;
+/// What the runtime of a thread takes.
+const RUNTIME: usize = 3;
 
 /// So long a client may be silent once half of what clients may take is taken. An honest one speaks at once: this is
 /// ten round trips to the other side of the world.
@@ -27,6 +31,8 @@ const LAST_PATIENCE: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug)]
 pub struct Descriptors {
     limit: u64,
+    /// What the process's own threads and listening sockets take of it, more than usual.
+    own: u64,
     held: Arc<AtomicU64>,
     silents: Arc<Silents>,
 }
@@ -52,7 +58,14 @@ impl Descriptors {
     }
 
     fn new(limit: u64) -> Self {
-        Self { limit, held: Arc::default(), silents: Arc::default() }
+        Self { limit, own: 0, held: Arc::default(), silents: Arc::default() }
+    }
+
+    /// For a process with so many threads that serve, and so many sockets that listen.
+    #[must_use]
+    pub fn with_own(self, threads: usize, sockets: usize) -> Self {
+        let own = u64::try_from(threads * RUNTIME + sockets).unwrap_or(u64::MAX);
+        Self { own: own.saturating_sub(OWN_USUAL).min(self.limit / 2), ..self }
     }
 
     /// The limit of open files.
@@ -70,7 +83,7 @@ impl Descriptors {
     /// For a client that has just connected. It may still be refused in words, so it may take half the reserve.
     #[must_use]
     pub fn for_client(&self) -> Option<(Held, Silent)> {
-        let most = self.limit - self.reserve() / 2;
+        let most = self.for_sessions() + self.reserve() / 2;
         let now = self.held.load(Ordering::Relaxed);
         if self.for_sessions() <= now {
             self.silents.oust(LAST_PATIENCE);
@@ -91,7 +104,7 @@ impl Descriptors {
     }
 
     fn for_sessions(&self) -> u64 {
-        self.limit - self.reserve()
+        (self.limit - self.reserve()).saturating_sub(self.own)
     }
 
     fn reserve(&self) -> u64 {
@@ -147,5 +160,8 @@ mod tests {
     #[test]
     fn a_usual_limit_holds_what_it_should() {
         assert_eq!(Descriptors::new(20_000).sessions(), 9_900);
+        assert_eq!(Descriptors::new(20_000).with_own(8, 16).sessions(), 9_900);
+        // With many threads, each of which listens everywhere.
+        assert_eq!(Descriptors::new(20_000).with_own(128, 256).sessions(), 9_900 - 300);
     }
 }

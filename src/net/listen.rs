@@ -3,9 +3,11 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpSocket;
+use tracing::warn;
 
 use crate::net::options::Options;
 
@@ -27,16 +29,18 @@ impl Sockets {
     /// What the system said, most often that the address is in use or not this machine's.
     pub fn bind(addr: SocketAddr, options: Options, threads: usize) -> io::Result<Self> {
         let first = socket_for(addr)?;
-        // The first one shares with nobody, so an address that another process listens on, be it another pgsplit, is in
-        // use. Only then may the others join it: before it listens, or it would not be one of them.
+        // The first one shares with nobody until it listens, so an address that another pgsplit listens on is in use.
         first.bind(addr)?;
-        // Elsewhere the system does not spread connections over sockets that share an address.
-        let is_shared = cfg!(target_os = "linux") && first.set_reuseport(true).is_ok();
         let first = listen(first, options)?;
         let addr = first.local_addr()?;
         let mut all = vec![first];
-        if is_shared {
-            all.extend((1..threads).map_while(|_| join(addr, options).ok()));
+        // Elsewhere the system does not spread connections over sockets that share an address.
+        if cfg!(target_os = "linux") && 1 < threads {
+            let joined =
+                share(&all).and_then(|()| (1..threads).try_for_each(|_| Ok(all.push(join(addr, options)?))));
+            if let Err(error) = joined {
+                warn!(%addr, %error, sockets = all.len(), "listening_with_fewer_threads");
+            }
         }
         Ok(Self { all, addr })
     }
@@ -47,12 +51,23 @@ impl Sockets {
         self.addr
     }
 
+    /// How many there are.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.all.len()
+    }
+
     /// One for each thread, as many as there are.
     pub fn into_each(self) -> impl Iterator<Item = TcpListener> {
         self.all.into_iter()
     }
 }
 
+fn share(sockets: &[TcpListener]) -> io::Result<()> {
+    sockets.iter().try_for_each(|socket| SockRef::from(socket).set_reuse_port(true))
+}
+
+/// One more on an address that is shared.
 fn join(addr: SocketAddr, options: Options) -> io::Result<TcpListener> {
     let socket = socket_for(addr)?;
     socket.set_reuseport(true)?;
@@ -111,7 +126,6 @@ pub fn is_peer_gone(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use socket2::SockRef;
     use std::io::Read;
     use std::time::Duration;
     use tokio::time::timeout;

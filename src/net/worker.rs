@@ -26,7 +26,7 @@ const SOON: Duration = Duration::from_millis(250);
 /// For how long after the latest connection another one is expected.
 const BUSY: Duration = Duration::from_secs(2);
 
-/// A connection as the accept loop hands it over.
+/// A connection as an accept loop hands it over.
 #[derive(Debug)]
 pub struct Accepted {
     /// The socket, registered with no runtime yet.

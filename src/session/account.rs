@@ -9,7 +9,7 @@ use tracing::{debug, info};
 
 use crate::base::id::{NodeId, SessionId};
 use crate::base::role::Role;
-use crate::base::text::{NAME_MAX, escaped};
+use crate::base::text::escaped;
 use crate::config::{self, LogSessions};
 use crate::net::worker::Accepted;
 use crate::pg::first_packet::Encryption;
@@ -18,6 +18,7 @@ use crate::session::cancel::HeldKey;
 use crate::session::connect::{Opening, Reached};
 use crate::session::desk::Desk;
 use crate::session::error::{Ending, SessionError};
+use crate::session::names::{Names, name};
 use crate::session::shared::{Listener, Shared};
 use crate::telemetry::count::Counted;
 use crate::telemetry::labels::{End, Redispatch};
@@ -30,8 +31,9 @@ pub struct Account<'a> {
     id: SessionId,
     client: SocketAddr,
     accepted: Instant,
-    names: Names,
-    encryption: &'static str,
+    desk: &'a Desk,
+    names: Option<Arc<Names>>,
+    tls: Tls,
     node: Option<OnNode>,
     waits: Waits,
     redispatches: Vec<&'static str>,
@@ -41,12 +43,24 @@ pub struct Account<'a> {
     is_closed: bool,
 }
 
-/// What the client calls itself; escaped.
-#[derive(Debug, Default)]
-struct Names {
-    user: Option<String>,
-    database: Option<String>,
-    application: Option<String>,
+/// How a session is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tls {
+    None,
+    Passthrough,
+    Gss,
+    Direct,
+}
+
+impl Tls {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Passthrough => "passthrough",
+            Self::Gss => "gss",
+            Self::Direct => "direct",
+        }
+    }
 }
 
 struct OnNode {
@@ -69,15 +83,16 @@ struct Waits {
 impl<'a> Account<'a> {
     /// Opens the account of a connection that has just been accepted.
     #[must_use]
-    pub fn open(shared: &'a Shared, listener: &'a Listener, accepted: &Accepted) -> Self {
+    pub fn open(shared: &'a Shared, listener: &'a Listener, desk: &'a Desk, accepted: &Accepted) -> Self {
         let account = Self {
             shared,
             listener,
             id: shared.ids.next(),
             client: accepted.peer,
             accepted: accepted.at,
-            names: Names::default(),
-            encryption: "none",
+            desk,
+            names: None,
+            tls: Tls::None,
             node: None,
             waits: Waits::default(),
             redispatches: Vec::new(),
@@ -107,40 +122,39 @@ impl<'a> Account<'a> {
 
     /// Whose session it is to be.
     pub fn set_params(&mut self, params: &Params) {
-        let name = |bytes: &[u8]| (!bytes.is_empty()).then(|| escaped(bytes, NAME_MAX));
-        self.names.user = name(&params.user);
-        self.names.database = name(params.database_or_user());
-        self.names.application = name(&params.application_name);
+        self.names = Some(self.desk.names.share(Names::of(params)));
     }
 
     /// What the server says the application is called.
     pub fn set_application_name(&mut self, value: &[u8]) {
-        if !value.is_empty() {
-            self.names.application = Some(escaped(value, NAME_MAX));
+        let (Some(application), Some(names)) = (name(value), &self.names) else { return };
+        if names.application.as_ref() != Some(&application) {
+            let names = Names { application: Some(application), ..Names::clone(names) };
+            self.names = Some(self.desk.names.share(names));
         }
     }
 
     /// How the session is encrypted, once its last opening has been taken.
     pub fn set_encryption(&mut self, opening: &Opening) {
-        self.encryption = match opening {
-            Opening::Startup { .. } => "none",
-            Opening::Encryption(Encryption::Ssl, _) => "passthrough",
-            Opening::Encryption(Encryption::Gss, _) => "gss",
-            Opening::Tls(_) => "direct",
+        self.tls = match opening {
+            Opening::Startup { .. } => Tls::None,
+            Opening::Encryption(Encryption::Ssl, _) => Tls::Passthrough,
+            Opening::Encryption(Encryption::Gss, _) => Tls::Gss,
+            Opening::Tls(_) => Tls::Direct,
         };
     }
 
     /// Whether what the node says can be read.
     #[must_use]
     pub fn is_readable(&self) -> bool {
-        self.encryption == "none"
+        self.tls == Tls::None
     }
 
     /// The session stays with this node; it counts there as long as the guard lives. With the counters of what it
     /// will pass on.
-    pub fn seat(&mut self, node: &Reached, desk: &Desk) -> (Counted, Arc<Traffic>) {
+    pub fn seat(&mut self, node: &Reached) -> (Counted, Arc<Traffic>) {
         let metrics = self.shared.metrics.pair(self.listener.index, node.id);
-        let seat = (metrics.active_guard(), metrics.traffic(desk.index));
+        let seat = (metrics.active_guard(), metrics.traffic(self.desk.index));
         let config = Arc::clone(&node.config);
         self.node = Some(OnNode {
             id: node.id,
@@ -247,7 +261,7 @@ impl<'a> Account<'a> {
             LogSessions::Errors if is_normal && self.sqlstate.is_none() => return,
             LogSessions::Errors | LogSessions::End | LogSessions::Both => {}
         }
-        let node = self.node.as_ref();
+        let (node, names) = (self.node.as_ref(), self.names.as_deref());
         let seconds = |time: Duration| time.as_secs_f64();
         info!(
             id = self.id.to_string(),
@@ -256,10 +270,10 @@ impl<'a> Account<'a> {
             node = node.map(|node| node.config.name.as_str()),
             node_addr = node.map(|node| node.addr.to_string()),
             role = node.and_then(|node| node.role).map(Role::as_str),
-            user = self.names.user.as_deref(),
-            database = self.names.database.as_deref(),
-            app = self.names.application.as_deref(),
-            tls = self.encryption,
+            user = names.and_then(|names| names.user.as_deref()),
+            database = names.and_then(|names| names.database.as_deref()),
+            app = names.and_then(|names| names.application.as_deref()),
+            tls = self.tls.as_str(),
             queue_s = seconds(self.waits.queue),
             connect_s = seconds(self.waits.connect),
             login_s = self.waits.login.map(seconds),

@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
+use crate::session::names::Latest;
+
 /// What is read at once, and so the most that is kept for a reader that is slow. Larger reads saved nothing measurable in
 /// the relay of COPY streams.
 const SCRATCH: usize = 32 * 1024;
@@ -11,6 +13,8 @@ const SCRATCH: usize = 32 * 1024;
 pub struct Desk {
     /// The worker's number.
     pub index: usize,
+    /// What clients call themselves.
+    pub names: Latest,
     scratch: Scratch,
 }
 
@@ -22,7 +26,11 @@ impl Desk {
     /// The desk of the worker with this number.
     #[must_use]
     pub fn new(index: usize) -> Self {
-        Self { index, scratch: Arc::new(Mutex::new(vec![0; SCRATCH].into_boxed_slice())) }
+        Self {
+            index,
+            names: Latest::default(),
+            scratch: Arc::new(Mutex::new(vec![0; SCRATCH].into_boxed_slice())),
+        }
     }
 
     /// The buffer.

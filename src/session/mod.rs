@@ -32,6 +32,7 @@ pub mod error;
 pub mod evict;
 pub mod hold;
 pub mod login;
+pub mod names;
 pub mod negotiate;
 pub mod place;
 pub mod queue;
@@ -71,7 +72,7 @@ pub fn serve(
 ) -> impl Future<Output = ()> + Send {
     async move {
         let Some(listener) = shared.listeners.get(accepted.door) else { return };
-        let mut account = Account::open(&shared, listener, &accepted);
+        let mut account = Account::open(&shared, listener, &desk, &accepted);
         let ending = live(&shared, listener, &desk, accepted, &mut account).await;
         account.close(ending);
     }
@@ -136,7 +137,7 @@ async fn begin<'a>(
         }
         Err(error) => return Err(client.refuse(shared, error).await),
     };
-    let (active, traffic) = account.seat(&node, desk);
+    let (active, traffic) = account.seat(&node);
     let stay = Stay::new(shared, listener, &node.troubles);
     let mut relay = Relay::new(client.into_parts(), (node.stream, node.answer), traffic, desk.scratch());
     relay.count_earlier(node.moved);

@@ -18,7 +18,7 @@ use bytes::{Buf, BytesMut};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 
 use crate::net::peer;
 use crate::pg::error_response::Fatal;
@@ -30,6 +30,10 @@ use crate::telemetry::pair::Traffic;
 /// How long a client may take to close after the node has closed and it has got the node's last byte. `PostgreSQL` never ends only its half: there
 /// is nobody left who could answer.
 const LINGER: Duration = Duration::from_secs(30);
+
+/// How long a node may take to end after its client's good-bye before it is told that nothing more comes: it may have been
+/// in the middle of a message, and the good-bye a part of that.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a client may take to take what it is told last.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -112,6 +116,8 @@ struct Way {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,
+    /// The source has said good-bye and ended; the other side will end, too, or else be told.
+    Leaving,
     /// The source has ended; the other side is told once it has taken what is kept.
     Ending,
     /// The sink has gone; what the source sends is thrown away until it ends.
@@ -252,20 +258,20 @@ impl Relay {
         let mut stopped = false;
         // One step of each in turn: a direction that is always ready must not keep the other one waiting. What waits for
         // a socket need not be asked again.
-        let (mut node_waits, mut client_waits) = (false, false);
+        let (mut to_node_waits, mut to_client_waits) = (false, false);
         loop {
             let talk = &mut self.talk;
             let is_silenced = self.is_finishing
                 && self.to_node.state == State::Open
                 && is_between_transactions(talk, &self.to_node, &self.to_client);
-            let to_node = if is_silenced || node_waits {
+            let to_node = if is_silenced || to_node_waits {
                 Ok((Step::Waiting, 0))
             } else {
                 self.to_node.step(cx, &mut from_client, &mut into_node, &mut scratch, |bytes| {
                     talk.hear_client(bytes);
                 })
             };
-            let to_client = if client_waits {
+            let to_client = if to_client_waits {
                 Ok((Step::Waiting, 0))
             } else {
                 self.to_client.step(cx, &mut from_node, &mut into_client, &mut scratch, |bytes| {
@@ -273,8 +279,8 @@ impl Relay {
                     talk.hear(bytes);
                 })
             };
-            node_waits = !is_silenced && matches!(to_node, Ok((Step::Waiting, _)));
-            client_waits = matches!(to_client, Ok((Step::Waiting, _)));
+            to_node_waits = !is_silenced && matches!(to_node, Ok((Step::Waiting, _)));
+            to_client_waits = matches!(to_client, Ok((Step::Waiting, _)));
             if let Ok((_, bytes)) = to_node {
                 self.traffic.add_to_node(bytes);
             }
@@ -305,41 +311,39 @@ impl Relay {
             };
             if matches!(to_node, Step::SourceEnded) {
                 self.first_to_end.get_or_insert(Ending::Client);
-                // It closes at the good-bye. Told that nothing more comes either, it would be no sooner.
+                // It closes at the good-bye, and to tell it that nothing more comes would only be more work for both.
                 if self.talk.left_idle_node {
-                    self.to_node.state = State::Ended;
+                    self.to_node.state = State::Leaving;
                 }
             }
             if matches!(to_client, Step::SourceEnded) {
                 let ending = if self.talk.client_took_leave() { Ending::Client } else { Ending::Node };
                 self.first_to_end.get_or_insert(ending);
             }
-            // That both have ended the close will tell them.
-            match (self.to_node.state, self.to_client.state) {
-                (State::Ended, State::Ending) => self.to_client.state = State::Ended,
-                (State::Ending, State::Ended) => self.to_node.state = State::Ended,
-                _ => {}
+            // Both have ended: the close tells those who have not been told.
+            if self.to_node.has_ended() && self.to_client.has_ended() {
+                return Poll::Ready(Some(self.ended(Ending::Client)));
             }
             if stopped {
                 return Poll::Ready(None);
             }
-            match (to_node, to_client) {
-                (Step::Ended, Step::Ended) => {
-                    return Poll::Ready(Some(self.ended(Ending::Client)));
-                }
-                (Step::Waiting | Step::Ended, Step::Waiting | Step::Ended) => break,
-                _ => {}
+            if matches!((to_node, to_client), (Step::Waiting | Step::Ended, Step::Waiting | Step::Ended)) {
+                break;
             }
         }
-        // Counted from when the client has taken everything, however slowly it does.
-        if self.to_client.state == State::Ended && self.linger.is_none() {
-            self.linger = Some(Box::pin(sleep_until(Instant::now() + LINGER)));
+        let most = match (self.to_node.state, self.to_client.state) {
+            (State::Leaving, _) => PATIENCE,
+            // Counted from when the client has taken everything, however slowly it does.
+            (_, State::Ended) => LINGER,
+            _ => return Poll::Pending,
+        };
+        ready!(self.linger.get_or_insert_with(|| Box::pin(sleep(most))).as_mut().poll(cx));
+        if self.to_node.state == State::Leaving {
+            (self.to_node.state, self.linger) = (State::Ending, None);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
-        if let Some(linger) = &mut self.linger {
-            ready!(linger.as_mut().poll(cx));
-            return Poll::Ready(Some(self.ended(Ending::Node)));
-        }
-        Poll::Pending
+        Poll::Ready(Some(self.ended(Ending::Node)))
     }
 
     /// How the session ended: as the first end or break said. What follows it, such as the reset of a server that
@@ -380,6 +384,7 @@ impl Way {
         }
         match self.state {
             State::Ended => Ok((Step::Ended, 0)),
+            State::Leaving => Ok((Step::Waiting, 0)),
             State::Ending => match Pin::new(sink).poll_shutdown(cx) {
                 Poll::Pending => Ok((Step::Waiting, 0)),
                 // A sink that has gone already need not be told.
@@ -414,6 +419,11 @@ impl Way {
                 Ok((Step::Moved, self.count(taken)))
             }
         }
+    }
+
+    /// Whether its source has ended, and all it said has been taken.
+    fn has_ended(&self) -> bool {
+        matches!(self.state, State::Leaving | State::Ending | State::Ended)
     }
 
     fn count(&mut self, n: usize) -> u64 {

@@ -150,3 +150,15 @@ impl fmt::Debug for Listener {
         f.debug_struct("Listener").field("name", &self.config.name).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_stage_fits_on_a_board() {
+        for stage in [Stage::Serving, Stage::LastCall, Stage::Over] {
+            assert_eq!(Stage::from_bits(stage.to_bits()), stage);
+        }
+    }
+}

@@ -181,7 +181,6 @@ impl Node {
             only_at: None,
             load: Arc::new(Load::new(Arc::clone(&freed), Wakes::All)),
             valve: Arc::new(Valve::new(freed)),
-            // Nobody says anything of it yet; the keeper's record brings a sender along.
             troubles: Board::new(Trouble::default()),
             addrs: Arc::new([]),
             verdict: Verdict::Starting,

@@ -294,6 +294,48 @@ async fn when_the_client_breaks_off_its_session_on_the_server_ends() {
 }
 
 #[tokio::test]
+async fn a_good_bye_in_the_middle_of_a_message_holds_nothing() {
+    let server = Postgres::start_new(Settings::default()).await;
+    let balancer = through(server.addr()).await;
+    let mut wire = Wire::connect(balancer.rw()).await.unwrap();
+    wire.login("postgres", "postgres").await.unwrap().unwrap();
+    // The server answers the first query, and waits for the rest of the second.
+    wire.send(&[&query("select 1")[..], &query("select 2")[..7]].concat()).await.unwrap();
+    while wire.message().await.unwrap().unwrap().tag != b'Z' {}
+    wire.send(&terminate()).await.unwrap();
+    wire.finish().await.unwrap();
+    wait_until("the session to end", async || {
+        let left = client_sessions(&server).await;
+        if left == 0 { Ok(()) } else { Err(left) }
+    })
+    .await;
+    assert_eq!(balancer.wait_log("session_end", |_| true).await["end"], "client");
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_end_at_the_good_bye_is_told_that_nothing_more_comes() {
+    let notes = Notes::new();
+    let noted = notes.clone();
+    let node = FakeNode::start(move |mut wire| {
+        let notes = noted.clone();
+        async move {
+            if wire.first_packet().await.is_ok() {
+                let _ = wire.send(&login_answer(1, &[0, 0, 0, 1], true)).await;
+                notes.add(wire.rest().await.unwrap_or_default());
+            }
+        }
+    })
+    .await;
+    let balancer = through(node.addr()).await;
+    let mut wire = Wire::connect(balancer.rw()).await.unwrap();
+    wire.login("u", "d").await.unwrap().unwrap();
+    wire.send(&terminate()).await.unwrap();
+    drop(wire);
+    wait_until("the node to have heard all", async || notes.all().contains(&terminate().to_vec())).await;
+    assert_eq!(balancer.wait_log("session_end", |_| true).await["end"], "client");
+}
+
+#[tokio::test]
 async fn when_the_server_dies_the_clients_session_ends() {
     let server = Postgres::start_new(Settings::default()).await;
     let balancer = through(server.addr()).await;

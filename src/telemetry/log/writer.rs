@@ -51,11 +51,13 @@ pub(super) struct Tally<W> {
     line: Line,
     /// Whole lines that are yet to be written.
     pending: Vec<u8>,
+    /// The last line that was written lacks its end.
+    is_torn: bool,
 }
 
 impl<W: Write> Tally<W> {
     pub(super) fn new(writer: W, dropped: DroppedLines, line: Line) -> Self {
-        Self { writer, dropped, reported: 0, line, pending: Vec::new() }
+        Self { writer, dropped, reported: 0, line, pending: Vec::new(), is_torn: false }
     }
 
     /// Says how many lines were lost since it was said last.
@@ -66,25 +68,31 @@ impl<W: Write> Tally<W> {
             self.reported = dropped;
         }
     }
-}
 
-impl<W: Write> Tally<W> {
     /// Writes the lines that are pending. What cannot be written is lost.
     fn write_out(&mut self) {
-        let mut rest = self.pending.as_slice();
-        while !rest.is_empty() {
+        let written = self.write_pending();
+        let (done, lost) = self.pending.split_at_checked(written).unwrap_or_default();
+        self.is_torn = done.last().map_or(self.is_torn, |&last| last != b'\n');
+        let lost = u64::try_from(memchr::memchr_iter(b'\n', lost).count()).unwrap_or(u64::MAX);
+        self.dropped.unwritten.fetch_add(lost, Ordering::Relaxed);
+        self.pending.clear();
+    }
+
+    /// Writes until that fails; how many bytes were written.
+    fn write_pending(&mut self) -> usize {
+        if self.is_torn && !self.pending.is_empty() && self.writer.write_all(b"\n").is_err() {
+            return 0;
+        }
+        let mut written = 0;
+        while let Some(rest @ [_, ..]) = self.pending.get(written..) {
             match self.writer.write(rest) {
-                Ok(n) if 0 < n => rest = rest.get(n..).unwrap_or_default(),
+                Ok(n) if 0 < n => written += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                _ => {
-                    let lines = memchr::memchr_iter(b'\n', rest).count();
-                    let lines = u64::try_from(lines).unwrap_or(u64::MAX);
-                    self.dropped.unwritten.fetch_add(lines, Ordering::Relaxed);
-                    break;
-                }
+                _ => break,
             }
         }
-        self.pending.clear();
+        written
     }
 }
 
@@ -105,5 +113,46 @@ impl<W: Write> Write for Tally<W> {
         let _ = self.writer.flush();
         std::thread::sleep(REST);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::log::Format;
+
+    /// Takes so many bytes and then nothing more, a few at a time.
+    struct Narrow<'w>(&'w mut Vec<u8>, usize);
+
+    impl Write for Narrow<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let n = bytes.len().min(3).min(self.1);
+            if n == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.1 -= n;
+            self.0.extend_from_slice(&bytes[..n]);
+            Ok(n)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_lost_of_a_batch_is_counted_and_the_next_line_stands_alone() {
+        let (mut out, dropped) = (Vec::new(), DroppedLines::default());
+        let line = Line { format: Format::Text, ansi: false };
+        let mut tally = Tally::new(Narrow(&mut out, 8), dropped.clone(), line);
+        for line in ["one 1\n", "two 2\n", "three\n"] {
+            tally.write_all(line.as_bytes()).unwrap();
+        }
+        tally.write_out();
+        assert_eq!(dropped.count(), 2, "the first is whole, the second torn");
+        tally.writer.1 = 100;
+        tally.write_all(b"four\n").unwrap();
+        tally.write_out();
+        assert_eq!((dropped.count(), &out[..]), (2, &b"one 1\ntw\nfour\n"[..]));
     }
 }
