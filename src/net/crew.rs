@@ -69,7 +69,7 @@ mod tests {
     struct Counting(AtomicUsize);
 
     impl Door for Counting {
-        fn name(&self) -> &str {
+        fn name(&self) -> &'static str {
             "test"
         }
 
@@ -86,8 +86,8 @@ mod tests {
         fn failed(&self) {}
     }
 
-    #[test]
-    fn all_are_served_until_it_stops_and_then_nobody_listens() {
+    #[tokio::test]
+    async fn all_are_served_until_it_stops_and_then_nobody_listens() {
         let door = Arc::new(Counting::default());
         let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap(), Options::default(), 3).unwrap();
         let (addr, stop) = (sockets.addr(), CancellationToken::new());
@@ -103,7 +103,9 @@ mod tests {
             assert_eq!(TcpStream::connect(addr).unwrap().read(&mut [0]).unwrap(), 0);
         }
         stop.cancel();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
         assert_eq!(door.0.load(Ordering::Relaxed), 30);
         assert_eq!(TcpStream::connect(addr).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }

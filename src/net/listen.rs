@@ -35,12 +35,11 @@ impl Sockets {
         let addr = first.local_addr()?;
         let mut all = vec![first];
         // Elsewhere the system does not spread connections over sockets that share an address.
-        if cfg!(target_os = "linux") && 1 < threads {
-            let joined =
-                share(&all).and_then(|()| (1..threads).try_for_each(|_| Ok(all.push(join(addr, options)?))));
-            if let Err(error) = joined {
-                warn!(%addr, %error, sockets = all.len(), "listening_with_fewer_threads");
-            }
+        if cfg!(target_os = "linux")
+            && 1 < threads
+            && let Err(error) = join(&mut all, addr, options, threads)
+        {
+            warn!(%addr, %error, sockets = all.len(), "listening_with_fewer_sockets");
         }
         Ok(Self { all, addr })
     }
@@ -63,16 +62,18 @@ impl Sockets {
     }
 }
 
-fn share(sockets: &[TcpListener]) -> io::Result<()> {
-    sockets.iter().try_for_each(|socket| SockRef::from(socket).set_reuse_port(true))
-}
-
-/// One more on an address that is shared.
-fn join(addr: SocketAddr, options: Options) -> io::Result<TcpListener> {
-    let socket = socket_for(addr)?;
-    socket.set_reuseport(true)?;
-    socket.bind(addr)?;
-    listen(socket, options)
+/// Lets more sockets listen where those in `all` do, until there are so many.
+fn join(all: &mut Vec<TcpListener>, addr: SocketAddr, options: Options, threads: usize) -> io::Result<()> {
+    for socket in &*all {
+        SockRef::from(socket).set_reuse_port(true)?;
+    }
+    while all.len() < threads {
+        let socket = socket_for(addr)?;
+        socket.set_reuseport(true)?;
+        socket.bind(addr)?;
+        all.push(listen(socket, options)?);
+    }
+    Ok(())
 }
 
 fn socket_for(addr: SocketAddr) -> io::Result<TcpSocket> {

@@ -1,4 +1,5 @@
-//! Sockets: listening, accepting, the threads that serve (a crew of workers), names, dialling, options, and whether a peer is still there.
+//! Sockets: listening, accepting, the threads that serve (a crew of workers), names, dialling, options, and whether a
+//! peer is still there.
 
 pub mod accept;
 pub mod crew;

@@ -27,8 +27,8 @@ use crate::session::desk::Scratch;
 use crate::session::error::Ending;
 use crate::telemetry::pair::Traffic;
 
-/// How long a client may take to close after the node has closed and it has got the node's last byte. `PostgreSQL` never ends only its half: there
-/// is nobody left who could answer.
+/// How long a client may take to close after the node has closed and it has got the node's last byte. `PostgreSQL` never ends
+/// only its half: there is nobody left who could answer.
 const LINGER: Duration = Duration::from_secs(30);
 
 /// How long a node may take to end after its client's good-bye before it is told that nothing more comes: it may have been

@@ -60,12 +60,10 @@ impl<W: Write> Tally<W> {
         Self { writer, dropped, reported: 0, line, pending: Vec::new(), is_torn: false }
     }
 
-    /// Says how many lines were lost since it was said last.
-    fn report(&mut self) {
-        let dropped = self.dropped.count();
-        let fresh = dropped - self.reported;
-        if fresh > 0 && self.writer.write_all(self.line.lost(fresh).as_bytes()).is_ok() {
-            self.reported = dropped;
+    /// Says that so many lines were lost.
+    fn report(&mut self, lost: u64) {
+        if lost > 0 && self.writer.write_all(self.line.lost(lost).as_bytes()).is_ok() {
+            self.reported += lost;
         }
     }
 
@@ -108,8 +106,10 @@ impl<W: Write> Write for Tally<W> {
 
     /// Called whenever the queue is empty: the moment to write, and when there is room for one more line.
     fn flush(&mut self) -> io::Result<()> {
+        // Those of now: the queue may fill up again while the thread is stuck in what follows.
+        let lost = self.dropped.count() - self.reported;
         self.write_out();
-        self.report();
+        self.report(lost);
         let _ = self.writer.flush();
         std::thread::sleep(REST);
         Ok(())
