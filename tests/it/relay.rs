@@ -331,7 +331,7 @@ async fn a_node_that_does_not_end_at_the_good_bye_is_told_that_nothing_more_come
     wire.login("u", "d").await.unwrap().unwrap();
     wire.send(&terminate()).await.unwrap();
     drop(wire);
-    wait_until("the node to have heard all", async || notes.all().contains(&terminate().to_vec())).await;
+    wait_until("the node to have heard all", async || notes.all().contains(&terminate())).await;
     assert_eq!(balancer.wait_log("session_end", |_| true).await["end"], "client");
 }
 
