@@ -27,8 +27,8 @@ use crate::session::desk::Scratch;
 use crate::session::error::Ending;
 use crate::telemetry::pair::Traffic;
 
-/// How long a client may take to close after the node has closed and it has got the node's last byte. `PostgreSQL` never ends
-/// only its half: there is nobody left who could answer.
+/// How long a client may take to close after the node has closed and it has got the node's last byte: `PostgreSQL` never ends
+/// only its half, so there is nobody left who could answer. And a node after its client has said good-bye and closed.
 const LINGER: Duration = Duration::from_secs(30);
 
 /// How long a node may take to end after its client's good-bye before it is told that nothing more comes: it may have been
@@ -335,6 +335,8 @@ impl Relay {
             (State::Leaving, _) => PATIENCE,
             // Counted from when the client has taken everything, however slowly it does.
             (_, State::Ended) => LINGER,
+            // Nobody is there for whom the node could still do anything.
+            (State::Ending | State::Ended, _) if self.talk.left_idle_node => LINGER,
             _ => return Poll::Pending,
         };
         ready!(self.linger.get_or_insert_with(|| Box::pin(sleep(most))).as_mut().poll(cx));
@@ -446,4 +448,32 @@ fn is_between_transactions(talk: &Talk, to_node: &Way, to_client: &Way) -> bool 
 /// Makes the close a reset: a server whose client broke off must not take it for an orderly end.
 fn abort(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::desk::Desk;
+    use tokio::net::TcpListener;
+    use tokio::time::Instant;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (ours, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_does_not_end_after_the_good_bye_is_left() {
+        let (client, mut clients_end) = pair().await;
+        let (node, _nodes_end) = pair().await;
+        let ready = BytesMut::from(&b"Z\0\0\0\x05I"[..]);
+        let parts = ((client, BytesMut::new()), (node, ready));
+        let mut relay = Relay::new(parts.0, parts.1, Arc::default(), Desk::new(0).scratch());
+        clients_end.write_all(GOOD_BYE).await.unwrap();
+        clients_end.shutdown().await.unwrap();
+        let began = Instant::now();
+        assert_eq!(relay.run().await, Ending::Client);
+        assert_eq!(began.elapsed().as_secs(), (PATIENCE + LINGER).as_secs());
+    }
 }
