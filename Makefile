@@ -33,19 +33,23 @@ reliability: rust postgres haproxy ## the fault matrix beside HAProxy (25 minute
 	@target/release/examples/reliability
 
 # SECONDS is a clock in bash, hence lines of their own for these programs: there it is still what it was set to.
+# The program is built alone, as it is for use: together with an example it would have what only tests ask of its libraries.
 bench: rust postgres peers ## sessions beside HAProxy, nginx and PgBouncer (an hour or more; CASES=select-1 ROUNDS=1: less)
-	@cargo build --release --locked --bin pgsplit --example bench
+	@cargo build --release --locked --bin pgsplit
+	@cargo build --release --locked --example bench
 	@target/release/examples/bench
 
 bench-http: rust http-peers ## the HTTP front beside nginx and HAProxy (8 minutes or more; ROUNDS=1 SECONDS=1: one)
-	@cargo build --release --locked --bin pgsplit --example bench_http
+	@cargo build --release --locked --bin pgsplit
+	@cargo build --release --locked --example bench_http
 	@target/release/examples/bench_http
 
 bench-pure: rust ## times of parsing, framing and choosing alone (a minute, and the build)
 	@cargo bench --locked --bench pure
 
 bench-instructions: rust postgres counters ## instructions and system calls of a session and a round trip (5 minutes; TOP=25)
-	@cargo build --release --locked --bin pgsplit --example instructions
+	@cargo build --release --locked --bin pgsplit
+	@cargo build --release --locked --example instructions
 	@target/release/examples/instructions
 
 soak: rust postgres ## everything goes wrong while clients look for what must not be (an hour; SECONDS=60 SEED=7)
