@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_threads_share_is_in_use_for_everybody_else() {
+    async fn an_address_that_threads_share_is_in_use_for_another_pgsplit() {
         let sockets = Sockets::bind(any_port(), Options::default(), 3).unwrap();
         let again = Sockets::bind(sockets.addr(), Options::default(), 3);
         assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);

@@ -473,7 +473,8 @@ mod tests {
         clients_end.write_all(GOOD_BYE).await.unwrap();
         clients_end.shutdown().await.unwrap();
         let began = Instant::now();
-        assert_eq!(relay.run().await, Ending::Client);
+        let ending = timeout(LINGER * 10, relay.run()).await.expect("an end");
+        assert_eq!(ending, Ending::Client);
         assert_eq!(began.elapsed().as_secs(), (PATIENCE + LINGER).as_secs());
     }
 }

@@ -34,6 +34,25 @@ async fn client_sessions(server: &Postgres) -> usize {
     server.value(sql).await.parse().unwrap()
 }
 
+/// A node that lets everybody in and notes what it hears from then on, to the end; it may close its own half first.
+async fn hearing_all(closes_its_half: bool) -> (FakeNode, Notes) {
+    let notes = Notes::new();
+    let noted = notes.clone();
+    let node = FakeNode::start(move |mut wire| {
+        let notes = noted.clone();
+        async move {
+            if wire.first_packet().await.is_ok() {
+                let _ = wire.send(&login_answer(1, &[0, 0, 0, 1], true)).await;
+                if closes_its_half {
+                    let _ = wire.finish().await;
+                }
+                notes.add(wire.rest().await.unwrap_or_default());
+            }
+        }
+    });
+    (node.await, notes)
+}
+
 #[tokio::test]
 async fn a_client_that_closes_its_half_gets_the_whole_answer() {
     let server = Postgres::start_new(Settings::default()).await;
@@ -53,19 +72,7 @@ async fn a_client_that_closes_its_half_gets_the_whole_answer() {
 
 #[tokio::test]
 async fn a_node_that_closes_its_half_still_gets_what_the_client_sends() {
-    let notes = Notes::new();
-    let noted = notes.clone();
-    let node = FakeNode::start(move |mut wire| {
-        let notes = noted.clone();
-        async move {
-            if wire.first_packet().await.is_ok() {
-                let _ = wire.send(&login_answer(1, &[0, 0, 0, 1], true)).await;
-                let _ = wire.finish().await;
-                notes.add(wire.rest().await.unwrap_or_default());
-            }
-        }
-    })
-    .await;
+    let (node, notes) = hearing_all(true).await;
     let balancer = through(node.addr()).await;
     let mut wire = Wire::connect(balancer.rw()).await.unwrap();
     wire.login("u", "d").await.unwrap().unwrap();
@@ -314,18 +321,7 @@ async fn a_good_bye_in_the_middle_of_a_message_holds_nothing() {
 
 #[tokio::test]
 async fn a_node_that_does_not_end_at_the_good_bye_is_told_that_nothing_more_comes() {
-    let notes = Notes::new();
-    let noted = notes.clone();
-    let node = FakeNode::start(move |mut wire| {
-        let notes = noted.clone();
-        async move {
-            if wire.first_packet().await.is_ok() {
-                let _ = wire.send(&login_answer(1, &[0, 0, 0, 1], true)).await;
-                notes.add(wire.rest().await.unwrap_or_default());
-            }
-        }
-    })
-    .await;
+    let (node, notes) = hearing_all(false).await;
     let balancer = through(node.addr()).await;
     let mut wire = Wire::connect(balancer.rw()).await.unwrap();
     wire.login("u", "d").await.unwrap().unwrap();
