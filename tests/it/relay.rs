@@ -35,7 +35,7 @@ async fn client_sessions(server: &Postgres) -> usize {
 }
 
 /// A node that lets everybody in and notes what it hears from then on, to the end; it may close its own half first.
-async fn hearing_all(closes_its_half: bool) -> (FakeNode, Notes) {
+async fn hearing_all(closes_its_half: bool) -> (FakeNode, Notes<Vec<u8>>) {
     let notes = Notes::new();
     let noted = notes.clone();
     let node = FakeNode::start(move |mut wire| {
