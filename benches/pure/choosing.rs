@@ -112,12 +112,12 @@ fn listener(config: &Config, topology: Topology) -> Listener {
         index: 0,
         config: Arc::clone(written),
         cluster: Arc::clone(config.clusters.first().expect("a cluster")),
-        watched: Watched { current, outcomes, freed: Arc::default() },
+        watched: Watched { index: 0, current, outcomes, freed: Arc::default() },
         addr: SocketAddr::new(CLIENT, 0),
         options: Options::default(),
         picker: Mutex::new(Picker::new(written.balance, nodes, 7)),
         sessions: Arc::default(),
-        queue: Queue::default(),
+        queue: Arc::<Queue>::default(),
         pause: watch::Sender::new(false),
     }
 }

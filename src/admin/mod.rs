@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use crate::front::shared::Front;
+use crate::front::shared::Fronts;
 use crate::net::listen::{Listening, is_peer_gone};
 use crate::session::place::is_there_another;
 use crate::session::shared::Shared;
@@ -50,16 +50,15 @@ type Answer = Response<Full<Bytes>>;
 #[derive(Clone, Debug)]
 pub struct Admin {
     shared: Arc<Shared>,
-    fronts: Arc<[Arc<Front>]>,
-    origin: Arc<str>,
+    fronts: Arc<Fronts>,
     started: SystemTime,
 }
 
 impl Admin {
-    /// A server that shows `shared` and `fronts`, configured from `origin`.
+    /// A server that shows `shared` and `fronts`.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, fronts: Arc<[Arc<Front>]>, origin: &str) -> Self {
-        Self { shared, fronts, origin: origin.into(), started: SystemTime::now() }
+    pub fn new(shared: Arc<Shared>, fronts: Arc<Fronts>) -> Self {
+        Self { shared, fronts, started: SystemTime::now() }
     }
 
     /// Serves until `end`.
@@ -105,7 +104,7 @@ impl Admin {
         let (method, path) = (request.method(), request.uri().path());
         if let Some(change) = Change::of(path) {
             return match *method {
-                Method::POST => change.answer(&self.shared, &self.fronts, request.headers(), peer),
+                Method::POST => change.answer(&self.shared, &self.fronts.now(), request.headers(), peer),
                 _ => not_allowed("POST", "only POST here\n"),
             };
         }
@@ -115,7 +114,7 @@ impl Admin {
         match path {
             "/" => text(StatusCode::OK, self.status().in_words()),
             "/metrics" => {
-                let body = self.shared.metrics.render(&now::now(&self.shared, &self.fronts));
+                let body = self.shared.metrics.render(&now::now(&self.shared, &self.fronts.now()));
                 typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
             }
             "/healthz" => text(StatusCode::OK, "ok\n".into()),
@@ -129,7 +128,7 @@ impl Admin {
     }
 
     fn status(&self) -> Status {
-        Status::of(&self.shared, &self.fronts, &self.origin, self.started)
+        Status::of(&self.shared, &self.fronts.now(), self.started)
     }
 
     /// 200 when every listener has a node and every front can serve, or the one that is asked for.
@@ -138,7 +137,7 @@ impl Admin {
         let (asked, asked_front) = (asked("listener"), asked("front"));
         let mut missing = String::new();
         let mut found = false;
-        for listener in &self.shared.listeners {
+        for listener in &self.shared.setup().listeners {
             let name = &listener.config.name;
             if asked.is_some_and(|asked| asked != name) || (asked.is_none() && asked_front.is_some()) {
                 continue;
@@ -148,7 +147,7 @@ impl Admin {
                 let _ = writeln!(missing, "listener \"{name}\" has no node");
             }
         }
-        for front in self.fronts.iter() {
+        for front in self.fronts.now().iter() {
             let name = &front.config.name;
             if asked_front.is_some_and(|asked| asked != name) || (asked_front.is_none() && asked.is_some()) {
                 continue;

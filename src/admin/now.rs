@@ -15,10 +15,11 @@ use crate::topology::{Node, Topology};
 /// The figures that are read, not counted.
 #[must_use]
 pub fn now(shared: &Shared, fronts: &[Arc<Front>]) -> Now {
-    let clusters = shared.clusters.iter().map(|watched| cluster_now(&watched.current.borrow()));
+    let setup = shared.setup();
+    let clusters = setup.clusters.iter().map(|watched| cluster_now(&watched.current.borrow()));
     Now {
         clusters: clusters.collect(),
-        listeners: shared.listeners.iter().map(listener_now).collect(),
+        listeners: setup.listeners.iter().map(|listener| listener_now(listener)).collect(),
         fronts: fronts.iter().map(|front| front_now(front)).collect(),
     }
 }

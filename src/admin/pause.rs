@@ -54,9 +54,9 @@ impl<'p> Change<'p> {
         if let Err(refusal) = may_change(shared, headers) {
             return *refusal;
         }
-        let Some(listener) = shared.listeners.iter().find(|listener| listener.config.name == self.name)
-        else {
-            return text(StatusCode::NOT_FOUND, self.unknown(&shared.listeners, fronts));
+        let setup = shared.setup();
+        let Some(listener) = setup.listener(&self.name) else {
+            return text(StatusCode::NOT_FOUND, self.unknown(&setup.listeners, fronts));
         };
         if listener.set_paused(self.pause) {
             let (name, (waiting, _)) = (listener.config.name.as_str(), listener.waiting());
@@ -70,7 +70,7 @@ impl<'p> Change<'p> {
     }
 
     /// Names what there is, never what was asked for: that came from anywhere.
-    fn unknown(&self, listeners: &[Listener], fronts: &[Arc<Front>]) -> String {
+    fn unknown(&self, listeners: &[Arc<Listener>], fronts: &[Arc<Front>]) -> String {
         let names: Vec<_> = listeners.iter().map(|l| format!("\"{}\"", l.config.name)).collect();
         let there_are = match names.as_slice() {
             [] => "there are none".to_owned(),
@@ -91,7 +91,8 @@ fn may_change(shared: &Shared, headers: &HeaderMap) -> Result<(), Box<Answer>> {
     if is_from_a_page(headers) {
         return refuse(StatusCode::FORBIDDEN, FOREIGN);
     }
-    let Some(token) = shared.config.admin.as_ref().and_then(|admin| admin.token.as_ref()) else {
+    let setup = shared.setup();
+    let Some(token) = setup.config.admin.as_ref().and_then(|admin| admin.token.as_ref()) else {
         return refuse(StatusCode::FORBIDDEN, UNSET);
     };
     match bearer(headers) {

@@ -103,12 +103,13 @@ struct CheckView {
 }
 
 impl Status {
-    /// The status of a process that was configured from `origin` and started then.
+    /// The status of a process that started then.
     #[must_use]
-    pub fn of(shared: &Shared, fronts: &[Arc<Front>], origin: &str, started: SystemTime) -> Self {
+    pub fn of(shared: &Shared, fronts: &[Arc<Front>], started: SystemTime) -> Self {
+        let setup = shared.setup();
         let mut nodes = Vec::new();
         let mut primaries = BTreeMap::new();
-        for (cluster, watched) in shared.config.clusters.iter().zip(&shared.clusters) {
+        for (cluster, watched) in setup.config.clusters.iter().zip(&setup.clusters) {
             let topology = watched.current.borrow();
             primaries.insert(cluster.name.clone(), topology.living_primaries().count());
             nodes.extend(topology.nodes.iter().map(|node| NodeView::of(node, &cluster.name)));
@@ -118,11 +119,11 @@ impl Status {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: started.elapsed().unwrap_or_default().as_secs_f64(),
             ready: !draining
-                && shared.listeners.iter().all(|listener| is_there_another(listener, &[]))
+                && setup.listeners.iter().all(|listener| is_there_another(listener, &[]))
                 && fronts.iter().all(|front| front.troubles().is_empty()),
             draining,
-            config: ConfigView { path: origin.to_owned(), loaded_at: time(started) },
-            listeners: shared.listeners.iter().map(|listener| ListenerView::of(shared, listener)).collect(),
+            config: ConfigView { path: setup.origin.to_string(), loaded_at: time(setup.loaded_at) },
+            listeners: setup.listeners.iter().map(|listener| ListenerView::of(shared, listener)).collect(),
             nodes,
             primaries,
             http: fronts.iter().map(|front| FrontView::of(front)).collect(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
+use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -17,9 +18,8 @@ use crate::front::connection::converse;
 use crate::front::database::Database;
 use crate::front::desk::Desk;
 use crate::front::group::Group;
-use crate::front::shared::Front;
+use crate::front::shared::{Front, Fronts};
 use crate::front::upstream::keeper::{self, Place};
-use crate::net::accept::Door;
 use crate::net::crew::Crew;
 use crate::net::listen::Sockets;
 use crate::session::shared::Shared;
@@ -35,47 +35,47 @@ pub(super) struct Ground<'a> {
 }
 
 /// Running fronts, in the order of the configuration, and their threads.
-pub(super) type Started = (Arc<[Arc<Front>]>, Vec<JoinHandle<()>>);
+pub(super) type Started = (Arc<Fronts>, Vec<JoinHandle<()>>);
 
 /// Starts every front of the configuration on these sockets, which are in its order.
 pub(super) fn start(ground: &Ground<'_>, sockets: Vec<Sockets>) -> Result<Started, StartError> {
-    let config = &ground.shared.config;
-    let built = config.fronts.iter().zip(&sockets).enumerate();
+    let setup = ground.shared.setup();
+    let built = setup.config.fronts.iter().zip(&sockets).enumerate();
     let fronts: Vec<_> =
         built.map(|(index, (front, socket))| Arc::new(build(ground, index, front, socket))).collect();
-    let door = |(index, front): (usize, &Arc<Front>)| -> Arc<dyn Door> {
-        Arc::new(FrontDoor { front: Arc::clone(front), index })
-    };
+    let door = |front: &Arc<Front>| Arc::new(FrontDoor { front: ArcSwap::new(Arc::clone(front)) });
     // Threads of their own: a client that keeps one busy takes nothing from the database sessions.
     let crew = Crew {
         name: "http",
         workers: if fronts.is_empty() { 0 } else { ground.threads },
-        doors: fronts.iter().enumerate().map(door).zip(sockets).collect(),
+        doors: fronts.iter().map(door).zip(sockets).collect(),
         descriptors: ground.shared.descriptors.clone(),
         stop: ground.shared.stop.clone(),
     };
+    let (fronts, shared) = (Arc::new(Fronts::new(fronts)), ground.shared);
     let started = crew.start(|index| {
-        let desk = Arc::new(Desk::new(index, fronts.clone()));
+        let desk = Arc::new(Desk::new(index, &fronts, &shared.stop, &shared.kill));
         move |accepted| converse(Arc::clone(&desk), accepted)
     });
-    Ok((fronts.into(), started.map_err(StartError::Worker)?))
+    Ok((fronts, started.map_err(StartError::Worker)?))
 }
 
 fn build(ground: &Ground<'_>, index: usize, config: &Arc<http::Front>, socket: &Sockets) -> Front {
     let shared = ground.shared;
+    let setup = shared.setup();
     let metrics = Arc::clone(shared.metrics.front(index));
     let groups = config.groups.iter().enumerate().map(|(group, settings)| {
         let place = Place {
             front: Arc::clone(config),
             group,
             metrics: Arc::clone(&metrics),
-            refresh: shared.config.dns.refresh,
+            refresh: setup.config.dns.refresh,
             workers: ground.threads,
         };
         Group::new(settings.clone(), keeper::start(&place, settings, ground.tasks, ground.end))
     });
     let groups = groups.collect();
-    let listener = config.listener.and_then(|listener| shared.listeners.get(listener));
+    let listener = config.listener.and_then(|listener| setup.listeners.get(listener));
     let database = listener.map(|listener| {
         let (name, target) = (listener.config.name.as_str(), listener.config.target);
         let current = listener.watched.current.clone();
@@ -85,7 +85,7 @@ fn build(ground: &Ground<'_>, index: usize, config: &Arc<http::Front>, socket: &
     });
     Front {
         config: Arc::clone(config),
-        log: shared.config.log.requests,
+        log: setup.config.log.requests,
         addr: socket.addr(),
         groups,
         turns: Turns::new(&config.limits),

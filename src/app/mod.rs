@@ -11,8 +11,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -22,20 +23,18 @@ use tracing::{info, warn};
 use crate::admin::Admin;
 use crate::balance::judge::Verdict;
 use crate::balance::pick::Picker;
-use crate::base::board::Board;
 use crate::config::{self, Config};
 use crate::front::upstream::Standing;
-use crate::front::{self, shared::Front};
-use crate::net::accept::Door;
+use crate::front::{self, shared::Fronts};
 use crate::net::crew::Crew;
 use crate::net::descriptors::Descriptors;
 use crate::net::listen::{Listening, Sockets};
 use crate::net::options::Options;
 use crate::session;
 use crate::session::accept::ListenerDoor;
-use crate::session::cancel::{CancelTable, SourceLimit};
 use crate::session::desk::Desk;
 use crate::session::queue::Queue;
+use crate::session::setup::Setup;
 use crate::session::shared::{Listener, Shared, Stage};
 use crate::telemetry::metrics::{Metrics, UPKEEP_INTERVAL};
 use crate::telemetry::shape::{ClusterShape, ListenerShape, Shape};
@@ -69,8 +68,8 @@ pub enum StartError {
 pub struct App {
     /// What sessions, admin and start screen look at.
     pub shared: Arc<Shared>,
-    /// The HTTP fronts, in the order of the configuration.
-    pub fronts: Arc<[Arc<Front>]>,
+    /// The HTTP fronts.
+    pub fronts: Arc<Fronts>,
     workers: Vec<JoinHandle<()>>,
     tasks: TaskTracker,
     end: CancellationToken,
@@ -125,32 +124,30 @@ impl App {
             .map(|(index, cluster)| keeper::start(cluster, index, config.dns, &metrics, &tasks, &end))
             .collect();
         let listeners = config.listeners.iter().zip(&sockets).enumerate();
-        let shared = Arc::new(Shared {
-            listeners: listeners
-                .filter_map(|(index, (listener, socket))| {
-                    let watched = clusters.get(listener.cluster)?.clone();
-                    Some(build_listener(&config, index, listener, watched, socket.addr()))
-                })
-                .collect(),
+        let listeners: Vec<_> = listeners
+            .filter_map(|(index, (listener, socket))| {
+                let watched = clusters.get(listener.cluster)?.clone();
+                Some(Arc::new(build_listener(&config, index, listener, watched, socket.addr())))
+            })
+            .collect();
+        let setup = Setup {
             config: Arc::clone(&config),
+            origin: origin.into(),
+            loaded_at: SystemTime::now(),
             clusters,
-            metrics: Arc::clone(&metrics),
+            listeners: listeners.clone(),
             admin: admin_socket.as_ref().map(Sockets::addr),
-            descriptors: descriptors.with_own(own_threads, own_sockets),
-            cancels: CancelTable::default(),
-            cancel_limit: SourceLimit::default(),
-            ids: crate::base::id::SessionIds::default(),
-            stop: CancellationToken::new(),
-            stage: Board::new(Stage::Serving),
-            kill: CancellationToken::new(),
-        });
+        };
+        let descriptors = descriptors.with_own(own_threads, own_sockets);
+        let shared = Arc::new(Shared::new(setup, Arc::clone(&metrics), descriptors));
 
-        let door =
-            |listener| -> Arc<dyn Door> { Arc::new(ListenerDoor { shared: Arc::clone(&shared), listener }) };
+        let door = |listener| {
+            Arc::new(ListenerDoor { shared: Arc::clone(&shared), listener: ArcSwap::new(listener) })
+        };
         let crew = Crew {
             name: "worker",
             workers: threads,
-            doors: (0..).map(door).zip(sockets).collect(),
+            doors: listeners.into_iter().map(door).zip(sockets).collect(),
             descriptors: shared.descriptors.clone(),
             stop: shared.stop.clone(),
         };
@@ -168,7 +165,7 @@ impl App {
         if let (Some(socket), Some(admin)) = (admin_socket, &config.admin) {
             let bind_error = |source| StartError::Bind { addr: admin.bind, what: "admin".to_owned(), source };
             let listening = Listening::new(socket).map_err(bind_error)?;
-            let admin = Admin::new(Arc::clone(&shared), Arc::clone(&fronts), origin);
+            let admin = Admin::new(Arc::clone(&shared), Arc::clone(&fronts));
             tasks.spawn(admin.serve(listening, end.clone()));
         }
         tasks.spawn(end.clone().run_until_cancelled_owned(upkeep(metrics)));
@@ -178,13 +175,13 @@ impl App {
 
     /// Resolves when every node, and every upstream whose name leads somewhere, has been looked at once. Cancel safe.
     pub async fn first_checks(&self) {
-        for cluster in &self.shared.clusters {
+        for cluster in &self.shared.setup().clusters {
             let mut current = cluster.current.clone();
             let all_seen =
                 current.wait_for(|t| t.nodes.iter().all(|node| node.verdict != Verdict::Starting)).await;
             drop(all_seen);
         }
-        for group in self.fronts.iter().flat_map(|front| &front.groups) {
+        for group in self.fronts.now().iter().flat_map(|front| &front.groups) {
             let mut current = group.current();
             let is_seen = |standing: &Arc<Standing>| {
                 let members = &standing.members;
@@ -200,11 +197,12 @@ impl App {
     /// are cut. Not cancel safe.
     pub async fn stop(self, hurry: impl Future<Output = ()>) {
         let shared = self.shared;
-        let sessions: u32 = shared.listeners.iter().map(Listener::active).sum();
-        let requests: u64 = self.fronts.iter().map(|front| front.metrics.in_flight()).sum();
-        let drain = shared.config.runtime.drain_timeout;
-        info!(sessions, requests, drain_s = drain.as_secs_f64(), "draining");
-        self.fronts.iter().for_each(|front| front.is_stopping.store(true, Ordering::Relaxed));
+        let (setup, fronts) = (shared.setup(), self.fronts.now());
+        let sessions = || setup.listeners.iter().map(|listener| listener.active()).sum::<u32>();
+        let requests = || fronts.iter().map(|front| front.metrics.in_flight()).sum::<u64>();
+        let drain = setup.config.runtime.drain_timeout;
+        info!(sessions = sessions(), requests = requests(), drain_s = drain.as_secs_f64(), "draining");
+        fronts.iter().for_each(|front| front.is_stopping.store(true, Ordering::Relaxed));
         shared.stop.cancel();
         let kill = shared.kill.clone();
         let mut ended = tokio::task::spawn_blocking(move || {
@@ -221,8 +219,7 @@ impl App {
             () = hurry => {}
         }
         // Asked before they are cut: they may be gone a moment later.
-        let sessions: u32 = shared.listeners.iter().map(Listener::active).sum();
-        let requests: u64 = self.fronts.iter().map(|front| front.metrics.in_flight()).sum();
+        let (sessions, requests) = (sessions(), requests());
         let are_left = !ended.is_finished();
         shared.stage.post(Stage::Over);
         kill.cancel();
@@ -277,7 +274,7 @@ fn build_listener(
         addr,
         picker: Mutex::new(Picker::new(listener.balance, nodes, fastrand::u64(..))),
         sessions: Arc::new(AtomicU32::new(0)),
-        queue: Queue::default(),
+        queue: Arc::<Queue>::default(),
         pause: watch::Sender::new(false),
     }
 }

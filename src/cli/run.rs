@@ -137,8 +137,9 @@ fn cannot_start(error: &StartError) -> ExitCode {
 /// What it listens on, what the first look at each node found, and what to put into `DATABASE_URL`.
 fn start_screen(app: &App, origin: &str) -> String {
     let mut out = format!("pgsplit {}  {origin}\n\n", env!("CARGO_PKG_VERSION"));
-    let several = 1 < app.shared.config.clusters.len();
-    for listener in &app.shared.listeners {
+    let setup = app.shared.setup();
+    let several = 1 < setup.config.clusters.len();
+    for listener in &setup.listeners {
         let (name, target) = (&listener.config.name, listener.config.target);
         let cluster = if several { format!("  cluster {}", listener.cluster.name) } else { String::new() };
         let _ = writeln!(
@@ -147,16 +148,16 @@ fn start_screen(app: &App, origin: &str) -> String {
             listener.addr
         );
     }
-    for front in app.fronts.iter() {
+    for front in app.fronts.now().iter() {
         let name = &front.config.name;
         let _ =
             writeln!(out, "  {name:<6} http://{}/   HTTP front, {} upstreams", front.addr, upstreams(front));
     }
-    if let Some(admin) = app.shared.admin {
+    if let Some(admin) = setup.admin {
         let _ = writeln!(out, "  {:<6} http://{admin}/   metrics on /metrics", "admin");
     }
     out.push('\n');
-    let topologies = app.shared.clusters.iter().map(|cluster| Arc::clone(&cluster.current.borrow()));
+    let topologies = setup.clusters.iter().map(|cluster| Arc::clone(&cluster.current.borrow()));
     let nodes: Vec<Node> = topologies.flat_map(|topology| topology.nodes.clone()).collect();
     let wide = nodes.iter().map(|node| node.config.name.len()).fold(16, usize::max);
     let far = nodes.iter().map(|node| node.place_in_words().len()).fold(22, usize::max);
@@ -164,7 +165,7 @@ fn start_screen(app: &App, origin: &str) -> String {
         let (name, place) = (&node.config.name, node.place_in_words());
         let _ = writeln!(out, "  {name:<wide$} {place:<far$} {}", first_look(node));
     }
-    if app.shared.listeners.is_empty() {
+    if setup.listeners.is_empty() {
         out.push_str("Ctrl-C stops.\n");
     } else {
         out.push_str("\nPut a postgres:// URL into DATABASE_URL; only host and port change. Ctrl-C stops.\n");

@@ -2,37 +2,39 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use crate::front::shared::Front;
 use crate::net::accept::Door;
 use crate::telemetry::labels::HttpRejection;
 
-/// One front's door.
+/// The door of whichever front has the address now.
 #[derive(Debug)]
 pub struct FrontDoor {
-    /// Where its counters are.
-    pub front: Arc<Front>,
-    /// Place in the configuration.
-    pub index: usize,
+    /// Whose connections come here.
+    pub front: ArcSwap<Front>,
 }
 
 impl Door for FrontDoor {
-    fn name(&self) -> &str {
-        &self.front.config.name
+    type To = Arc<Front>;
+
+    fn name(&self) -> String {
+        self.front.load().config.name.clone()
     }
 
-    fn index(&self) -> usize {
-        self.index
+    fn leads_to(&self) -> Arc<Front> {
+        self.front.load_full()
     }
 
     fn accepted(&self) {
-        self.front.metrics.accept();
+        self.front.load().metrics.accept();
     }
 
     fn turned_away(&self) {
-        self.front.metrics.reject(HttpRejection::Connections);
+        self.front.load().metrics.reject(HttpRejection::Connections);
     }
 
     fn failed(&self) {
-        self.front.metrics.accept_error();
+        self.front.load().metrics.accept_error();
     }
 }

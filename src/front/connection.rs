@@ -47,9 +47,8 @@ const BUFFER: usize = 128 * 1024;
 const BUFFER_LEAST: usize = 8192;
 
 /// Serves one connection to its end.
-pub async fn converse(desk: Arc<Desk>, accepted: Box<Accepted>) {
-    let Accepted { stream, peer, door, descriptor, silent, served, .. } = *accepted;
-    let Some(front) = desk.fronts.get(door).cloned() else { return };
+pub async fn converse(desk: Arc<Desk>, accepted: Box<Accepted<Arc<Front>>>) {
+    let Accepted { stream, peer, to: front, descriptor, silent, served, .. } = *accepted;
     let _counted_by = (descriptor, served);
     // The pulse watches those that say nothing.
     drop(silent);
@@ -59,7 +58,7 @@ pub async fn converse(desk: Arc<Desk>, accepted: Box<Accepted>) {
         return turn_away(&front, stream).await;
     }
     let caller = Arc::new(Caller::new(Client::new(peer, &front.config)));
-    let _seat = desk.enter(door, &caller);
+    let _seat = desk.enter(&front, &caller);
     if front.kill.is_cancelled() {
         return;
     }

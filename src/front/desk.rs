@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::front::caller::{Caller, Order};
 use crate::front::pulse::{Overdue, Pulse};
-use crate::front::shared::Front;
+use crate::front::shared::{Front, Fronts};
 use crate::telemetry::labels::HttpRejection;
 
 /// How often connections are looked at while the process stops.
@@ -20,9 +21,12 @@ const STOP_INTERVAL: Duration = Duration::from_millis(200);
 pub struct Desk {
     /// The worker's number.
     pub index: usize,
-    /// In the order of the configuration.
-    pub fronts: Vec<Arc<Front>>,
-    callers: Mutex<Vec<(usize, Arc<Caller>)>>,
+    fronts: Arc<Fronts>,
+    /// No new requests from then on.
+    stop: CancellationToken,
+    /// Everything ends then.
+    kill: CancellationToken,
+    callers: Mutex<Vec<(Arc<Front>, Arc<Caller>)>>,
     is_guarded: AtomicBool,
     guards: TaskTracker,
 }
@@ -30,10 +34,17 @@ pub struct Desk {
 impl Desk {
     /// The desk of the worker with this number.
     #[must_use]
-    pub fn new(index: usize, fronts: Vec<Arc<Front>>) -> Self {
+    pub fn new(
+        index: usize,
+        fronts: &Arc<Fronts>,
+        stop: &CancellationToken,
+        kill: &CancellationToken,
+    ) -> Self {
         Self {
             index,
-            fronts,
+            fronts: Arc::clone(fronts),
+            stop: stop.clone(),
+            kill: kill.clone(),
             callers: Mutex::default(),
             is_guarded: AtomicBool::new(false),
             guards: TaskTracker::new(),
@@ -42,8 +53,9 @@ impl Desk {
 
     /// Takes a connection's place among those that are looked at.
     #[must_use]
-    pub fn enter(self: &Arc<Self>, door: usize, caller: &Arc<Caller>) -> Seat {
-        self.callers.lock().unwrap_or_else(PoisonError::into_inner).push((door, Arc::clone(caller)));
+    pub fn enter(self: &Arc<Self>, front: &Arc<Front>, caller: &Arc<Caller>) -> Seat {
+        let entry = (Arc::clone(front), Arc::clone(caller));
+        self.callers.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
         // By the first connection, as only now there is a runtime to do it on.
         if !self.is_guarded.swap(true, Ordering::Relaxed) {
             self.guards.spawn(Arc::clone(self).guard());
@@ -53,31 +65,30 @@ impl Desk {
 
     /// Looks at all connections now and then: one timer for all of them, and none of their requests ever touches it.
     async fn guard(self: Arc<Self>) {
-        let Some(first) = self.fronts.first() else { return };
-        let (stop, kill) = (first.stop.clone(), first.kill.clone());
-        let intervals = self.fronts.iter().map(|front| Pulse::interval(&front.config.limits));
-        let interval = intervals.min().unwrap_or(Duration::from_secs(1));
         let mut is_stopping = false;
         loop {
+            let fronts = self.fronts.now();
+            let intervals = fronts.iter().map(|front| Pulse::interval(&front.config.limits));
+            let interval = intervals.min().unwrap_or(Duration::from_secs(1));
+            drop(fronts);
             tokio::select! {
                 () = sleep(if is_stopping { interval.min(STOP_INTERVAL) } else { interval }) => {}
-                () = stop.cancelled(), if !is_stopping => is_stopping = true,
-                () = kill.cancelled() => {}
+                () = self.stop.cancelled(), if !is_stopping => is_stopping = true,
+                () = self.kill.cancelled() => {}
             }
             let callers: Vec<_> = self.callers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            for (door, caller) in callers {
-                let Some(front) = self.fronts.get(door) else { continue };
-                if kill.is_cancelled() {
+            for (front, caller) in callers {
+                if self.kill.is_cancelled() {
                     caller.tell(Order::End);
                 } else if let Some(overdue) = caller.overdue(&front.config.limits) {
-                    end_overdue(front, &caller, overdue);
+                    end_overdue(&front, &caller, overdue);
                 } else if is_stopping {
                     // One that has had the time to, and has nothing to finish, may wait for a client that is silent.
                     let is_done = caller.order() == Order::Finish && caller.pulse.is_idle();
                     caller.tell(if is_done { Order::End } else { Order::Finish });
                 }
             }
-            if kill.is_cancelled() {
+            if self.kill.is_cancelled() {
                 return;
             }
         }

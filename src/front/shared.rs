@@ -1,10 +1,11 @@
-//! What all requests of one front have in common.
+//! What all requests of one front have in common, and which fronts there are.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::http;
@@ -16,7 +17,25 @@ use crate::front::group::Group;
 use crate::net::descriptors::Descriptors;
 use crate::telemetry::front::FrontMetrics;
 
-/// One front and what is going on there; built once, in `app`.
+/// The fronts there are now, which a reload replaces.
+#[derive(Debug)]
+pub struct Fronts(ArcSwap<Vec<Arc<Front>>>);
+
+impl Fronts {
+    /// These, in the order of the configuration.
+    #[must_use]
+    pub fn new(fronts: Vec<Arc<Front>>) -> Self {
+        Self(ArcSwap::from_pointee(fronts))
+    }
+
+    /// Those there are now, in the order of the configuration.
+    #[must_use]
+    pub fn now(&self) -> Arc<Vec<Arc<Front>>> {
+        self.0.load_full()
+    }
+}
+
+/// One front and what is going on there; built in `app`.
 pub struct Front {
     /// What the file says.
     pub config: Arc<http::Front>,

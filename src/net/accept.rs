@@ -19,11 +19,13 @@ const PAUSE: Duration = Duration::from_millis(100);
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// Whose connections are accepted, and where they are counted.
-pub trait Door: Send + Sync {
+pub trait Door: Send + Sync + 'static {
+    /// What its connections are served by.
+    type To: Send + 'static;
     /// Its name, for the log.
-    fn name(&self) -> &str;
-    /// Its place in the configuration.
-    fn index(&self) -> usize;
+    fn name(&self) -> String;
+    /// What a connection that comes now is served by.
+    fn leads_to(&self) -> Self::To;
     /// A connection was accepted.
     fn accepted(&self);
     /// One was closed at once because there is no descriptor for it.
@@ -33,29 +35,29 @@ pub trait Door: Send + Sync {
 }
 
 /// A door as all the accept loops of it share it.
-pub(super) struct Doorway {
-    door: Arc<dyn Door>,
+pub(super) struct Doorway<D> {
+    door: Arc<D>,
     trouble: Mutex<Trouble>,
 }
 
-impl Doorway {
-    pub(super) fn new(door: Arc<dyn Door>) -> Self {
+impl<D: Door> Doorway<D> {
+    pub(super) fn new(door: Arc<D>) -> Self {
         Self { door, trouble: Mutex::default() }
     }
 
     /// Says that accepting is in trouble, now and then.
     fn complain(&self, error: &str) {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        trouble.say(self.door.name(), error);
+        trouble.say(&self.door.name(), error);
     }
 }
 
 /// Accepts connections of one door until `stop`, on one of `workers`.
-pub(super) async fn accept(
-    doorway: Arc<Doorway>,
+pub(super) async fn accept<D: Door>(
+    doorway: Arc<Doorway<D>>,
     listening: Listening,
     descriptors: Descriptors,
-    workers: Workers,
+    workers: Workers<D::To>,
     stop: CancellationToken,
 ) {
     let door = &doorway.door;
@@ -69,9 +71,9 @@ pub(super) async fn accept(
                     continue;
                 };
                 if let Some(worker) = workers.next() {
-                    let (door, at, served) = (door.index(), Instant::now(), worker.serve());
+                    let (to, at, served) = (door.leads_to(), Instant::now(), worker.serve());
                     worker
-                        .take(Box::new(Accepted { stream, peer, door, at, descriptor, silent, served }))
+                        .take(Box::new(Accepted { stream, peer, to, at, descriptor, silent, served }))
                         .await;
                 }
             }
@@ -86,19 +88,19 @@ pub(super) async fn accept(
 }
 
 /// All workers, and on which of them this is.
-#[derive(Clone, Debug)]
-pub(super) struct Workers {
-    pub(super) all: Arc<[WorkerHandle]>,
+#[derive(Debug)]
+pub(super) struct Workers<To> {
+    pub(super) all: Arc<[WorkerHandle<To>]>,
     pub(super) here: usize,
 }
 
-impl Workers {
+impl<To> Workers<To> {
     /// Who serves the next connection.
     ///
     /// Connections are few, long and unequal, and the system spreads them by a hash of their addresses: left at that, one
     /// core would be busy and another idle. So it is the worker with the fewest. But a connection that stays on its thread
     /// is cheaper than one that another thread must be woken for, so among many one more makes no difference.
-    fn next(&self) -> Option<&WorkerHandle> {
+    fn next(&self) -> Option<&WorkerHandle<To>> {
         let fewest = self.all.iter().min_by_key(|worker| worker.connections())?;
         let enough = fewest.connections() + fewest.connections() / 16;
         self.all.get(self.here).filter(|here| here.connections() <= enough).or(Some(fewest))
@@ -132,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_connection_stays_where_it_came_unless_another_worker_has_fewer() {
-        let (all, _running): (Vec<_>, Vec<_>) = (0..3).map(|_| Worker::new().unwrap()).unzip();
+        let (all, _running): (Vec<_>, Vec<_>) = (0..3).map(|_| Worker::<()>::new().unwrap()).unzip();
         let workers = Workers { all: all.into(), here: 1 };
         let mut served = Vec::new();
         let mut next = |before: [usize; 3]| {

@@ -12,20 +12,20 @@ use crate::net::listen::Sockets;
 use crate::net::worker::{Accepted, Worker};
 
 /// Workers that are to be started.
-pub struct Crew {
+pub struct Crew<D> {
     /// What their threads are called, before a number.
     pub name: &'static str,
     /// How many there are.
     pub workers: usize,
     /// Where connections come from.
-    pub doors: Vec<(Arc<dyn Door>, Sockets)>,
+    pub doors: Vec<(Arc<D>, Sockets)>,
     /// What connections take theirs from.
     pub descriptors: Descriptors,
     /// Nothing is accepted from then on.
     pub stop: CancellationToken,
 }
 
-impl Crew {
+impl<D: Door> Crew<D> {
     /// Starts them. `serve` is asked by each worker's number for what it does with a connection. Their threads end when
     /// `stop` is cancelled and the last connection has ended.
     ///
@@ -33,7 +33,7 @@ impl Crew {
     /// The system has no more threads or descriptors.
     pub fn start<Serve, Life>(self, serve: impl Fn(usize) -> Serve) -> io::Result<Vec<JoinHandle<()>>>
     where
-        Serve: Fn(Box<Accepted>) -> Life + Send + 'static,
+        Serve: Fn(Box<Accepted<D::To>>) -> Life + Send + 'static,
         Life: Future<Output = ()> + Send + 'static,
     {
         let made: Vec<_> = (0..self.workers).map(|_| Worker::new()).collect::<io::Result<_>>()?;
@@ -41,7 +41,7 @@ impl Crew {
         let all = handles.into();
         let open = |(door, sockets): (_, Sockets)| (Arc::new(Doorway::new(door)), sockets.into_each());
         let mut doors: Vec<_> = self.doors.into_iter().map(open).collect();
-        let start = |(here, worker): (usize, Worker)| {
+        let start = |(here, worker): (usize, Worker<D::To>)| {
             let mut accepting = Vec::new();
             for (doorway, sockets) in &mut doors {
                 if let Some(socket) = sockets.next() {
@@ -69,13 +69,13 @@ mod tests {
     struct Counting(AtomicUsize);
 
     impl Door for Counting {
-        fn name(&self) -> &'static str {
-            "test"
+        type To = ();
+
+        fn name(&self) -> String {
+            "test".to_owned()
         }
 
-        fn index(&self) -> usize {
-            0
-        }
+        fn leads_to(&self) {}
 
         fn accepted(&self) {
             self.0.fetch_add(1, Ordering::Relaxed);
@@ -94,7 +94,7 @@ mod tests {
         let crew = Crew {
             name: "test",
             workers: 3,
-            doors: vec![(Arc::clone(&door) as Arc<dyn Door>, sockets)],
+            doors: vec![(Arc::clone(&door), sockets)],
             descriptors: Descriptors::of_process(),
             stop: stop.clone(),
         };

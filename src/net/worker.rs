@@ -28,13 +28,13 @@ const BUSY: Duration = Duration::from_secs(2);
 
 /// A connection as an accept loop hands it over.
 #[derive(Debug)]
-pub struct Accepted {
+pub struct Accepted<To> {
     /// The socket, registered with no runtime yet.
     pub stream: std::net::TcpStream,
     /// Who connected.
     pub peer: SocketAddr,
-    /// Place of its listener or front in the configuration.
-    pub door: usize,
+    /// What it is served by: its listener, or front.
+    pub to: To,
     /// When.
     pub at: Instant,
     /// Its share of the process's descriptors.
@@ -46,13 +46,13 @@ pub struct Accepted {
 }
 
 /// The accept loops' end of a worker.
-#[derive(Clone, Debug)]
-pub struct WorkerHandle {
+#[derive(Debug)]
+pub struct WorkerHandle<To> {
     connections: Arc<AtomicUsize>,
-    sender: mpsc::Sender<Box<Accepted>>,
+    sender: mpsc::Sender<Box<Accepted<To>>>,
 }
 
-impl WorkerHandle {
+impl<To> WorkerHandle<To> {
     /// Connections it has now.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -67,7 +67,7 @@ impl WorkerHandle {
     }
 
     /// Hands a connection over. Cancel safe: one that was not handed over is closed.
-    pub async fn take(&self, accepted: Box<Accepted>) {
+    pub async fn take(&self, accepted: Box<Accepted<To>>) {
         // Only a worker that has ended takes none.
         let _ = self.sender.send(accepted).await;
     }
@@ -75,14 +75,14 @@ impl WorkerHandle {
 
 /// A worker that has no thread yet.
 #[derive(Debug)]
-pub(super) struct Worker {
+pub(super) struct Worker<To> {
     runtime: Runtime,
-    connections: mpsc::Receiver<Box<Accepted>>,
+    connections: mpsc::Receiver<Box<Accepted<To>>>,
 }
 
-impl Worker {
+impl<To: Send + 'static> Worker<To> {
     /// A worker, and how to reach it.
-    pub(super) fn new() -> io::Result<(WorkerHandle, Self)> {
+    pub(super) fn new() -> io::Result<(WorkerHandle<To>, Self)> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (sender, connections) = mpsc::channel(HANDOVER);
         Ok((WorkerHandle { connections: Arc::default(), sender }, Self { runtime, connections }))
@@ -100,7 +100,7 @@ impl Worker {
         mut self,
         name: String,
         accepting: impl IntoIterator<Item = impl Future<Output = ()> + Send + 'static> + Send + 'static,
-        serve: impl Fn(Box<Accepted>) -> Life + Send + 'static,
+        serve: impl Fn(Box<Accepted<To>>) -> Life + Send + 'static,
     ) -> io::Result<JoinHandle<()>>
     where
         Life: Future<Output = ()> + Send + 'static,

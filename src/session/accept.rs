@@ -2,37 +2,47 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use crate::net::accept::Door;
-use crate::session::shared::Shared;
+use crate::session::shared::{Listener, Shared};
 use crate::telemetry::labels::Rejection;
 
-/// One listener's door.
+/// The door of whichever listener has the address now.
 #[derive(Debug)]
 pub struct ListenerDoor {
     /// Where its counters are.
     pub shared: Arc<Shared>,
-    /// Place in the configuration.
-    pub listener: usize,
+    /// Whose connections come here.
+    pub listener: ArcSwap<Listener>,
+}
+
+impl ListenerDoor {
+    fn number(&self) -> usize {
+        self.listener.load().index
+    }
 }
 
 impl Door for ListenerDoor {
-    fn name(&self) -> &str {
-        self.shared.listeners.get(self.listener).map_or("", |listener| &listener.config.name)
+    type To = Arc<Listener>;
+
+    fn name(&self) -> String {
+        self.listener.load().config.name.clone()
     }
 
-    fn index(&self) -> usize {
-        self.listener
+    fn leads_to(&self) -> Arc<Listener> {
+        self.listener.load_full()
     }
 
     fn accepted(&self) {
-        self.shared.metrics.listener(self.listener).accept();
+        self.shared.metrics.listener(self.number()).accept();
     }
 
     fn turned_away(&self) {
-        self.shared.metrics.listener(self.listener).reject(Rejection::Limit);
+        self.shared.metrics.listener(self.number()).reject(Rejection::Limit);
     }
 
     fn failed(&self) {
-        self.shared.metrics.listener(self.listener).accept_error();
+        self.shared.metrics.listener(self.number()).accept_error();
     }
 }

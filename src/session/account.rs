@@ -83,7 +83,12 @@ struct Waits {
 impl<'a> Account<'a> {
     /// Opens the account of a connection that has just been accepted.
     #[must_use]
-    pub fn open(shared: &'a Shared, listener: &'a Listener, desk: &'a Desk, accepted: &Accepted) -> Self {
+    pub fn open(
+        shared: &'a Shared,
+        listener: &'a Listener,
+        desk: &'a Desk,
+        accepted: &Accepted<Arc<Listener>>,
+    ) -> Self {
         let account = Self {
             shared,
             listener,
@@ -101,7 +106,7 @@ impl<'a> Account<'a> {
             key: None,
             is_closed: false,
         };
-        if shared.config.log.sessions == LogSessions::Both {
+        if shared.setup().config.log.sessions == LogSessions::Both {
             let (id, listener) = (account.id.to_string(), listener.config.name.as_str());
             info!(id, listener, client = %account.client, "session_start");
         }
@@ -256,7 +261,7 @@ impl<'a> Account<'a> {
     }
 
     fn log(&self, end: &str, end_code: &str, error: Option<&SessionError>, is_normal: bool) {
-        match self.shared.config.log.sessions {
+        match self.shared.setup().config.log.sessions {
             LogSessions::Off => return,
             LogSessions::Errors if is_normal && self.sqlstate.is_none() => return,
             LogSessions::Errors | LogSessions::End | LogSessions::Both => {}

@@ -241,7 +241,7 @@ async fn send(
     let Err(mut refusal) = talked else { return Ok(reached) };
     match (&refusal.met, opening) {
         (Some(Met::NotNow(_) | Met::Full(_)), _) => {
-            let metrics = shared.metrics.node(listener.config.cluster, id);
+            let metrics = shared.metrics.node(listener.watched.index, id);
             metrics.startup_error(StartupError::from_sqlstate(refusal.reason.as_str()));
             if let (Some(Met::Full(_)), Opening::Startup { is_replication: true, .. }) =
                 (&refusal.met, opening)
@@ -266,7 +266,7 @@ async fn dial(
     choice: Choice,
     tried: &[NodeId],
 ) -> Result<Reached, Refusal> {
-    let metrics = shared.metrics.node(listener.config.cluster, choice.id);
+    let metrics = shared.metrics.node(listener.watched.index, choice.id);
     let began = Instant::now();
     let sessions = listener.sessions();
     // A host that has gone from the network does not even refuse. While another node fits there is no use in waiting for

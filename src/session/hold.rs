@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
@@ -186,13 +187,15 @@ impl<'a> Hold<'a> {
 
     /// Other listeners of the cluster that have a node.
     fn what_still_works(&self) -> String {
-        let works = |other: &&Listener| {
+        let works = |other: &&Arc<Listener>| {
             other.index != self.listener.index
-                && other.config.cluster == self.listener.config.cluster
+                && other.watched.index == self.listener.watched.index
                 && is_there_another(other, &[])
         };
-        let words = |other: &Listener| format!("\"{}\" on port {}", other.config.name, other.addr.port());
-        let names: Vec<_> = self.shared.listeners.iter().filter(works).map(words).collect();
+        let words =
+            |other: &Arc<Listener>| format!("\"{}\" on port {}", other.config.name, other.addr.port());
+        let setup = self.shared.setup();
+        let names: Vec<_> = setup.listeners.iter().filter(works).map(words).collect();
         if names.is_empty() { String::new() } else { format!("Listener {} still works.", names.join(", ")) }
     }
 }

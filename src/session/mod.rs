@@ -37,6 +37,7 @@ pub mod negotiate;
 pub mod place;
 pub mod queue;
 pub mod relay;
+pub mod setup;
 pub mod shared;
 
 use std::sync::Arc;
@@ -68,12 +69,12 @@ use shared::{Listener, Shared};
 pub fn serve(
     shared: Arc<Shared>,
     desk: Arc<Desk>,
-    accepted: Box<Accepted>,
+    accepted: Box<Accepted<Arc<Listener>>>,
 ) -> impl Future<Output = ()> + Send {
     async move {
-        let Some(listener) = shared.listeners.get(accepted.door) else { return };
-        let mut account = Account::open(&shared, listener, &desk, &accepted);
-        let ending = live(&shared, listener, &desk, accepted, &mut account).await;
+        let listener = Arc::clone(&accepted.to);
+        let mut account = Account::open(&shared, &listener, &desk, &accepted);
+        let ending = live(&shared, &listener, &desk, accepted, &mut account).await;
         account.close(ending);
     }
 }
@@ -83,7 +84,7 @@ async fn live(
     shared: &Shared,
     listener: &Listener,
     desk: &Desk,
-    accepted: Box<Accepted>,
+    accepted: Box<Accepted<Arc<Listener>>>,
     account: &mut Account<'_>,
 ) -> Result<Ending, SessionError> {
     let Some(mut session) = Box::pin(begin(shared, listener, desk, accepted, account)).await? else {
@@ -122,7 +123,7 @@ async fn begin<'a>(
     shared: &Shared,
     listener: &'a Listener,
     desk: &Desk,
-    accepted: Box<Accepted>,
+    accepted: Box<Accepted<Arc<Listener>>>,
     account: &mut Account<'_>,
 ) -> Result<Option<Session<'a>>, SessionError> {
     let Accepted { stream, peer, at, descriptor, silent, served, .. } = *accepted;

@@ -179,7 +179,7 @@ impl Client {
 
 /// What a browser is shown that came to the wrong port at `here`.
 fn http_answer(shared: &Shared, here: Option<IpAddr>) -> Bytes {
-    let right = shared.admin.map(|admin| {
+    let right = shared.setup().admin.map(|admin| {
         let ip = here.filter(|_| admin.ip().is_unspecified()).unwrap_or(admin.ip());
         format!("; metrics and status are on http://{}/", SocketAddr::new(ip, admin.port()))
     });

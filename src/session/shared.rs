@@ -1,10 +1,12 @@
-//! What all sessions of a process have in common.
+//! What all sessions of a process have in common: [`Shared`] for as long as it lives, and the current
+//! [`Setup`], which a reload replaces.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -12,26 +14,20 @@ use crate::balance::pick::Picker;
 use crate::base::board::{Board, Small};
 use crate::base::id::SessionIds;
 use crate::base::role::Target;
-use crate::config::{self, Cluster, Config, Sessions};
+use crate::config::{self, Cluster, Sessions};
 use crate::net::descriptors::Descriptors;
 use crate::net::options::Options;
 use crate::session::cancel::{CancelTable, SourceLimit};
 use crate::session::queue::Queue;
+use crate::session::setup::Setup;
 use crate::telemetry::metrics::Metrics;
 use crate::topology::keeper::Watched;
 
 /// Everything a session needs that is not its own; built once, in `app`.
 pub struct Shared {
-    /// The configuration.
-    pub config: Arc<Config>,
-    /// In the order of the configuration.
-    pub clusters: Vec<Watched>,
-    /// In the order of the configuration.
-    pub listeners: Vec<Listener>,
+    setup: ArcSwap<Setup>,
     /// The counters.
     pub metrics: Arc<Metrics>,
-    /// Where the admin server listens.
-    pub admin: Option<SocketAddr>,
     /// The process's file descriptors.
     pub descriptors: Descriptors,
     /// Who may cancel what, and where.
@@ -46,6 +42,31 @@ pub struct Shared {
     pub stage: Arc<Board<Stage>>,
     /// All that has not come that far ends now.
     pub kill: CancellationToken,
+}
+
+impl Shared {
+    /// What a process that serves has in common; it begins with this setup.
+    #[must_use]
+    pub fn new(setup: Setup, metrics: Arc<Metrics>, descriptors: Descriptors) -> Self {
+        Self {
+            setup: ArcSwap::from_pointee(setup),
+            metrics,
+            descriptors,
+            cancels: CancelTable::default(),
+            cancel_limit: SourceLimit::default(),
+            ids: SessionIds::default(),
+            stop: CancellationToken::new(),
+            stage: Board::new(Stage::Serving),
+            kill: CancellationToken::new(),
+        }
+    }
+
+    /// The current setup. Whoever needs several things of it asks once, so that they fit together. A session keeps its
+    /// listener rather than this, which would live as long as it does.
+    #[must_use]
+    pub fn setup(&self) -> Arc<Setup> {
+        self.setup.load_full()
+    }
 }
 
 /// How far the process is on its way to its end.
@@ -79,7 +100,7 @@ impl Small for Stage {
 
 /// One listener and what is going on there.
 pub struct Listener {
-    /// Place in the configuration.
+    /// Its number, by which its counters are found; the same for as long as the process lives.
     pub index: usize,
     /// What the file says.
     pub config: Arc<config::Listener>,
@@ -96,7 +117,7 @@ pub struct Listener {
     /// Sessions now.
     pub sessions: Arc<AtomicU32>,
     /// Sessions that wait for a node.
-    pub queue: Queue,
+    pub queue: Arc<Queue>,
     /// Whether somebody has paused it: sessions that come wait until it is resumed.
     pub pause: watch::Sender<bool>,
 }

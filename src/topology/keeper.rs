@@ -38,6 +38,8 @@ use record::{Cause, Record, Tell};
 /// A cluster under watch: where its state is seen and where sessions report.
 #[derive(Clone, Debug)]
 pub struct Watched {
+    /// The cluster's number, by which its counters are found; the same for as long as the process lives.
+    pub index: usize,
     /// The current snapshot.
     pub current: Current,
     /// What sessions met.
@@ -83,7 +85,7 @@ fn start_with(
     }
     let found = names.follow(resolver, tasks, stop);
     tasks.spawn(keeper.keep(News { reported, met, found }, stop.clone()));
-    Watched { current, outcomes, freed }
+    Watched { index, current, outcomes, freed }
 }
 
 struct Keeper {

@@ -3,11 +3,10 @@
 use super::*;
 use crate::balance::judge::Verdict;
 use crate::balance::pick::Picker;
-use crate::base::board::Board;
 use crate::config::Config;
 use crate::net::descriptors::Descriptors;
 use crate::session::queue::Queue;
-use crate::session::shared::Stage;
+use crate::session::setup::Setup;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::shape::{ClusterShape, ListenerShape, Shape};
 use crate::topology::keeper::Watched;
@@ -17,7 +16,6 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 const NODES: usize = 2;
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,6 +25,7 @@ const LONGEST_LOGIN: Duration = Duration::from_secs(1);
 /// A listener before nodes without a server.
 struct World {
     shared: Shared,
+    listener: Arc<Listener>,
     nodes: watch::Sender<Arc<Topology>>,
     seed: u64,
     random: Mutex<fastrand::Rng>,
@@ -48,7 +47,8 @@ impl World {
         let config = Arc::new(Config::from_yaml(yaml, "test", &|_| None).unwrap());
         let (cluster, freed) = (Arc::clone(&config.clusters[0]), Arc::new(Notify::new()));
         let nodes = watch::Sender::new(Arc::new(Topology::starting(&cluster, &freed)));
-        let watched = Watched { current: nodes.subscribe(), outcomes: Outcomes::channel().0, freed };
+        let watched =
+            Watched { index: 0, current: nodes.subscribe(), outcomes: Outcomes::channel().0, freed };
         let shape = Shape {
             version: "",
             clusters: vec![ClusterShape { name: "main".into(), nodes: vec!["a".into(), "b".into()] }],
@@ -65,25 +65,22 @@ impl World {
             options: crate::net::options::Options::default(),
             picker: Mutex::new(Picker::new(config.listeners[0].balance, NODES, seed)),
             sessions: Arc::new(AtomicU32::new(0)),
-            queue: Queue::default(),
+            queue: Arc::<Queue>::default(),
             pause: watch::Sender::new(false),
         };
-        let shared = Shared {
+        let listener = Arc::new(listener);
+        let setup = Setup {
             config,
+            origin: "test".into(),
+            loaded_at: std::time::SystemTime::now(),
             clusters: vec![watched],
-            listeners: vec![listener],
-            metrics: Arc::new(Metrics::new(&shape)),
+            listeners: vec![Arc::clone(&listener)],
             admin: None,
-            descriptors: Descriptors::of_process(),
-            cancels: crate::session::cancel::CancelTable::default(),
-            cancel_limit: crate::session::cancel::SourceLimit::default(),
-            ids: crate::base::id::SessionIds::default(),
-            stop: CancellationToken::new(),
-            stage: Board::new(Stage::Serving),
-            kill: CancellationToken::new(),
         };
+        let metrics = Arc::new(Metrics::new(&shape));
         Self {
-            shared,
+            shared: Shared::new(setup, metrics, Descriptors::of_process()),
+            listener,
             nodes,
             seed,
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
@@ -92,7 +89,7 @@ impl World {
     }
 
     fn listener(&self) -> &Listener {
-        &self.shared.listeners[0]
+        &self.listener
     }
 
     /// A number below `n`.
