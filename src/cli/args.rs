@@ -62,6 +62,15 @@ pub(super) enum Verb {
         /// Which shell
         shell: Shell,
     },
+    /// Print the manual page, or write one for each verb into a directory
+    #[command(
+        hide = true,
+        after_help = "Examples:\n  pgsplit man | man -l -\n  pgsplit man /usr/local/share/man/man1"
+    )]
+    Man {
+        /// An existing directory
+        into: Option<PathBuf>,
+    },
 }
 
 /// Where the configuration comes from.

@@ -4,6 +4,7 @@ mod args;
 mod ask;
 mod check;
 mod healthcheck;
+mod man;
 mod out;
 mod pause;
 mod probe;
@@ -40,6 +41,7 @@ pub fn main() -> ExitCode {
             out::print(&String::from_utf8_lossy(&script));
             ExitCode::SUCCESS
         }
+        Verb::Man { into } => man::man(into.as_deref()),
     }
 }
 

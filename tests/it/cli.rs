@@ -452,6 +452,19 @@ async fn every_verb_has_an_example_and_completions_work() {
     }
     let (code, script) = pgsplit(&["completions", "bash"], &[]).await;
     assert_eq!((code, script.contains("_pgsplit()")), (Some(0), true));
+    let (code, page) = pgsplit(&["man"], &[]).await;
+    assert_eq!((code, page.contains(".SH SYNOPSIS")), (Some(0), true), "{page}");
+    let pages = home::directory("man");
+    assert_eq!(pgsplit(&["man", pages.to_str().unwrap()], &[]).await, (Some(0), String::new()));
+    for page in ["pgsplit.1", "pgsplit-run.1", "pgsplit-check.1"] {
+        assert!(pages.join(page).exists(), "{page}");
+    }
+    let (code, said) = pgsplit(&["man", "/nonexistent"], &[]).await;
+    assert_eq!(
+        (code, said.contains("cannot write manual pages into /nonexistent")),
+        (Some(1), true),
+        "{said}"
+    );
     let (code, said) = pgsplit(&["--version"], &[]).await;
     assert_eq!((code, said.starts_with("pgsplit ")), (Some(0), true), "{said}");
     assert_eq!(pgsplit(&["walk"], &[]).await.0, Some(2));
