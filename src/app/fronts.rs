@@ -22,6 +22,7 @@ use crate::front::shared::{Front, Fronts};
 use crate::front::upstream::keeper::{self, Place};
 use crate::net::crew::Crew;
 use crate::net::listen::Sockets;
+use crate::net::roll_call::RollCall;
 use crate::session::shared::Shared;
 use crate::telemetry::labels::HttpMethod;
 use crate::telemetry::shape::FrontShape;
@@ -32,6 +33,7 @@ pub(super) struct Ground<'a> {
     pub tasks: &'a TaskTracker,
     pub end: &'a CancellationToken,
     pub threads: usize,
+    pub roll: &'a RollCall,
 }
 
 /// Running fronts, in the order of the configuration, and their threads.
@@ -50,6 +52,7 @@ pub(super) fn start(ground: &Ground<'_>, sockets: Vec<Sockets>) -> Result<Starte
         workers: if fronts.is_empty() { 0 } else { ground.threads },
         doors: fronts.iter().map(door).zip(sockets).collect(),
         descriptors: ground.shared.descriptors.clone(),
+        roll: ground.roll.clone(),
         stop: ground.shared.stop.clone(),
     };
     let (fronts, shared) = (Arc::new(Fronts::new(fronts)), ground.shared);

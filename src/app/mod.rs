@@ -5,9 +5,10 @@
 //! to the last so that a drain can be watched.
 
 mod fronts;
+mod systemd;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -28,8 +29,10 @@ use crate::front::upstream::Standing;
 use crate::front::{self, shared::Fronts};
 use crate::net::crew::Crew;
 use crate::net::descriptors::Descriptors;
+use crate::net::inherited::{Inherited, Place, Unfit};
 use crate::net::listen::{Listening, Sockets};
 use crate::net::options::Options;
+use crate::net::roll_call::RollCall;
 use crate::session;
 use crate::session::accept::ListenerDoor;
 use crate::session::desk::Desk;
@@ -39,6 +42,7 @@ use crate::session::shared::{Listener, Shared, Stage};
 use crate::telemetry::metrics::{Metrics, UPKEEP_INTERVAL};
 use crate::telemetry::shape::{ClusterShape, ListenerShape, Shape};
 use crate::topology::keeper::{self, Watched};
+use systemd::Systemd;
 
 /// How long sessions have, when the drain timeout is over, to come to the end of a transaction.
 const LAST_CALL: Duration = Duration::from_secs(5);
@@ -58,6 +62,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// A socket was handed over that cannot be used.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// No more threads, or descriptors.
     #[error("cannot start a worker thread")]
     Worker(#[source] io::Error),
@@ -73,19 +80,22 @@ pub struct App {
     workers: Vec<JoinHandle<()>>,
     tasks: TaskTracker,
     end: CancellationToken,
+    systemd: Systemd,
 }
 
 impl App {
-    /// Binds and starts everything. Nodes need not be there, nor their names resolve.
+    /// Binds what was not `inherited`, and starts everything. Nodes need not be there, nor their names resolve.
     ///
     /// Not cancel safe: what has been started stays.
     ///
     /// # Errors
-    /// An address that cannot be bound, or a thread that cannot be started.
+    /// An address that cannot be bound, a socket that was handed over for nothing that is here, or a thread that cannot be
+    /// started.
     pub fn start(
         config: Config,
         origin: &str,
         descriptors: Descriptors,
+        inherited: Inherited,
         log_drops: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
         let config = Arc::new(config);
@@ -96,21 +106,23 @@ impl App {
         let metrics = Arc::new(Metrics::new(&shape(&config, threads)));
         metrics.set_log_drops(log_drops);
 
+        // In the order in which they are taken below.
+        let mut handed = inherited.share_out(&places(&config))?.into_iter();
         let mut sockets = Vec::new();
         for listener in &config.listeners {
             let options = options(cluster_of(&config, listener));
-            sockets
-                .push(bind(listener.bind, options, threads, || format!("listener \"{}\"", listener.name))?);
+            let what = || format!("listener \"{}\"", listener.name);
+            sockets.push(open(handed.next(), listener.bind, options, threads, what)?);
         }
         let mut http_sockets = Vec::new();
         for front in &config.fronts {
             let what = || format!("HTTP front \"{}\"", front.name);
-            http_sockets.push(bind(front.bind, front::connection::OPTIONS, threads, what)?);
+            http_sockets.push(open(handed.next(), front.bind, front::connection::OPTIONS, threads, what)?);
         }
         let admin_socket = config
             .admin
             .as_ref()
-            .map(|admin| bind(admin.bind, Options::default(), 1, || "admin".to_owned()))
+            .map(|admin| open(handed.next(), admin.bind, Options::default(), 1, || "admin".to_owned()))
             .transpose()?;
 
         let own_threads = if http_sockets.is_empty() { threads } else { threads * 2 };
@@ -141,6 +153,7 @@ impl App {
         let descriptors = descriptors.with_own(own_threads, own_sockets);
         let shared = Arc::new(Shared::new(setup, Arc::clone(&metrics), descriptors));
 
+        let roll = RollCall::default();
         let door = |listener| {
             Arc::new(ListenerDoor { shared: Arc::clone(&shared), listener: ArcSwap::new(listener) })
         };
@@ -149,6 +162,7 @@ impl App {
             workers: threads,
             doors: listeners.into_iter().map(door).zip(sockets).collect(),
             descriptors: shared.descriptors.clone(),
+            roll: roll.clone(),
             stop: shared.stop.clone(),
         };
         // Should the start fail later on, those that have started must not stay.
@@ -158,7 +172,7 @@ impl App {
             move |accepted| session::serve(Arc::clone(&shared), Arc::clone(&desk), accepted)
         });
         let mut workers = started.map_err(StartError::Worker)?;
-        let ground = fronts::Ground { shared: &shared, tasks: &tasks, end: &end, threads };
+        let ground = fronts::Ground { shared: &shared, tasks: &tasks, end: &end, threads, roll: &roll };
         let (fronts, http_workers) = fronts::start(&ground, http_sockets)?;
         workers.extend(http_workers);
         let admin_socket = admin_socket.and_then(|sockets| sockets.into_each().next());
@@ -169,8 +183,11 @@ impl App {
             tasks.spawn(admin.serve(listening, end.clone()));
         }
         tasks.spawn(end.clone().run_until_cancelled_owned(upkeep(metrics)));
+        let systemd = Systemd::of_process();
+        let told = systemd.clone().keep_told(Arc::clone(&shared), Arc::clone(&fronts), roll);
+        tasks.spawn(end.clone().run_until_cancelled_owned(told));
         unless_started.disarm();
-        Ok(Self { shared, fronts, workers, tasks, end })
+        Ok(Self { shared, fronts, workers, tasks, end, systemd })
     }
 
     /// Resolves when every node, and every upstream whose name leads somewhere, has been looked at once. Cancel safe.
@@ -192,10 +209,16 @@ impl App {
         }
     }
 
+    /// Tells systemd that clients may come, if it waits for that.
+    pub async fn announce(&self) {
+        self.systemd.is_ready().await;
+    }
+
     /// Drains and ends: no new sessions from now on; those that run may end by themselves until the drain timeout, then
     /// they end between two transactions, and those that have not come to that in five seconds, or when `hurry` resolves,
     /// are cut. Not cancel safe.
     pub async fn stop(self, hurry: impl Future<Output = ()>) {
+        self.systemd.is_stopping().await;
         let shared = self.shared;
         let (setup, fronts) = (shared.setup(), self.fronts.now());
         let sessions = || setup.listeners.iter().map(|listener| listener.active()).sum::<u32>();
@@ -234,13 +257,27 @@ impl App {
     }
 }
 
-fn bind(
+/// Who listens: listeners, fronts, admin.
+fn places(config: &Config) -> Vec<Place<'_>> {
+    let listeners = config.listeners.iter().map(|listener| (listener.name.as_str(), listener.bind));
+    let fronts = config.fronts.iter().map(|front| (front.name.as_str(), front.bind));
+    let admin = config.admin.iter().map(|admin| ("admin", admin.bind));
+    listeners.chain(fronts).chain(admin).map(|(name, bind)| Place { name, bind }).collect()
+}
+
+/// Takes the sockets that were handed over, or binds `addr`.
+fn open(
+    handed: Option<Vec<TcpListener>>,
     addr: SocketAddr,
     options: Options,
     threads: usize,
     what: impl FnOnce() -> String,
 ) -> Result<Sockets, StartError> {
-    Sockets::bind(addr, options, threads).map_err(|source| StartError::Bind { addr, what: what(), source })
+    let sockets = match handed.filter(|handed| !handed.is_empty()) {
+        Some(handed) => Sockets::inherited(handed, options),
+        None => Sockets::bind(addr, options, threads),
+    };
+    sockets.map_err(|source| StartError::Bind { addr, what: what(), source })
 }
 
 fn cluster_of<'a>(config: &'a Config, listener: &config::Listener) -> &'a Arc<config::Cluster> {

@@ -17,6 +17,7 @@ use crate::config::{Config, LogFormat};
 use crate::front::group::Group;
 use crate::front::shared::Front;
 use crate::net::descriptors::Descriptors;
+use crate::net::inherited::{Inherited, Unfit};
 use crate::telemetry::log::{self, Format, LogGuard, LogSettings};
 use crate::topology::Node;
 
@@ -27,6 +28,11 @@ pub(super) fn run(source: &Source) -> ExitCode {
     let (config, origin) = match load(source) {
         Ok(loaded) => loaded,
         Err((error, origin)) => return refuse(&error, &origin),
+    };
+    // Before there are threads.
+    let inherited = match Inherited::of_process() {
+        Ok(inherited) => inherited,
+        Err(error) => return cannot_start(&error.into()),
     };
     let guard = match start_log(&config) {
         Ok(guard) => guard,
@@ -43,7 +49,7 @@ pub(super) fn run(source: &Source) -> ExitCode {
             return ExitCode::from(FAILURE);
         }
     };
-    let code = runtime.block_on(serve(config, &origin, &guard));
+    let code = runtime.block_on(serve(config, &origin, inherited, &guard));
     runtime.shutdown_timeout(Duration::from_secs(1));
     drop(guard);
     code
@@ -62,7 +68,7 @@ fn start_log(config: &Config) -> Result<LogGuard, String> {
     Ok(guard)
 }
 
-async fn serve(config: Config, origin: &str, guard: &LogGuard) -> ExitCode {
+async fn serve(config: Config, origin: &str, inherited: Inherited, guard: &LogGuard) -> ExitCode {
     let sessions: u64 =
         config.listeners.iter().map(|listener| u64::from(listener.max_connections.get())).sum();
     let mut warnings = config.warnings.clone();
@@ -84,7 +90,7 @@ async fn serve(config: Config, origin: &str, guard: &LogGuard) -> ExitCode {
         return ExitCode::from(FAILURE);
     };
     let drops = guard.dropped();
-    let app = match App::start(config, origin, descriptors, move || drops.count()) {
+    let app = match App::start(config, origin, descriptors, inherited, move || drops.count()) {
         Ok(app) => app,
         Err(error) => return cannot_start(&error),
     };
@@ -94,6 +100,7 @@ async fn serve(config: Config, origin: &str, guard: &LogGuard) -> ExitCode {
     let _ = timeout(FIRST_LOOK, app.first_checks()).await;
     out::print(&start_screen(&app, origin));
     info!(version = env!("CARGO_PKG_VERSION"), config = origin, "started");
+    app.announce().await;
     loop {
         tokio::select! {
             _ = term.recv() => break,
@@ -115,7 +122,11 @@ async fn either(a: &mut Signal, b: &mut Signal) {
 fn cannot_start(error: &StartError) -> ExitCode {
     let (source, addr) = match error {
         StartError::Bind { addr, source, .. } => (source, Some(addr)),
-        StartError::Worker(source) => (source, None),
+        StartError::Worker(source) | StartError::Unfit(Unfit::System { source, .. }) => (source, None),
+        StartError::Unfit(Unfit::Kind { .. } | Unfit::Unknown { .. }) => {
+            out::complain(&format!("pgsplit: {error}\n"));
+            return ExitCode::from(BAD_CONFIG);
+        }
     };
     let hint = match (source.kind(), addr) {
         (io::ErrorKind::AddrInUse, Some(addr)) => {

@@ -1,6 +1,7 @@
 //! Workers, and the doors they serve.
 
 use std::io;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -9,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::net::accept::{Door, Doorway, Workers, accept};
 use crate::net::descriptors::Descriptors;
 use crate::net::listen::Sockets;
+use crate::net::roll_call::RollCall;
 use crate::net::worker::{Accepted, Worker};
 
 /// Workers that are to be started.
@@ -21,6 +23,8 @@ pub struct Crew<D> {
     pub doors: Vec<(Arc<D>, Sockets)>,
     /// What connections take theirs from.
     pub descriptors: Descriptors,
+    /// By which their threads are asked whether they still answer.
+    pub roll: RollCall,
     /// Nothing is accepted from then on.
     pub stop: CancellationToken,
 }
@@ -39,22 +43,37 @@ impl<D: Door> Crew<D> {
         let made: Vec<_> = (0..self.workers).map(|_| Worker::new()).collect::<io::Result<_>>()?;
         let (handles, workers): (Vec<_>, Vec<_>) = made.into_iter().unzip();
         let all = handles.into();
-        let open = |(door, sockets): (_, Sockets)| (Arc::new(Doorway::new(door)), sockets.into_each());
+        let open = |(door, sockets): (_, Sockets)| {
+            (Arc::new(Doorway::new(door)), dealt(sockets, self.workers).into_iter())
+        };
         let mut doors: Vec<_> = self.doors.into_iter().map(open).collect();
         let start = |(here, worker): (usize, Worker<D::To>)| {
             let mut accepting = Vec::new();
             for (doorway, sockets) in &mut doors {
-                if let Some(socket) = sockets.next() {
+                for socket in sockets.next().unwrap_or_default() {
                     let workers = Workers { all: Arc::clone(&all), here };
                     let (descriptors, stop) = (self.descriptors.clone(), self.stop.clone());
                     let (doorway, listening) = (Arc::clone(doorway), worker.listen(socket)?);
                     accepting.push(accept(doorway, listening, descriptors, workers, stop));
                 }
             }
-            worker.start(format!("{}-{here}", self.name), accepting, serve(here))
+            let name = format!("{}-{here}", self.name);
+            let answering = self.roll.enter(&name);
+            worker.start(name, answering, accepting, serve(here))
         };
         workers.into_iter().enumerate().map(start).collect()
     }
+}
+
+/// The sockets of each worker: one at most, but where more were handed over than there are workers.
+fn dealt(sockets: Sockets, workers: usize) -> Vec<Vec<TcpListener>> {
+    let mut hands: Vec<_> = (0..workers).map(|_| Vec::new()).collect();
+    for (index, socket) in sockets.into_each().enumerate() {
+        if let Some(hand) = hands.get_mut(index % workers) {
+            hand.push(socket);
+        }
+    }
+    hands
 }
 
 #[cfg(test)]
@@ -96,6 +115,7 @@ mod tests {
             workers: 3,
             doors: vec![(Arc::clone(&door), sockets)],
             descriptors: Descriptors::of_process(),
+            roll: RollCall::default(),
             stop: stop.clone(),
         };
         let threads = crew.start(|_| |accepted| async move { drop(accepted) }).unwrap();
@@ -108,5 +128,15 @@ mod tests {
         }
         assert_eq!(door.0.load(Ordering::Relaxed), 30);
         assert_eq!(TcpStream::connect(addr).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[tokio::test]
+    async fn every_socket_has_a_worker_and_every_worker_its_share() {
+        let sockets =
+            |count| Sockets::bind("127.0.0.1:0".parse().unwrap(), Options::default(), count).unwrap();
+        let dealt = |count, workers| dealt(sockets(count), workers).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(dealt(3, 3), [1, 1, 1]);
+        assert_eq!(dealt(1, 3), [1, 0, 0]);
+        assert_eq!(dealt(3, 2), [2, 1]);
     }
 }

@@ -44,6 +44,22 @@ impl Sockets {
         Ok(Self { all, addr })
     }
 
+    /// Takes sockets that listen already and were handed over, instead of binding; there is at least one. Where they came
+    /// from they stay open when these are closed, so no others are bound beside them: what waits to be accepted there
+    /// would be lost with us. Connections inherit `options`.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn inherited(all: Vec<TcpListener>, options: Options) -> io::Result<Self> {
+        let first = all.first().ok_or(io::ErrorKind::NotFound)?;
+        let addr = first.local_addr()?;
+        for socket in &all {
+            socket.set_nonblocking(true)?;
+            options.apply(socket)?;
+        }
+        Ok(Self { all, addr })
+    }
+
     /// The address with the port the system chose.
     #[must_use]
     pub const fn addr(&self) -> SocketAddr {
@@ -152,6 +168,23 @@ mod tests {
         assert_eq!(socket.tcp_keepalive_retries().unwrap(), 4);
         #[cfg(target_os = "linux")]
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(9)));
+    }
+
+    #[tokio::test]
+    async fn what_was_handed_over_is_accepted_from_as_from_ones_own() {
+        let socket = TcpListener::bind(any_port()).unwrap();
+        let kept = socket.try_clone().unwrap();
+        let sockets = Sockets::inherited(vec![socket], Options::default()).unwrap();
+        assert_eq!((sockets.addr(), sockets.count()), (kept.local_addr().unwrap(), 1));
+        let client = TcpStream::connect(sockets.addr()).unwrap();
+        let listening = Listening::new(sockets.into_each().next().unwrap()).unwrap();
+        let (accepted, peer) = listening.accept().await.unwrap();
+        assert_eq!(peer, client.local_addr().unwrap());
+        assert!(SockRef::from(&accepted).tcp_nodelay().unwrap());
+        // Without us the address stays open.
+        drop(listening);
+        assert!(TcpStream::connect(kept.local_addr().unwrap()).is_ok());
+        assert!(Sockets::inherited(Vec::new(), Options::default()).is_err());
     }
 
     #[tokio::test]

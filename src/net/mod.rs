@@ -1,13 +1,15 @@
-//! Sockets: listening, accepting, the threads that serve (a crew of workers), names, dialling, options, and whether a
-//! peer is still there.
+//! Sockets: listening, accepting, the threads that serve (a crew of workers) and whether they answer, names, dialling,
+//! options, and whether a peer is still there.
 
 pub mod accept;
 pub mod crew;
 pub mod descriptors;
 pub mod dial;
 pub mod discover;
+pub mod inherited;
 pub mod listen;
 pub mod options;
 pub mod peer;
+pub mod roll_call;
 pub mod silent;
 pub mod worker;

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::net::descriptors::Held;
 use crate::net::listen::Listening;
+use crate::net::roll_call::Answering;
 use crate::net::silent::Silent;
 
 /// Connections a worker may be behind with before accept loops wait for it.
@@ -94,11 +95,12 @@ impl<To: Send + 'static> Worker<To> {
         Listening::new(socket)
     }
 
-    /// Runs `accepting`, and `serve` for each connection, all on one thread with this name. It ends when all handles are
-    /// gone and its last connection has ended.
+    /// Runs `accepting`, and `serve` for each connection, all on one thread with this name, which is `answering` meanwhile.
+    /// It ends when all handles are gone and its last connection has ended.
     pub(super) fn start<Life>(
         mut self,
         name: String,
+        answering: Answering,
         accepting: impl IntoIterator<Item = impl Future<Output = ()> + Send + 'static> + Send + 'static,
         serve: impl Fn(Box<Accepted<To>>) -> Life + Send + 'static,
     ) -> io::Result<JoinHandle<()>>
@@ -106,7 +108,7 @@ impl<To: Send + 'static> Worker<To> {
         Life: Future<Output = ()> + Send + 'static,
     {
         std::thread::Builder::new().name(name).spawn(move || {
-            self.runtime.block_on(async {
+            self.runtime.block_on(answering.beside(async {
                 let lives = TaskTracker::new();
                 accepting.into_iter().for_each(|accepting| drop(lives.spawn(accepting)));
                 let (mut soon, mut latest) = (interval(SOON), None::<Instant>);
@@ -124,7 +126,7 @@ impl<To: Send + 'static> Worker<To> {
                 }
                 lives.close();
                 lives.wait().await;
-            });
+            }));
         })
     }
 }

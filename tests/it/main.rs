@@ -39,6 +39,7 @@ mod relay;
 mod replay;
 mod soak;
 mod support_works;
+mod systemd;
 mod targets;
 mod valve;
 mod web_support_works;

@@ -1,0 +1,135 @@
+//! What systemd is told, if it has started us (`sd_notify(3)`): that we are ready, that we reload or stop, how things are, in
+//! one line, that we are alive, and that a drain takes its time. Elsewhere nobody is told anything.
+
+mod line;
+mod socket;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{error, info};
+
+use crate::front::shared::Fronts;
+use crate::net::roll_call::RollCall;
+use crate::session::shared::Shared;
+use line::Line;
+use socket::Socket;
+
+/// How often the line is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// A line in which nothing but figures has changed is not worth more than this.
+const FIGURES: Duration = Duration::from_secs(10);
+/// How long systemd is to be patient from each word on while we drain. Far more than [`LOOK`], as the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The system's manager of services, if it wants to hear from us.
+#[derive(Clone, Debug)]
+pub(super) struct Systemd {
+    socket: Option<Arc<Socket>>,
+    /// It ends us when it has heard for so long no sign of life.
+    watchdog: Option<Duration>,
+}
+
+impl Systemd {
+    /// As the environment says.
+    pub(super) fn of_process() -> Self {
+        let socket = Socket::of_process().map(Arc::new);
+        Self { watchdog: sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()), socket }
+    }
+
+    /// All is bound and has been looked at; or a reload is over, well or not.
+    pub(super) async fn is_ready(&self) {
+        self.tell(&[NotifyState::Ready]).await;
+    }
+
+    /// A reload begins. [`is_ready`](Self::is_ready) must follow.
+    #[expect(dead_code, reason = "there is no reload yet")]
+    pub(super) async fn is_reloading(&self) {
+        // systemd compares the time with that of its own signal.
+        let now = NotifyState::monotonic_usec_now();
+        let states: Vec<_> = [Ok(NotifyState::Reloading), now].into_iter().flatten().collect();
+        self.tell(&states).await;
+    }
+
+    /// The end has begun.
+    pub(super) async fn is_stopping(&self) {
+        self.tell(&[NotifyState::Stopping, patience()]).await;
+    }
+
+    /// Keeps it told for as long as it is polled. Cancel safe.
+    pub(super) async fn keep_told(self, shared: Arc<Shared>, fronts: Arc<Fronts>, roll: RollCall) {
+        if self.socket.is_none() {
+            return;
+        }
+        tokio::join!(self.show(&shared, &fronts), self.live(&roll));
+    }
+
+    async fn show(&self, shared: &Shared, fronts: &Fronts) {
+        let mut shown: Option<(Line, Instant)> = None;
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            look.tick().await;
+            let line = Line::of(shared, &fronts.now());
+            let is_due = shown.as_ref().is_none_or(|(before, at)| {
+                before.words != line.words || (before.figures != line.figures && FIGURES <= at.elapsed())
+            });
+            let text = line.to_string();
+            let mut states = Vec::new();
+            if is_due {
+                states.push(NotifyState::Status(&text));
+            }
+            if shared.stop.is_cancelled() {
+                states.push(patience());
+            }
+            if !states.is_empty() {
+                self.tell(&states).await;
+            }
+            if is_due {
+                shown = Some((line, Instant::now()));
+            }
+        }
+    }
+
+    /// Gives signs of life, from the thread that this runs on, and only while all others answer. Twice as often as is asked
+    /// for, so that one that comes late, on a busy machine, is not the last one.
+    async fn live(&self, roll: &RollCall) {
+        let Some(limit) = self.watchdog else { return };
+        let mut tick = interval(limit / 4);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_hung = false;
+        loop {
+            tick.tick().await;
+            let silent = roll.call();
+            let hung = silent.iter().find(|silent| limit / 2 <= silent.since);
+            if let Some(silent) = hung
+                && !is_hung
+            {
+                let silent_s = silent.since.as_secs_f64();
+                let hint = "systemd will restart pgsplit: please report this";
+                error!(thread = silent.name, silent_s, hint, "thread_hangs");
+            } else if hung.is_none() && is_hung {
+                info!("all_threads_answer");
+            }
+            is_hung = hung.is_some();
+            if !is_hung {
+                self.tell(&[NotifyState::Watchdog]).await;
+            }
+        }
+    }
+
+    async fn tell(&self, states: &[NotifyState<'_>]) {
+        if let Some(socket) = &self.socket {
+            socket.tell(states).await;
+        }
+    }
+}
+
+fn patience() -> NotifyState<'static> {
+    NotifyState::ExtendTimeoutUsec(u32::try_from(PATIENCE.as_micros()).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! Run as systemd does: what it is told over `NOTIFY_SOCKET`, and sockets that it hands over.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use std::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use crate::support::address::Address;
+use crate::support::balancer::{Balancer, binary};
+use crate::support::client::{connect, value};
+use crate::support::cluster::{Cluster, shared};
+use crate::support::home;
+use crate::support::postgres::{Settings, Stop};
+use crate::support::process::Signal;
+use crate::support::wait::wait_until;
+use crate::tools::output;
+
+/// Does as systemd does: binds `NAME=KIND:ADDRESS`…, hands the sockets over in this order, and becomes what comes after `--`.
+const HAND_OVER: &str = r#"
+import fcntl, os, socket, sys
+words = sys.argv[1:]
+cut = words.index("--")
+names, sockets = [], []
+for word in words[:cut]:
+    name, place = word.split("=")
+    kind, host, port = place.split(":")
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.bind((host, int(port)))
+    if kind == "listen":
+        made.listen()
+    names.append(name)
+    # Out of the way of those it is to have.
+    sockets.append(fcntl.fcntl(made.fileno(), fcntl.F_DUPFD, 100))
+for number, made in enumerate(sockets, 3):
+    os.dup2(made, number)
+    os.close(made)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(names)), LISTEN_FDNAMES=":".join(names))
+os.execv(words[cut + 1], words[cut + 1:])
+"#;
+
+/// The messages that systemd would have heard so far, each a list of lines.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<Vec<Vec<String>>>>);
+
+impl Heard {
+    /// Starts to listen; also where.
+    fn start() -> (Self, String) {
+        let path = home::directory("systemd").join("notify");
+        let (socket, heard) = (UnixDatagram::bind(&path).unwrap(), Self::default());
+        let kept = heard.clone();
+        std::thread::spawn(move || {
+            let mut message = [0; 4096];
+            while let Ok(length) = socket.recv(&mut message) {
+                let text = String::from_utf8_lossy(&message[..length]).into_owned();
+                kept.0.lock().unwrap().push(text.lines().map(str::to_owned).collect());
+            }
+        });
+        (heard, path.to_str().unwrap().to_owned())
+    }
+
+    fn all(&self) -> Vec<Vec<String>> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// Waits for a message with a line that begins like this; the message.
+    async fn wait(&self, line: &str) -> Vec<String> {
+        wait_until(line, async || {
+            let all = self.all();
+            let found = all.iter().find(|message| message.iter().any(|said| said.starts_with(line)));
+            found.cloned().ok_or(all)
+        })
+        .await
+    }
+}
+
+#[tokio::test]
+async fn systemd_is_told_when_it_is_ready_how_things_are_and_that_it_stops() {
+    let cluster = Cluster::start(1, Settings::default()).await;
+    let (heard, socket) = Heard::start();
+    let config = cluster.config() + "runtime: {drain_timeout: 1m}\n";
+    // As with WatchdogSec=4s.
+    let balancer = Balancer::launch(&config, &[("NOTIFY_SOCKET", &socket), ("WATCHDOG_USEC", "4000000")]);
+    heard.wait("READY=1").await;
+    let session = connect(balancer.rw()).await.unwrap();
+    heard.wait("STATUS=Writes: n0. Reads: n1.").await;
+    heard.wait("WATCHDOG=1").await;
+
+    cluster.standby(0).stop(Stop::Immediate).await;
+    heard.wait("STATUS=Writes: n0. Reads: n0. Down: n1.").await;
+
+    // A drain takes as long as the file says, which systemd does not know.
+    balancer.signal(Signal::TERM);
+    let stopping = heard.wait("STOPPING=1").await;
+    assert!(stopping.iter().any(|line| line.starts_with("EXTEND_TIMEOUT_USEC=")), "{stopping:?}");
+    heard.wait("STATUS=Draining. 1 session").await;
+    assert_eq!(value(&session, "select 1").await.unwrap(), "1");
+    drop(session);
+    assert_eq!(balancer.wait_exit(Duration::from_secs(20)).await.code(), Some(0));
+    let ready = heard.all().iter().flatten().filter(|line| *line == "READY=1").count();
+    assert_eq!(ready, 1, "{:?}", heard.all());
+}
+
+#[tokio::test]
+async fn a_socket_that_was_handed_over_is_used_and_the_others_are_bound() {
+    let address = Address::claim();
+    let [named, by_address] = [7001, 7002].map(|port| address.port(port));
+    let words = [format!("rw=listen:{named}"), format!("pgsplit.socket=listen:{by_address}")];
+    let words = ["python3", "-c", HAND_OVER, &words[0], &words[1], "--"];
+    let config = shared().await.config()
+        + &format!(
+            "listeners:\n  - {{name: rw, bind: \"BALANCER:6432\", target: primary}}\n  \
+             - {{name: ro, bind: \"{by_address}\", target: prefer-standby}}\nruntime: {{threads: 3}}\n"
+        );
+    let balancer = Balancer::start_under(&words, &config, &[]).await;
+    balancer.wait_ready().await;
+    // One thread accepts for all three.
+    let mut sessions = Vec::new();
+    for addr in [named, by_address].repeat(3) {
+        let session = connect(addr).await.unwrap();
+        assert_eq!(value(&session, "select 1").await.unwrap(), "1");
+        sessions.push(session);
+    }
+    assert!(TcpStream::connect(balancer.rw()).await.is_err(), "its address is the socket's");
+    assert_eq!(balancer.status().await["listeners"][0]["bind"], named.to_string());
+    drop(sessions);
+    balancer.signal(Signal::TERM);
+    assert_eq!(balancer.wait_exit(Duration::from_secs(20)).await.code(), Some(0));
+}
+
+/// With which code, and with which words, it ends when this is handed over.
+async fn refused(socket: &str) -> (Option<i32>, String) {
+    let mut command = Command::new("python3");
+    command.args(["-c", HAND_OVER, socket, "--"]).arg(binary()).args(["run", "--node", "localhost=primary"]);
+    let ended = output(command).await;
+    (ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned())
+}
+
+#[tokio::test]
+async fn what_is_handed_over_and_fits_nothing_is_said_in_words() {
+    let address = Address::claim();
+    let addr: SocketAddr = address.port(7003);
+    let (code, said) = refused(&format!("web=listen:{addr}")).await;
+    assert_eq!(code, Some(78), "{said}");
+    for part in [&format!("the socket \"web\" on {addr}"), "\"rw\" (127.0.0.1:6432)", "FileDescriptorName="] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    for kind in ["udp", "stream"] {
+        let (code, said) = refused(&format!("rw={kind}:{addr}")).await;
+        assert_eq!(code, Some(78), "{said}");
+        assert!(
+            said.contains("descriptor 3 (\"rw\")") && said.contains("no TCP socket that listens"),
+            "{said}"
+        );
+    }
+}
