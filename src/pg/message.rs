@@ -5,6 +5,7 @@
 
 use crate::pg::cancel_key::CancelKey;
 use crate::pg::error_response::ErrorFields;
+use crate::pg::startup::split_c_string;
 
 /// So much of a body is looked at: a key has at most 260 bytes, the reported parameters are short, and the
 /// SQLSTATE is among the first fields of an error.
@@ -123,15 +124,19 @@ fn read(tag: u8, body: &[u8]) -> Seen<'_> {
     match tag {
         b'R' => body.first_chunk().map(|&method| Seen::Authentication { method: u32::from_be_bytes(method) }),
         b'K' => CancelKey::parse(body).map(Seen::CancelKey),
-        b'S' => {
-            let mut texts = body.split(|&b| b == 0);
-            texts.next().zip(texts.next()).map(|(name, value)| Seen::Parameter(name, value))
-        }
+        b'S' => parameter(body),
         b'E' => Some(Seen::Error(ErrorFields::parse(body))),
         b'Z' => Some(Seen::Ready),
         _ => None,
     }
     .unwrap_or(Seen::Other(tag))
+}
+
+fn parameter(body: &[u8]) -> Option<Seen<'_>> {
+    let (name, after) = split_c_string(body)?;
+    // A long one has lost its end here.
+    let value = split_c_string(after).map_or(after, |(value, _)| value);
+    Some(Seen::Parameter(name, value))
 }
 
 #[cfg(test)]

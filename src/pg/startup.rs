@@ -1,6 +1,7 @@
 //! The `StartupMessage`: passed on to the byte, and read beside that for the account of the session.
 
 use bytes::Bytes;
+use memchr::memchr;
 
 use crate::pg::first_packet::Refused;
 
@@ -64,8 +65,9 @@ pub(super) fn parse_params(body: &[u8]) -> Result<Params, Refused> {
     if params.user.is_empty() { Err(Refused::NoUser) } else { Ok(params) }
 }
 
-fn split_c_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = bytes.iter().position(|&b| b == 0)?;
+/// The text up to the first null, and what follows that.
+pub(super) fn split_c_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = memchr(0, bytes)?;
     let (text, rest) = bytes.split_at_checked(end)?;
     Some((text, rest.split_first()?.1))
 }
