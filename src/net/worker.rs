@@ -119,7 +119,8 @@ impl<To: Send + 'static> Worker<To> {
                         accepted = self.connections.recv() => {
                             let Some(accepted) = accepted else { break };
                             latest = Some(accepted.at);
-                            lives.spawn(serve(accepted));
+                            // What is spawned is moved several times, and a connection's life is large.
+                            lives.spawn(Box::pin(serve(accepted)));
                         }
                         _ = soon.tick(), if latest.is_some_and(|at| at.elapsed() < BUSY) => {}
                     }
