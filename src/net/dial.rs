@@ -31,7 +31,8 @@ pub async fn connect(addrs: &[SocketAddr], deadline: Instant) -> io::Result<(Tcp
     for (at, &addr) in addrs.iter().enumerate() {
         // Each address gets its share of the time: one that swallows everything must not use up the others'.
         let left = u32::try_from(addrs.len() - at).unwrap_or(u32::MAX);
-        let share = Instant::now() + deadline.saturating_duration_since(Instant::now()) / left;
+        let now = Instant::now();
+        let share = now + deadline.saturating_duration_since(now) / left;
         let error = match timeout_at(share, TcpStream::connect(addr)).await {
             Ok(Ok(stream)) if addr.ip().is_loopback() && is_self_connected(&stream, addr) => {
                 io::ErrorKind::ConnectionRefused.into()

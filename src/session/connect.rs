@@ -218,27 +218,25 @@ async fn send(
     opening: &Opening,
     tried: &[NodeId],
 ) -> Result<Reached, Refusal> {
-    let (mut reached, has_waited) = match next {
-        Next::Fresh(choice) => (dial(shared, listener, choice, tried).await?, false),
-        Next::Waiting(reached) => (reached, true),
+    let (id, has_waited) = (next.id(), matches!(next, Next::Waiting(_)));
+    let answered = async {
+        let mut reached = match next {
+            Next::Fresh(choice) => dial(shared, listener, choice, tried).await?,
+            Next::Waiting(reached) => reached,
+        };
+        talk(listener, &mut reached, opening, tried).await?;
+        Ok(reached)
     };
-    let id = reached.id;
-    reached.asked = Instant::now();
-    let talked = async {
-        reached.stream.write_all(opening.packet()).await.map_err(|error| reset(&error))?;
-        reached.moved.0 += u64::try_from(opening.packet().len()).unwrap_or(u64::MAX);
-        hear(&mut reached, opening).await
-    };
-    let talked = tokio::select! {
+    let answered = tokio::select! {
         // An answer that is there counts, whatever else has come to pass.
         biased;
-        talked = talked => talked,
-        () = lose_patience(listener, id, tried) => {
-            Err(Refusal { reason: Redispatch::NoAnswer, met: Some(Met::Silence) })
-        }
+        answered = answered => answered,
         () = fall_behind(listener, id, tried) => Err(Refusal { reason: Redispatch::GoingDown, met: None }),
     };
-    let Err(mut refusal) = talked else { return Ok(reached) };
+    let mut refusal = match answered {
+        Ok(reached) => return Ok(reached),
+        Err(refusal) => refusal,
+    };
     match (&refusal.met, opening) {
         (Some(Met::NotNow(_) | Met::Full(_)), _) => {
             let metrics = shared.metrics.node(listener.watched.index, id);
@@ -260,6 +258,29 @@ async fn send(
     Err(refusal)
 }
 
+/// Sends the opening and hears the answer, unless the node takes too long to give one.
+async fn talk(
+    listener: &Listener,
+    reached: &mut Reached,
+    opening: &Opening,
+    tried: &[NodeId],
+) -> Result<(), Refusal> {
+    let id = reached.id;
+    reached.asked = Instant::now();
+    let talked = async {
+        reached.stream.write_all(opening.packet()).await.map_err(|error| reset(&error))?;
+        reached.moved.0 += u64::try_from(opening.packet().len()).unwrap_or(u64::MAX);
+        hear(reached, opening).await
+    };
+    tokio::select! {
+        biased;
+        talked = talked => talked,
+        () = lose_patience(listener, id, tried) => {
+            Err(Refusal { reason: Redispatch::NoAnswer, met: Some(Met::Silence) })
+        }
+    }
+}
+
 async fn dial(
     shared: &Shared,
     listener: &Listener,
@@ -278,14 +299,7 @@ async fn dial(
         listener.options.apply(&stream)?;
         Ok((stream, addr))
     };
-    let connected = tokio::select! {
-        biased;
-        connected = connected => connected,
-        () = fall_behind(listener, choice.id, tried) => {
-            return Err(Refusal { reason: Redispatch::GoingDown, met: None });
-        }
-    };
-    match connected {
+    match connected.await {
         Ok((stream, addr)) => {
             metrics.connect_duration(began.elapsed());
             let Choice { id, config, role, place, pass, troubles, .. } = choice;
