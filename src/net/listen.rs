@@ -3,6 +3,8 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
+#[cfg(target_os = "linux")]
+use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -124,10 +126,24 @@ impl Listening {
     /// What the system said; see [`is_peer_gone`] for those that are no trouble.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         // Not the runtime's own listener: that would register the connection, with this thread's runtime.
-        let (stream, peer) = self.0.async_io(Interest::READABLE, TcpListener::accept).await?;
-        stream.set_nonblocking(true)?;
-        Ok((stream, peer))
+        self.0.async_io(Interest::READABLE, accept).await
     }
+}
+
+#[cfg(target_os = "linux")]
+fn accept(socket: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (stream, peer) = acceptfrom_with(socket, flags)?;
+    let peer = peer.map(SocketAddr::try_from).transpose()?;
+    Ok((stream.into(), peer.ok_or(io::ErrorKind::NotConnected)?))
+}
+
+/// Elsewhere that takes two steps.
+#[cfg(not(target_os = "linux"))]
+fn accept(socket: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (stream, peer) = socket.accept()?;
+    stream.set_nonblocking(true)?;
+    Ok((stream, peer))
 }
 
 /// Whether an accept failed only because that one client had already left.
