@@ -1,6 +1,7 @@
-//! Words shared by every layer: roles and targets, ids, units, secrets, text that came from outside, and a board for
+//! Words shared by every layer: roles and targets, ids, addresses, units, secrets, text that came from outside, and a board for
 //! what many must hear of.
 
+pub mod addr;
 pub mod board;
 pub mod id;
 pub mod role;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
+use crate::base::addr::addr_text;
 use crate::base::id::{NodeId, SessionId};
 use crate::base::role::Role;
 use crate::base::text::escaped;
@@ -271,9 +272,9 @@ impl<'a> Account<'a> {
         info!(
             id = self.id.to_string(),
             listener = self.listener.config.name.as_str(),
-            client = %self.client,
+            client = addr_text(self.client),
             node = node.map(|node| node.config.name.as_str()),
-            node_addr = node.map(|node| node.addr.to_string()),
+            node_addr = node.map(|node| addr_text(node.addr)),
             role = node.and_then(|node| node.role).map(Role::as_str),
             user = names.and_then(|names| names.user.as_deref()),
             database = names.and_then(|names| names.database.as_deref()),

@@ -13,6 +13,7 @@
 
 mod json;
 mod line;
+mod real;
 mod text;
 mod value;
 mod writer;

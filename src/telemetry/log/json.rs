@@ -5,7 +5,8 @@ use std::fmt::{Display, Write};
 
 use tracing::Level;
 
-use super::value::{HEAD_USUAL, Value, rounded};
+use super::real::push_real;
+use super::value::{HEAD_USUAL, Value};
 
 /// The whole line; `fields` as [`field`] put them down.
 pub(super) fn line(time: &impl Display, level: Level, event: &str, fields: &str) -> String {
@@ -32,21 +33,16 @@ pub(super) fn field(out: &mut String, name: &str, value: &Value<'_>) {
     match value {
         Value::Text(text) => string(out, text),
         Value::Plain(plain) => out.push_str(plain),
-        // `Debug` keeps the point in a whole number, so that a key has one type in every line.
-        Value::Real(number) => {
-            let _ = match rounded(*number) {
-                Some(number) => write!(out, "{number:?}"),
-                None => write!(out, "null"),
-            };
-        }
-        Value::Missing => out.push_str("null"),
+        // A whole number keeps its point, so that a key has one type in every line.
+        Value::Real(number) if push_real(out, *number, ".0") => {}
+        Value::Real(_) | Value::Missing => out.push_str("null"),
     }
 }
 
 fn string(out: &mut String, text: &str) {
     out.push('"');
     // Nearly every text is of this kind, and taking its characters one by one would be most of a line's work.
-    if text.bytes().all(is_plain) {
+    if text.bytes().all(|byte| PLAIN.get(usize::from(byte)) == Some(&true)) {
         out.push_str(text);
     } else {
         text.chars().for_each(|c| character(out, c));
@@ -66,10 +62,18 @@ pub(super) fn character(out: &mut String, c: char) {
     }
 }
 
-/// Whether it is a character of ASCII that [`character`] leaves as it is.
-const fn is_plain(byte: u8) -> bool {
-    matches!(byte, b' ' | b'!' | b'#'..=b'[' | b']'..=b'~')
-}
+/// Which bytes are characters of ASCII that [`character`] leaves as they are. To look it up takes half as long as to
+/// compare.
+#[expect(clippy::indexing_slicing, reason = "an index too large would not compile")]
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = b' ';
+    while byte <= b'~' {
+        plain[byte as usize] = !matches!(byte, b'"' | b'\\');
+        byte += 1;
+    }
+    plain
+};
 
 /// What a terminal would act on or not show. JSON itself asks only for the first 32; escaping a dash too many costs
 /// nothing, as it reads back the same. All of these fit into four hexadecimal digits.

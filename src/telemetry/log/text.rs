@@ -5,7 +5,8 @@ use std::fmt::{Display, Write};
 
 use tracing::Level;
 
-use super::value::{HEAD_USUAL, Value, rounded};
+use super::real::push_real;
+use super::value::{HEAD_USUAL, Value};
 use crate::base::text::escaped;
 
 /// The whole line; `fields` as [`field`] put them down.
@@ -38,8 +39,9 @@ pub(super) fn field(out: &mut String, name: &str, value: &Value<'_>) {
         Value::Text(text) => put(&word(text)),
         Value::Plain(plain) => put(plain),
         Value::Real(number) => {
-            if let Some(number) = rounded(*number) {
-                put(&number.to_string());
+            let mut text = String::new();
+            if push_real(&mut text, *number, "") {
+                put(&text);
             }
         }
         Value::Missing => {}

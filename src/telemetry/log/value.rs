@@ -23,15 +23,6 @@ pub(super) enum Value<'a> {
     Text(&'a str),
 }
 
-/// A number with a fraction, to 6 digits: a microsecond of a second. `None` when it is not a number.
-pub(super) fn rounded(number: f64) -> Option<f64> {
-    const EXACT: f64 = 1e9;
-    if !number.is_finite() {
-        return None;
-    }
-    Some(if number.abs() < EXACT { (number * 1e6).round() / 1e6 } else { number })
-}
-
 /// The event's name, and its fields as `write` puts them down.
 pub(super) fn collect(event: &Event<'_>, write: fn(&mut String, &str, &Value<'_>)) -> (String, String) {
     let metadata = event.metadata();
@@ -83,23 +74,23 @@ impl Visit for Fields {
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field, &Value::Plain(&value.to_string()));
+        self.put(field, &Value::Plain(itoa::Buffer::new().format(value)));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field, &Value::Plain(&value.to_string()));
+        self.put(field, &Value::Plain(itoa::Buffer::new().format(value)));
     }
 
     fn record_i128(&mut self, field: &Field, value: i128) {
-        self.put(field, &Value::Plain(&value.to_string()));
+        self.put(field, &Value::Plain(itoa::Buffer::new().format(value)));
     }
 
     fn record_u128(&mut self, field: &Field, value: u128) {
-        self.put(field, &Value::Plain(&value.to_string()));
+        self.put(field, &Value::Plain(itoa::Buffer::new().format(value)));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field, &Value::Plain(&value.to_string()));
+        self.put(field, &Value::Plain(if value { "true" } else { "false" }));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
