@@ -17,6 +17,7 @@ use pgsplit::session::queue::Queue;
 use pgsplit::session::shared::Listener;
 use pgsplit::topology::choose::fitting;
 use pgsplit::topology::keeper::Watched;
+use pgsplit::topology::order::Orders;
 use pgsplit::topology::outcome::Outcomes;
 use pgsplit::topology::{Node, Topology};
 use tokio::sync::watch;
@@ -112,7 +113,7 @@ fn listener(config: &Config, topology: Topology) -> Listener {
         index: 0,
         config: Arc::clone(written),
         cluster: Arc::clone(config.clusters.first().expect("a cluster")),
-        watched: Watched { index: 0, current, outcomes, freed: Arc::default() },
+        watched: Watched { index: 0, current, outcomes, freed: Arc::default(), orders: Orders::nowhere() },
         addr: SocketAddr::new(CLIENT, 0),
         options: Options::default(),
         picker: Mutex::new(Picker::new(written.balance, nodes, 7)),

@@ -30,6 +30,12 @@ impl Judge {
         Self { rise, fall, verdict: Verdict::Starting, against: 0 }
     }
 
+    /// The same judge who has seen nothing.
+    #[must_use]
+    pub const fn anew(&self) -> Self {
+        Self::new(self.rise, self.fall)
+    }
+
     /// Takes one observation; answers with the new verdict when it changed.
     ///
     /// The first observation decides alone: at the start there is no verdict to defend, and a balancer that

@@ -171,6 +171,7 @@ fn check_sessions(file: &FileSessions) -> Sessions {
         on_demote: or(file.on_demote.as_ref(), OnTrouble::Close),
         on_lag: or(file.on_lag.as_ref(), OnTrouble::Keep),
         on_leave: or(file.on_leave.as_ref(), OnTrouble::Keep),
+        on_drain: or(file.on_drain.as_ref(), OnTrouble::Drain),
         keepalive,
         tcp_user_timeout: (!tcp_user_timeout.is_zero()).then_some(tcp_user_timeout),
     }

@@ -52,6 +52,7 @@ pub(super) const SESSIONS: &[&str] = &[
     "on_demote",
     "on_lag",
     "on_leave",
+    "on_drain",
     "keepalive",
     "tcp_user_timeout",
 ];
@@ -165,6 +166,7 @@ pub(super) struct FileSessions {
     pub on_demote: Option<Given<OnTrouble>>,
     pub on_lag: Option<Given<OnTrouble>>,
     pub on_leave: Option<Given<OnTrouble>>,
+    pub on_drain: Option<Given<OnTrouble>>,
     pub keepalive: Option<FileKeepalive>,
     pub tcp_user_timeout: Option<Given<Duration>>,
 }
@@ -366,6 +368,7 @@ fn read_sessions(table: &Table<'_>, f: &mut Findings<'_>) -> FileSessions {
         on_demote: table.get("on_demote", &words::ON_TROUBLE, f),
         on_lag: table.get("on_lag", &words::ON_TROUBLE, f),
         on_leave: table.get("on_leave", &words::ON_TROUBLE, f),
+        on_drain: table.get("on_drain", &words::ON_TROUBLE, f),
         keepalive: read_keepalive(table, f),
         tcp_user_timeout: table.get("tcp_user_timeout", &words::TIME, f),
     }

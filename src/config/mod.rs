@@ -277,6 +277,8 @@ pub struct Sessions {
     pub on_lag: OnTrouble,
     /// What becomes of sessions on a node that is to be left: its name does not lead to its address any more.
     pub on_leave: OnTrouble,
+    /// What becomes of sessions on a node that somebody has taken out of use.
+    pub on_drain: OnTrouble,
     /// TCP keepalive on both sides; `None`: off.
     pub keepalive: Option<Keepalive>,
     /// Sent data that is not acknowledged for this long ends the connection; `None`: the system's default.

@@ -147,7 +147,9 @@ impl SessionError {
             Self::QueueTimeout(_) => "sQ",
             Self::QueueFull(_) => "PQ",
             Self::LeftQueue => "CQ",
-            Self::Drained | Self::Evicted(Eviction::Stopping | Eviction::Leaving) => "KD",
+            Self::Drained | Self::Evicted(Eviction::Stopping | Eviction::Leaving | Eviction::Draining) => {
+                "KD"
+            }
             Self::Evicted(Eviction::NodeDown | Eviction::Demoted | Eviction::Lagging) => "DD",
         }
     }

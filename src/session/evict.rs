@@ -35,6 +35,8 @@ pub enum Eviction {
     Lagging,
     /// The node is to be left.
     Leaving,
+    /// Somebody has taken the node out of use.
+    Draining,
     /// pgsplit is stopping.
     Stopping,
 }
@@ -104,7 +106,7 @@ impl<'a> Stay<'a> {
                     if relay.is_between_transactions() && before == bytes {
                         return Err(why);
                     }
-                    relay.finish(true);
+                    relay.finish(before.is_some() || !why.has_time());
                 }
                 Err(Order::Stay) => relay.finish(false),
             }
@@ -159,6 +161,7 @@ fn order_for(trouble: Trouble, policy: &Sessions, is_for_primary: bool) -> Order
     let reasons = [
         (trouble.is_unreachable, policy.on_down, Eviction::NodeDown),
         (trouble.is_demoted && is_for_primary, policy.on_demote, Eviction::Demoted),
+        (trouble.is_draining, policy.on_drain, Eviction::Draining),
         (trouble.is_leaving, policy.on_leave, Eviction::Leaving),
         (trouble.is_lagging, policy.on_lag, Eviction::Lagging),
     ];
@@ -171,6 +174,12 @@ fn order_for(trouble: Trouble, policy: &Sessions, is_for_primary: bool) -> Order
 }
 
 impl Eviction {
+    /// Whether nothing is lost by what the session still asks for a moment. Who has just logged in gets its first answer
+    /// then, and who says nothing in that time is parted from without ever having been left unheard.
+    const fn has_time(self) -> bool {
+        matches!(self, Self::Draining)
+    }
+
     /// What the client is told; `node` is its name.
     #[must_use]
     pub fn fatal(self, node: &str) -> Fatal {
@@ -182,6 +191,9 @@ impl Eviction {
             Self::Lagging => format!("terminating connection because node \"{node}\" is too far behind"),
             Self::Leaving => {
                 format!("terminating connection because the name of node \"{node}\" no longer leads to it")
+            }
+            Self::Draining => {
+                format!("terminating connection because node \"{node}\" is being taken out of use")
             }
             Self::Stopping => "terminating connection because this balancer is shutting down".to_owned(),
         };
@@ -211,16 +223,28 @@ mod tests {
         assert_eq!(told("", demoted, true), Order::Leave(Eviction::Demoted));
         assert_eq!(told("", demoted, false), Order::Stay, "who only reads");
         assert_eq!(told("", slow, true), Order::Stay);
+        let drained = Trouble { is_draining: true, ..none };
+        assert_eq!(told("", drained, false), Order::Finish(Eviction::Draining));
+        assert_eq!(told("on_drain: keep", drained, false), Order::Stay);
+        assert_eq!(told("on_drain: close", drained, true), Order::Leave(Eviction::Draining));
     }
 
     #[test]
     fn of_several_reasons_the_most_urgent_counts() {
-        let all = Trouble { is_unreachable: true, is_demoted: true, is_lagging: true, is_leaving: true };
-        let told = |policy| told(policy, all, true);
+        let all = Trouble {
+            is_unreachable: true,
+            is_demoted: true,
+            is_lagging: true,
+            is_leaving: true,
+            is_draining: true,
+        };
+        let told = |policy: &str| told(policy, all, true);
         assert_eq!(told(""), Order::Leave(Eviction::NodeDown));
         assert_eq!(told("on_down: keep"), Order::Leave(Eviction::Demoted));
         assert_eq!(told("on_down: keep, on_demote: drain, on_lag: close"), Order::Leave(Eviction::Lagging));
-        assert_eq!(told("on_down: keep, on_demote: keep, on_leave: drain"), Order::Finish(Eviction::Leaving));
-        assert_eq!(told("on_down: keep, on_demote: keep"), Order::Stay);
+        assert_eq!(told("on_down: keep, on_demote: keep"), Order::Finish(Eviction::Draining));
+        let told = |rest: &str| told(&format!("on_down: keep, on_demote: keep, on_drain: keep{rest}"));
+        assert_eq!(told(", on_leave: drain"), Order::Finish(Eviction::Leaving));
+        assert_eq!(told(""), Order::Stay);
     }
 }

@@ -59,7 +59,7 @@ pub fn choose(listener: &Listener, source: IpAddr, tried: &[NodeId]) -> Chosen {
         let is_meant = matches!(listener.config.balance, Balance::Source | Balance::First);
         let candidate = |node: &&Node| Candidate {
             index: node.id.place,
-            weight: node.config.weight,
+            weight: node.weight,
             load: node.load.sessions(),
         };
         let candidates: Vec<_> =
@@ -102,7 +102,7 @@ pub fn is_there_another(listener: &Listener, tried: &[NodeId]) -> bool {
 /// than those in `tried`.
 #[must_use]
 pub fn is_outclassed(topology: &Topology, listener: &Listener, id: NodeId, tried: &[NodeId]) -> bool {
-    let is_well = |node: &Node| node.is_sound() && !node.is_superseded;
+    let is_well = |node: &Node| node.is_sound() && node.is_in_service() && !node.is_superseded;
     // The usual case, for every session: asked without looking at all nodes.
     if topology.node(id).is_some_and(is_well) && (!listener.is_for_primary() || topology.primary == Some(id))
     {

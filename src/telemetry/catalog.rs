@@ -214,7 +214,8 @@ pub const CANCELS: Described = counter(
 pub const NODE_UP: Described = gauge(
     "pgsplit_node_up",
     &["node"],
-    "1 when the node is alive, whatever its role; absent when its address is gone. Alert when 0 for a minute.",
+    "1 when the node is alive, whatever its role; absent when its address is gone. Alert when 0 for a minute, unless its state \
+     is maint or drain.",
 );
 /// Judgement of a node.
 pub const NODE_STATE: Described = gauge(
@@ -253,8 +254,11 @@ pub const NODE_LAG_BYTES: Described = gauge(
     "Write-ahead log a standby has not replayed; absent when not known.",
 );
 /// Weight of a node.
-pub const NODE_WEIGHT: Described =
-    gauge("pgsplit_node_weight", &["node"], "Share of new sessions. 0 means that it gets none.");
+pub const NODE_WEIGHT: Described = gauge(
+    "pgsplit_node_weight",
+    &["node"],
+    "Share of new sessions, as set by hand or by the file. 0 means that it gets none.",
+);
 /// Sessions of a node.
 pub const NODE_SESSIONS: Described = gauge(
     "pgsplit_node_sessions_active",

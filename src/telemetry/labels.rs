@@ -73,7 +73,7 @@ pub enum End {
     Demoted,
     /// Its node was too far behind.
     Lagging,
-    /// pgsplit was stopping, and the drain time was over; or the node was to be left.
+    /// pgsplit was stopping, and the drain time was over; or the node was to be left, or taken out of use.
     Drain,
     /// Anything else; the log line says what.
     Error,
@@ -308,12 +308,24 @@ pub enum NodeState {
     GoingUp,
     /// Lives, and for the moment gets no sessions because it has no connection left.
     Full,
+    /// Gets no sessions because somebody has said so; checked as before.
+    Drain,
+    /// Gets no sessions because somebody has said so; not checked.
+    Maint,
 }
 
 impl NodeState {
     /// Every state, in the order of [`NodeState::index`].
-    pub const ALL: [Self; 6] =
-        [Self::Starting, Self::Up, Self::GoingDown, Self::Down, Self::GoingUp, Self::Full];
+    pub const ALL: [Self; 8] = [
+        Self::Starting,
+        Self::Up,
+        Self::GoingDown,
+        Self::Down,
+        Self::GoingUp,
+        Self::Full,
+        Self::Drain,
+        Self::Maint,
+    ];
 
     /// The label value.
     #[must_use]
@@ -325,6 +337,8 @@ impl NodeState {
             Self::Down => "down",
             Self::GoingUp => "going_up",
             Self::Full => "full",
+            Self::Drain => "drain",
+            Self::Maint => "maint",
         }
     }
 

@@ -9,10 +9,11 @@ use crate::topology::{Node, Topology};
 /// takes sessions. Within a kind, nodes that are going down come after all others, and before that those marked `backup`
 /// after those that are not. Standbys that are further behind than allowed come last rather than never: for a read, late
 /// is better than not at all. Before all that, a node on probation, because it came and went, is only taken when none else of
-/// any kind is left. An old primary, whose place another one has taken, fits nothing.
+/// any kind is left. An old primary, whose place another one has taken, fits nothing, nor does a node that somebody has taken out
+/// of use.
 pub fn fitting(topology: &Topology, target: Target, allowed: impl Fn(&Node) -> bool) -> Vec<&Node> {
     let takes_new = |node: &Node| {
-        node.is_up() && !node.is_superseded && 0 < node.config.weight && !node.is_full() && allowed(node)
+        node.is_up() && node.is_of_use() && !node.is_superseded && !node.is_full() && allowed(node)
     };
     let is_primary = |node: &Node| topology.primary == Some(node.id);
     let fits = |node: &Node, kind: Kind| match kind {
@@ -71,6 +72,7 @@ pub(crate) mod tests {
     use crate::balance::judge::Verdict;
     use crate::base::id::NodeId;
     use crate::config;
+    use crate::topology::order::AdminState;
     use crate::topology::{KnownRole, RoleSource};
     use std::sync::Arc;
     use std::time::Duration;
@@ -105,6 +107,8 @@ pub(crate) mod tests {
             node.full_until = flags.contains(&"full").then(|| now + Duration::from_secs(60));
             node.held_until = flags.contains(&"held").then(|| now + Duration::from_secs(60));
             node.is_superseded = flags.contains(&"superseded");
+            let admin = flags.iter().find_map(|flag| AdminState::from_word(flag));
+            node.admin = admin.unwrap_or_default();
             node
         });
         let mut topology = Topology { nodes: nodes.collect(), ..Topology::default() };
@@ -189,6 +193,16 @@ pub(crate) mod tests {
     fn a_second_primary_is_written_to_by_nobody() {
         check("primary primary", Target::Primary, &[0]);
         check("primary primary", Target::Any, &[0, 1]);
+    }
+
+    #[test]
+    fn a_node_in_drain_or_maint_fits_nobody() {
+        check("primary standby:drain standby:lag", Target::Standby, &[2]);
+        check("primary standby:drain standby:maint", Target::PreferStandby, &[0]);
+        check("primary:drain standby", Target::Primary, &[]);
+        check("primary:drain standby", Target::Any, &[1]);
+        check("primary:maint standby:drain", Target::Any, &[]);
+        check("primary:ready standby", Target::Primary, &[0]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod chatter;
 mod names;
+mod orders;
 mod places;
 mod record;
 mod rivals;
@@ -28,6 +29,7 @@ use crate::pg::sqlstate;
 use crate::telemetry::labels::CheckResult;
 use crate::telemetry::metrics::Metrics;
 use crate::topology::check::{Outcome, Report};
+use crate::topology::order::{Ask, Done, Order, OrderError, Orders};
 use crate::topology::outcome::{Met, Outcomes};
 use crate::topology::watcher::{self, Reported, Watch};
 use crate::topology::{Current, RoleSource, Topology};
@@ -46,6 +48,19 @@ pub struct Watched {
     pub outcomes: Outcomes,
     /// Tells all who wait when a session leaves a node.
     pub freed: Arc<Notify>,
+    /// Where people say what they want of the nodes.
+    pub orders: Orders,
+}
+
+impl Watched {
+    /// Has the keeper do what is wanted of the node with this name, and resolves when sessions can see it. With
+    /// `dns.all_addresses` each address has a name of its own, `db/2`. Cancel safe; whether it is done then is not known.
+    ///
+    /// # Errors
+    /// No such node, a weight that cannot be, or nobody keeps the nodes any more.
+    pub async fn order(&self, node: &str, order: Order) -> Result<Done, OrderError> {
+        self.orders.ask(|answer| Ask::Node(node.to_owned(), order, answer)).await?
+    }
 }
 
 /// Starts to watch the cluster, on the runtime it is called in: one task a node, one a name that is followed, and one
@@ -72,6 +87,7 @@ fn start_with(
 ) -> Watched {
     let freed = Arc::new(Notify::new());
     let (outcomes, met) = Outcomes::channel();
+    let (orders, asked) = Orders::channel();
     let (reports, reported) = mpsc::channel(cluster.nodes.len().max(1));
     let names = Names::of(cluster, dns);
     let watchers = Watchers { reports, tasks: tasks.clone(), stop: stop.clone() };
@@ -84,8 +100,8 @@ fn start_with(
         }
     }
     let found = names.follow(resolver, tasks, stop);
-    tasks.spawn(keeper.keep(News { reported, met, found }, stop.clone()));
-    Watched { index, current, outcomes, freed }
+    tasks.spawn(keeper.keep(News { reported, met, found, asked }, stop.clone()));
+    Watched { index, current, outcomes, freed, orders }
 }
 
 struct Keeper {
@@ -116,6 +132,7 @@ struct News {
     reported: mpsc::Receiver<Reported>,
     met: mpsc::Receiver<(NodeId, Met)>,
     found: mpsc::Receiver<Found>,
+    asked: mpsc::Receiver<Ask>,
 }
 
 impl Keeper {
@@ -175,6 +192,7 @@ impl Keeper {
                     self.apply_found(found);
                     self.publish();
                 }
+                Some(ask) = news.asked.recv() => self.answer(ask),
                 () = stop.cancelled() => return,
             }
         }
@@ -217,7 +235,8 @@ impl Keeper {
         // Whoever is alone, or the primary that sessions wait for, need not prove itself first.
         let is_alone = self.places.records().all(|other| other.node.id == id || !other.node.is_up());
         let is_primary_awaited = self.is_primary_awaited;
-        let Some(record) = self.places.get_mut(id) else { return };
+        // What was found before somebody said that it is to rest.
+        let Some(record) = self.places.get_mut(id).filter(|record| !record.node.rests()) else { return };
         record.listen(report.shows_life(), heard);
         let step = report.steps.last().map_or("", |step| step.name);
         match &report.outcome {
@@ -262,10 +281,12 @@ impl Keeper {
     /// Applies what a session met; whether that changed anything. A node that sessions complain of is looked at
     /// once more without delay.
     fn apply_met(&mut self, id: NodeId, met: &Met) -> bool {
-        let Some(record) = self.places.get_mut(id) else { return false };
         if !self.cluster.check.passive {
             return false;
         }
+        let Some(record) = self.places.get_mut(id).filter(|record| !record.node.rests()) else {
+            return false;
+        };
         let cause = |step, error, sqlstate| Cause { seen_by: "session", step, error, sqlstate };
         match met {
             Met::Role { in_recovery } => {

@@ -8,12 +8,14 @@
 //!
 //! - Health and role are two things: a node that is not what a listener wants is not therefore down.
 //! - A node that is full (53300) is not down: it gets no new session, and keeps those it has.
+//! - What people want of a node (its admin state) is a third thing, and changes neither: see [`order`].
 //! - One slow node delays nobody's check but its own.
 //! - What is told of a node that is gone is never taken for news of the one that has its place now.
 
 pub mod check;
 pub mod choose;
 pub mod keeper;
+pub mod order;
 pub mod outcome;
 pub mod scram;
 pub mod trouble;
@@ -35,6 +37,7 @@ use crate::base::role::Role;
 use crate::config;
 use crate::telemetry::labels::NodeState;
 use check::{Outcome, Report};
+use order::AdminState;
 use trouble::{Trouble, Troubles};
 
 /// What is held true of one cluster at one moment.
@@ -69,6 +72,12 @@ pub struct Node {
     pub id: NodeId,
     /// What the file says of it. A further address of a name has a name of its own there: `db/2`.
     pub config: Arc<config::Node>,
+    /// Whether it is to be used.
+    pub admin: AdminState,
+    /// Since when.
+    pub admin_since: SystemTime,
+    /// Its share of new sessions, 0 to 256; that of the file, unless somebody has set another one.
+    pub weight: u16,
     /// Its only address, where each address of a name is a node of its own.
     pub only_at: Option<SocketAddr>,
     /// Its sessions now; the same object in every snapshot.
@@ -178,6 +187,9 @@ impl Node {
         Self {
             id,
             config: Arc::clone(config),
+            admin: AdminState::Ready,
+            admin_since: SystemTime::now(),
+            weight: config.weight,
             only_at: None,
             load: Arc::new(Load::new(Arc::clone(&freed), Wakes::All)),
             valve: Arc::new(Valve::new(freed)),
@@ -241,15 +253,43 @@ impl Node {
         (self.is_up() && !left.is_zero()).then_some(left)
     }
 
+    /// Whether nobody has taken it out of use.
+    #[must_use]
+    pub fn is_in_service(&self) -> bool {
+        self.admin == AdminState::Ready
+    }
+
+    /// Whether nobody looks at it, as somebody has said.
+    #[must_use]
+    pub fn rests(&self) -> bool {
+        self.admin == AdminState::Maint
+    }
+
+    /// Whether it is to get sessions at all, as far as people have a say in it.
+    #[must_use]
+    pub fn is_of_use(&self) -> bool {
+        self.is_in_service() && 0 < self.weight
+    }
+
     /// Whether it has fewer sessions than the file allows.
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.config.max_connections.is_none_or(|limit| self.load.sessions() < limit.get())
     }
 
-    /// Its state in one word, for metrics and status.
+    /// Its state in one word, for metrics and status: what people want of it, and if they want it used, its health.
     #[must_use]
     pub fn state(&self) -> NodeState {
+        match self.admin {
+            AdminState::Ready => self.health(),
+            AdminState::Drain => NodeState::Drain,
+            AdminState::Maint => NodeState::Maint,
+        }
+    }
+
+    /// Its health in one word, whatever people want of it.
+    #[must_use]
+    pub fn health(&self) -> NodeState {
         match (self.verdict, self.progress) {
             (Verdict::Starting, _) => NodeState::Starting,
             (Verdict::Up, _) if self.is_full() => NodeState::Full,
@@ -266,8 +306,9 @@ impl Node {
         let name = &self.config.name;
         let role = self.role().map_or("role unknown", Role::as_str);
         match self.verdict {
+            _ if !self.is_in_service() => format!("{name} in {}", self.admin.as_str()),
             Verdict::Starting => format!("{name} not checked yet"),
-            Verdict::Up if self.config.weight == 0 => format!("{name} has weight 0"),
+            Verdict::Up if self.weight == 0 => format!("{name} has weight 0"),
             Verdict::Up if self.is_full() => format!("{name} {role}, full"),
             Verdict::Up if !self.has_room() => format!("{name} {role}, all its places taken"),
             Verdict::Up if self.is_superseded => format!("{name} old primary, another has taken its place"),

@@ -17,6 +17,8 @@ pub struct Trouble {
     pub is_lagging: bool,
     /// It is to be left: its name does not lead to its address any more.
     pub is_leaving: bool,
+    /// Somebody has taken it out of use.
+    pub is_draining: bool,
 }
 
 impl Trouble {
@@ -28,19 +30,27 @@ impl Trouble {
             is_demoted: self.is_demoted && other.is_demoted,
             is_lagging: self.is_lagging && other.is_lagging,
             is_leaving: self.is_leaving && other.is_leaving,
+            is_draining: self.is_draining && other.is_draining,
         }
     }
 }
 
 impl Small for Trouble {
     fn to_bits(self) -> u8 {
-        let flags = [self.is_unreachable, self.is_demoted, self.is_lagging, self.is_leaving];
+        let flags =
+            [self.is_unreachable, self.is_demoted, self.is_lagging, self.is_leaving, self.is_draining];
         flags.iter().rev().fold(0, |bits, &flag| bits << 1 | u8::from(flag))
     }
 
     fn from_bits(bits: u8) -> Self {
         let flag = |at: u8| bits >> at & 1 == 1;
-        Self { is_unreachable: flag(0), is_demoted: flag(1), is_lagging: flag(2), is_leaving: flag(3) }
+        Self {
+            is_unreachable: flag(0),
+            is_demoted: flag(1),
+            is_lagging: flag(2),
+            is_leaving: flag(3),
+            is_draining: flag(4),
+        }
     }
 }
 
@@ -53,7 +63,7 @@ mod tests {
 
     #[test]
     fn it_fits_on_a_board() {
-        for bits in 0..16 {
+        for bits in 0..32 {
             assert_eq!(Trouble::from_bits(bits).to_bits(), bits);
         }
         let lagging = Trouble { is_lagging: true, ..Trouble::default() };

@@ -10,6 +10,7 @@ use crate::session::setup::Setup;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::shape::{ClusterShape, ListenerShape, Shape};
 use crate::topology::keeper::Watched;
+use crate::topology::order::{AdminState, Orders};
 use crate::topology::outcome::Outcomes;
 use std::net::Ipv4Addr;
 use std::sync::atomic::AtomicU32;
@@ -47,8 +48,13 @@ impl World {
         let config = Arc::new(Config::from_yaml(yaml, "test", &|_| None).unwrap());
         let (cluster, freed) = (Arc::clone(&config.clusters[0]), Arc::new(Notify::new()));
         let nodes = watch::Sender::new(Arc::new(Topology::starting(&cluster, &freed)));
-        let watched =
-            Watched { index: 0, current: nodes.subscribe(), outcomes: Outcomes::channel().0, freed };
+        let watched = Watched {
+            index: 0,
+            current: nodes.subscribe(),
+            outcomes: Outcomes::channel().0,
+            freed,
+            orders: Orders::nowhere(),
+        };
         let shape = Shape {
             version: "",
             clusters: vec![ClusterShape { name: "main".into(), nodes: vec!["a".into(), "b".into()] }],
@@ -233,4 +239,35 @@ async fn while_it_is_paused_nobody_is_let_in_and_then_all_are() {
     let mut hold = Hold::new(&world.shared, world.listener());
     let refused = hold.place(Ipv4Addr::LOCALHOST.into(), std::future::pending(), &mut Vec::new()).await;
     assert_eq!(refused.unwrap_err().to_string(), "listener \"ro\" is paused");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_nodes_in_drain_is_told_so_and_let_in_when_one_is_ready() {
+    let world = Arc::new(World::new(1));
+    (0..NODES).for_each(|node| world.set_up(node, true));
+    let set = |node: usize, admin: AdminState| {
+        let mut topology = Topology::clone(&world.nodes.borrow());
+        topology.nodes[node].admin = admin;
+        world.nodes.send_replace(Arc::new(topology));
+    };
+    set(0, AdminState::Drain);
+    set(1, AdminState::Maint);
+    let mut hold = Hold::new(&world.shared, world.listener());
+    let began = Instant::now();
+    let refused = hold.place(Ipv4Addr::LOCALHOST.into(), std::future::pending(), &mut Vec::new()).await;
+    let said = refused.unwrap_err().to_string();
+    assert_eq!(said, "no live node for listener \"ro\": a in drain; b in maint");
+    assert_eq!(began.elapsed(), QUEUE_TIMEOUT);
+    drop(hold);
+
+    let mut waits = JoinSet::new();
+    let theirs = Arc::clone(&world);
+    waits.spawn(async move {
+        let mut hold = Hold::new(&theirs.shared, theirs.listener());
+        hold.place(Ipv4Addr::LOCALHOST.into(), std::future::pending(), &mut Vec::new()).await.unwrap().id
+    });
+    sleep(Duration::from_secs(5)).await;
+    assert!(waits.try_join_next().is_none());
+    set(0, AdminState::Ready);
+    assert_eq!(waits.join_next().await.unwrap().unwrap(), NodeId::first(0));
 }

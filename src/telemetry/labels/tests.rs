@@ -10,7 +10,7 @@ fn an_index_is_the_place_in_the_list() {
     assert!(CancelResult::ALL.into_iter().map(CancelResult::index).eq(0..5));
     assert!(ConnectError::ALL.into_iter().map(ConnectError::index).eq(0..6));
     assert!(CheckResult::ALL.into_iter().map(CheckResult::index).eq(0..3));
-    assert!(NodeState::ALL.into_iter().map(NodeState::index).eq(0..6));
+    assert!(NodeState::ALL.into_iter().map(NodeState::index).eq(0..8));
     assert!(StartupError::ALL.into_iter().map(StartupError::index).eq(0..6));
 }
 

@@ -84,6 +84,11 @@ impl Places {
         self.all.iter().filter_map(|place| place.record.as_ref())
     }
 
+    /// The node of this name.
+    pub(super) fn named(&self, name: &str) -> Option<NodeId> {
+        self.records().map(|record| &record.node).find(|node| node.config.name == name).map(|node| node.id)
+    }
+
     /// The node that stands for a name of which no address is known yet.
     pub(super) fn unsettled(&self, of: usize) -> Option<NodeId> {
         let mut records =
@@ -101,13 +106,25 @@ impl Places {
     /// that are new join. Answers with the new ones.
     pub(super) fn settle(&mut self, of: usize, addrs: &[SocketAddr]) -> Vec<NodeId> {
         let mut fresh = addrs.to_vec();
+        let mut wanted = None;
         for place in self.all.iter_mut().filter(|place| place.of == of) {
-            match place.record.as_ref().and_then(|record| record.node.only_at) {
-                Some(addr) if addrs.contains(&addr) => fresh.retain(|known| *known != addr),
-                _ => self.departed.extend(place.vacate()),
+            match place.record.as_ref().map(|record| &record.node) {
+                Some(Node { only_at: Some(addr), .. }) if addrs.contains(addr) => {
+                    fresh.retain(|known| known != addr);
+                    continue;
+                }
+                Some(node) if node.only_at.is_none() => wanted = Some((node.admin, node.weight)),
+                _ => {}
             }
+            self.departed.extend(place.vacate());
         }
-        fresh.into_iter().filter_map(|addr| self.join(of, addr)).collect()
+        let joined: Vec<_> = fresh.into_iter().filter_map(|addr| self.join(of, addr)).collect();
+        // What people want of a node that has not been found yet they want of the one that has its name then.
+        let first = joined.first().and_then(|id| self.get_mut(*id));
+        if let Some((first, (admin, weight))) = first.zip(wanted) {
+            (first.node.admin, first.node.weight) = (admin, weight);
+        }
+        joined
     }
 
     fn join(&mut self, of: usize, addr: SocketAddr) -> Option<NodeId> {

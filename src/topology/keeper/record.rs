@@ -19,6 +19,7 @@ use crate::telemetry::node::NodeMetrics;
 use crate::topology::check::{Facts, Lineage};
 use crate::topology::keeper::chatter::{Chatter, Say};
 use crate::topology::keeper::rivals::Rivalry;
+use crate::topology::order::AdminState;
 use crate::topology::trouble::Trouble;
 use crate::topology::{KnownRole, Lag, Node, RoleSource};
 
@@ -41,7 +42,9 @@ pub(super) struct Record {
     pub(super) watched: Option<DropGuard>,
     /// The state that was counted last.
     noted: NodeState,
-    /// The state that was logged last.
+    /// The health that was seen last.
+    seen: NodeState,
+    /// The health that was logged last.
     told: NodeState,
     chatter: Chatter,
     /// The warning that was logged last, so that it is logged once.
@@ -106,7 +109,8 @@ impl Record {
     pub(super) fn new(node: Node, check: &Check, cluster: usize, metrics: &Arc<Metrics>) -> Self {
         Self {
             noted: node.state(),
-            told: node.state(),
+            seen: node.health(),
+            told: node.health(),
             chatter: Chatter::default(),
             metrics: metrics.node(cluster, node.id),
             node,
@@ -180,6 +184,36 @@ impl Record {
         self.watched = None;
     }
 
+    /// What is wanted of the node from now on. Who puts it into maint has not to wait for the last check; to be watched
+    /// again after that is for the caller.
+    pub(super) fn set_admin(&mut self, admin: AdminState) {
+        let before = std::mem::replace(&mut self.node.admin, admin);
+        self.node.admin_since = SystemTime::now();
+        match (before, admin) {
+            (_, AdminState::Maint) => self.rest(),
+            // Those who waited for it come one by one.
+            (AdminState::Drain, AdminState::Ready) => self.node.valve.narrow(),
+            _ => {}
+        }
+        self.count_state();
+    }
+
+    /// Ends its checks and forgets what they have taught of its health: the next one is the first. What it was stays known,
+    /// as of a node that is down.
+    fn rest(&mut self) {
+        self.leave();
+        self.judge = self.judge.anew();
+        self.node.verdict = Verdict::Starting;
+        self.node.progress = self.judge.progress();
+        self.node.since = SystemTime::now();
+        (self.node.full_until, self.node.held_until, self.flapping) = (None, None, Flapping::default());
+        (self.node.lag, self.node.is_lagging, self.over_lag) = (Lag::default(), false, false);
+        (self.down_counted, self.primary_since, self.promoted, self.passed) = (None, None, None, None);
+        self.away = Some(Instant::now());
+        self.silence = Silence::default();
+        (self.seen, self.told, self.warning) = (NodeState::Starting, NodeState::Starting, None);
+    }
+
     /// Takes in whether a check heard anything from where the node is, and how many bytes its sessions have had from it in all.
     ///
     /// A postmaster that is stopped or swamped answers no check, while its sessions go on being served: they must not be
@@ -200,13 +234,14 @@ impl Record {
         let Self { node, silence, .. } = self;
         let is_heard = silence.heard_at.is_some_and(|at| at.elapsed() < patience);
         let is_silent = silence.since.is_some_and(|since| at_least <= since.elapsed()) && !is_heard;
+        // Of two that could both take the writes, one that is drained is not therefore wrong.
+        let is_passed_over = node.is_in_service() && primary.is_some_and(|primary| primary != node.id);
         Trouble {
             is_unreachable: node.verdict == Verdict::Down && is_silent,
-            is_demoted: node.is_superseded
-                || node.role() == Some(Role::Standby)
-                || primary.is_some_and(|primary| primary != node.id),
+            is_demoted: node.is_superseded || node.role() == Some(Role::Standby) || is_passed_over,
             is_lagging: node.is_lagging,
             is_leaving: false,
+            is_draining: !node.is_in_service(),
         }
     }
 
@@ -221,19 +256,17 @@ impl Record {
         self.node.full_until = is_full.then(|| Instant::now() + self.full_for);
     }
 
-    /// Counts a change of state, and logs it unless it only leads up to one, or there are too many.
+    /// Counts a change of state, and logs one of health unless it only leads up to one, or there are too many.
     pub(super) fn note(&mut self, cause: &Cause<'_>) {
-        let state = self.node.state();
-        let before = std::mem::replace(&mut self.noted, state);
-        if before != state {
-            self.metrics.state_change(state);
-        }
+        self.count_state();
+        let health = self.node.health();
+        let before = std::mem::replace(&mut self.seen, health);
         let now = Instant::now();
-        if settled(before) != settled(state) {
+        if settled(before) != settled(health) {
             // That a node is there at all is no change.
             let say = if before == NodeState::Starting { Say::Change } else { self.chatter.changed(now) };
             if say != Say::Nothing {
-                self.say_state(None, cause);
+                self.say_health(None, cause);
             }
             if let Say::ChangeAndFlapping(changes) = say {
                 let (node, held) = (self.node.config.name.as_str(), self.flapping.probation().as_secs());
@@ -241,21 +274,31 @@ impl Record {
             }
         }
         if let Some(changes) = self.chatter.overdue(now) {
-            self.say_state(Some(changes), cause);
+            self.say_health(Some(changes), cause);
         }
     }
 
-    /// Logs the state; `changes` is how many led to it that were not logged.
-    fn say_state(&mut self, changes: Option<u32>, cause: &Cause<'_>) {
-        let now = settled(self.node.state());
+    fn count_state(&mut self) {
+        let state = self.node.state();
+        if std::mem::replace(&mut self.noted, state) != state {
+            self.metrics.state_change(state);
+        }
+    }
+
+    /// Logs the health; `changes` is how many led to it that were not logged.
+    fn say_health(&mut self, changes: Option<u32>, cause: &Cause<'_>) {
+        let now = settled(self.node.health());
         let (from, to) = (std::mem::replace(&mut self.told, now).as_str(), now.as_str());
         let sessions = self.node.load.sessions();
         let (node, role) = (self.node.config.name.as_str(), self.node.role().map_or("unknown", Role::as_str));
         let Cause { seen_by, step, error, sqlstate } = *cause;
         if now == NodeState::Up {
             info!(node, from, to, role, seen_by, step, changes, "node_state");
-        } else {
+        } else if self.node.is_in_service() {
             warn!(node, from, to, role, seen_by, step, error, sqlstate, sessions, changes, "node_state");
+        } else {
+            // It was to be expected.
+            info!(node, from, to, role, seen_by, step, error, sqlstate, sessions, changes, "node_state");
         }
     }
 
@@ -340,7 +383,7 @@ const fn settled(state: NodeState) -> NodeState {
     match state {
         NodeState::GoingDown => NodeState::Up,
         NodeState::GoingUp => NodeState::Down,
-        NodeState::Starting | NodeState::Up | NodeState::Down | NodeState::Full => state,
+        state => state,
     }
 }
 

@@ -13,6 +13,9 @@
 //!   it has been away meanwhile. If a check of it has passed since, both live: then nothing changes.
 //! - When there is none, one whose promotion was seen comes first, then the one that has been a primary longest.
 //!
+//! A primary in drain keeps its place, too, but gives it to any other one that turns up, for it gets no sessions. One in maint
+//! is not looked at, so it has no place to keep; what it was is known, and nobody awaits it.
+//!
 //! Who had to give the place away is *superseded*, and so is a primary that comes back beside another one, unless it is
 //! known not to be older. It gets no session until it is a standby, or writes on a timeline that is not an earlier one.
 
@@ -63,21 +66,32 @@ impl Keeper {
 
     /// Who takes the place of a primary that lives.
     fn heir(&self, primary: NodeId) -> Option<NodeId> {
-        let old = self.places.get(primary).filter(|record| !record.has_written_role())?;
-        let fit = self.candidates().filter(|record| {
-            record.node.id != old.node.id && record.node.is_sound() && 0 < record.node.config.weight
-        });
+        let old = self.places.get(primary)?;
+        let (id, is_drained) = (old.id(), !old.node.is_in_service());
+        if old.has_written_role() && !is_drained {
+            return None;
+        }
+        let fit = self
+            .candidates()
+            .filter(|record| record.id() != id && record.node.is_sound() && record.node.is_of_use());
         let heirs = fit.filter(|record| {
+            if is_drained {
+                return is_older(record.lineage, old.lineage) != Some(true);
+            }
             is_older(old.lineage, record.lineage).unwrap_or_else(|| has_given_way(old, record))
         });
         heirs.max_by_key(|record| (record.timeline(), record.promoted)).map(Record::id)
     }
 
-    /// Who is the primary when there is none. One of weight 0 is better than none, as it need not be awaited.
+    /// Who is the primary when there is none. One that gets no sessions is better than none, as it need not be awaited.
     fn successor(&self) -> Option<NodeId> {
         let rank = |record: &&Record| {
-            let is_of_no_use = record.node.config.weight == 0;
-            (is_of_no_use, Reverse(record.promoted), Reverse(record.timeline()), record.primary_since)
+            (
+                !record.node.is_of_use(),
+                Reverse(record.promoted),
+                Reverse(record.timeline()),
+                record.primary_since,
+            )
         };
         self.candidates().min_by_key(rank).map(Record::id)
     }
@@ -108,7 +122,9 @@ impl Keeper {
     fn look_for_primary(&mut self) {
         let primary = self.primary.and_then(|id| self.places.get(id));
         // There was one: a cluster of standbys alone awaits nothing.
-        let is_awaited = self.last_primary.is_some() && !primary.is_some_and(|record| record.node.is_sound());
+        let last = self.last_primary.and_then(|id| self.places.get(id));
+        let may_come = self.last_primary.is_some() && !last.is_some_and(|record| record.node.rests());
+        let is_awaited = may_come && !primary.is_some_and(|record| record.node.is_sound());
         if is_awaited && !self.is_primary_awaited {
             let may_be_promoted = self.places.records().filter(|record| self.may_be_promoted(&record.node));
             may_be_promoted.for_each(|record| record.hurry.notify_one());

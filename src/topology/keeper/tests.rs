@@ -95,6 +95,7 @@ impl Keeper {
 }
 
 mod addresses;
+mod orders;
 mod simulation;
 mod succession;
 

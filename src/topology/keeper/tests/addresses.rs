@@ -15,7 +15,7 @@ const TWO: &str = "{nodes: [{addr: db, max_connections: 7}, {addr: 10.0.0.9, nam
 const DNS: Dns = Dns { refresh: Duration::from_secs(5), all_addresses: true };
 
 impl Keeper {
-    fn finds(&mut self, hosts: &[u8]) {
+    pub(super) fn finds(&mut self, hosts: &[u8]) {
         let finding = Finding::Addrs(hosts.iter().map(|host| addr(*host)).collect());
         self.apply_found(Found { of: 0, finding });
         self.publish();
@@ -155,7 +155,7 @@ async fn names_are_followed_while_the_keeper_keeps() {
     let found = names_of.follow(&script, &tasks, &stop);
     let (reports, reported) = mpsc::channel(1);
     let (_outcomes, met) = Outcomes::channel();
-    tasks.spawn(keeper.keep(News { reported, met, found }, stop.clone()));
+    tasks.spawn(keeper.keep(News { reported, met, found, asked: Orders::channel().1 }, stop.clone()));
     let mut until = async |wanted: &[&str]| {
         let wait = current.wait_for(|topology| names(topology) == wanted);
         tokio::time::timeout(Duration::from_secs(60), wait).await.expect("in time").unwrap().clone()

@@ -7,6 +7,7 @@ use super::*;
 use crate::base::role::Target;
 use crate::topology::check::Lineage;
 use crate::topology::choose::fitting;
+use crate::topology::order::{AdminState, By, Order};
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::Mutex;
@@ -89,7 +90,7 @@ impl World {
         }
         let server = &mut self.servers[at];
         if !server.lives {
-            server.failed += 1;
+            server.failed += u32::from(!self.keeper.node(at).rests());
             self.keeper.fails(at);
             return;
         }
@@ -124,6 +125,16 @@ impl World {
         self.keeper.publish();
     }
 
+    /// Somebody wants something of a node.
+    fn is_administered(&mut self, at: usize, admin: AdminState) {
+        if admin == AdminState::Maint {
+            self.servers[at].failed = 0;
+        }
+        let by = By { way: "api", client: String::new() };
+        let name = self.keeper.node(at).config.name.clone();
+        self.keeper.obey(&name, &Order { admin: Some(admin), weight: None, by }).unwrap();
+    }
+
     /// A server comes and goes.
     fn flaps(&mut self, at: usize) {
         for _ in 0..self.random.u8(2..20) {
@@ -150,6 +161,8 @@ impl World {
         }
         let old = fitting(&topology, Target::Any, |node| node.is_superseded);
         assert!(old.is_empty(), "seed {seed}: an old primary gets sessions");
+        let out = fitting(&topology, Target::Any, |node| !node.is_in_service());
+        assert!(out.is_empty(), "seed {seed}: a node that is out of use gets sessions");
         let fall = self.keeper.cluster.check.fall.get();
         for (node, server) in topology.nodes.iter().zip(&self.servers) {
             assert!(server.failed < fall || !node.is_up(), "seed {seed}: {} is up", node.in_words());
@@ -159,6 +172,10 @@ impl World {
     /// Nothing happens any more, and everybody is looked at.
     async fn calms_down(&mut self) {
         self.is_calm = true;
+        for at in 0..self.servers.len() {
+            self.is_administered(at, AdminState::Ready);
+            self.holds();
+        }
         // Longer than any probation in all.
         for seconds in [0, 0, 0, 20, 20] {
             advance(Duration::from_secs(seconds)).await;
@@ -198,7 +215,11 @@ async fn whatever_happens_what_must_be_true_is_true() {
         let mut world = World::new(seed, shape, metrics);
         for _ in 0..EVENTS {
             let at = world.random.usize(..world.servers.len());
-            match world.random.u8(0..10) {
+            match world.random.u8(0..11) {
+                10 => {
+                    let admin = AdminState::ALL[world.random.usize(..3)];
+                    world.is_administered(at, admin);
+                }
                 0..=1 => world.happens(at),
                 2..=6 => world.is_checked(at),
                 7 => world.is_met(at),
@@ -217,8 +238,7 @@ async fn whatever_happens_what_must_be_true_is_true() {
 impl Lines {
     fn are_few(&self, seed: u64) {
         for (node, times) in self.0.lock().unwrap().iter() {
-            // The first is that the node is there.
-            for (at, from) in times.iter().enumerate().skip(1) {
+            for (at, from) in times.iter().enumerate() {
                 let within =
                     times[at..].iter().filter(|time| **time - *from < Duration::from_secs(60)).count();
                 assert!(within <= LINES_A_MINUTE, "seed {seed}: {within} lines about {node} in a minute");
@@ -232,12 +252,15 @@ impl Lines {
 struct Line {
     event: String,
     node: String,
+    from: String,
 }
 
 impl Visit for Line {
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "node" {
-            self.node = value.to_owned();
+        match field.name() {
+            "node" => value.clone_into(&mut self.node),
+            "from" => value.clone_into(&mut self.from),
+            _ => {}
         }
     }
 
@@ -256,7 +279,8 @@ impl Subscriber for Lines {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line::default();
         event.record(&mut line);
-        if ["node_state", "node_flapping"].contains(&line.event.as_str()) {
+        // That a node is there, or is back after somebody has said so, is no change.
+        if ["node_state", "node_flapping"].contains(&line.event.as_str()) && line.from != "starting" {
             self.0.lock().unwrap().entry(line.node).or_default().push(Instant::now());
         }
     }
