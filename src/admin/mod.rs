@@ -1,13 +1,15 @@
 //! The admin address: metrics for Prometheus, health and readiness for whoever asks, status as JSON and as text.
 //!
-//! Everything here only reads but `pause`, which wants a POST and a token. A slow or hostile reader costs one of a few
+//! Everything here only reads but `pause` and `change_node`, which want a POST or PATCH and a token. A slow or hostile reader costs one of a few
 //! connections and no session.
 
+mod change_node;
 pub mod http;
 pub mod now;
 mod pause;
 pub mod view;
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -91,8 +93,8 @@ impl Admin {
     async fn converse(self, stream: std::net::TcpStream, peer: SocketAddr) {
         let Ok(stream) = TcpStream::from_std(stream) else { return };
         let service = service_fn(|request: Request<Incoming>| {
-            let answer = self.answer(&request, peer);
-            async move { Ok::<_, Infallible>(answer) }
+            let admin = self.clone();
+            async move { Ok::<_, Infallible>(admin.answer(request, peer).await) }
         });
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(16 * 1024);
@@ -100,7 +102,13 @@ impl Admin {
         let _ = http.serve_connection(TokioIo::new(stream), service).await;
     }
 
-    fn answer(&self, request: &Request<Incoming>, peer: SocketAddr) -> Answer {
+    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
+        if let Some(node) = change_node::node_of(request.uri().path()).map(Cow::into_owned) {
+            return match *request.method() {
+                Method::PATCH => change_node::change(&self.shared, &node, request, peer).await,
+                _ => not_allowed("PATCH", "only PATCH here\n"),
+            };
+        }
         let (method, path) = (request.method(), request.uri().path());
         if let Some(change) = Change::of(path) {
             return match *method {

@@ -74,7 +74,7 @@ fn node_now(node: &Node) -> NodeNow {
         held_back: node.held_back().is_some(),
         lag_seconds: node.lag.time.map(|time| time.as_secs_f64()),
         lag_bytes: node.lag.bytes,
-        weight: node.config.weight,
+        weight: node.weight,
         sessions: u64::from(node.load.sessions()),
     }
 }

@@ -86,7 +86,7 @@ impl<'p> Change<'p> {
 }
 
 /// Whether who sent `headers` may change something; else what to answer.
-fn may_change(shared: &Shared, headers: &HeaderMap) -> Result<(), Box<Answer>> {
+pub(super) fn may_change(shared: &Shared, headers: &HeaderMap) -> Result<(), Box<Answer>> {
     let refuse = |status, words: &str| Err(Box::new(text(status, words.to_owned())));
     if is_from_a_page(headers) {
         return refuse(StatusCode::FORBIDDEN, FOREIGN);

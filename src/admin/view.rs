@@ -60,8 +60,9 @@ pub(super) struct ListenerView {
     rejected_total: u64,
 }
 
+/// One node.
 #[derive(Debug, Serialize)]
-struct NodeView {
+pub(super) struct NodeView {
     name: String,
     cluster: String,
     addr: String,
@@ -71,6 +72,9 @@ struct NodeView {
     ip: Option<String>,
     health: &'static str,
     state: &'static str,
+    /// What is wanted of it: ready, drain or maint.
+    admin: &'static str,
+    admin_since: String,
     role: Option<&'static str>,
     /// An old primary, whose place another one has taken.
     superseded: bool,
@@ -81,6 +85,8 @@ struct NodeView {
     lag_bytes: Option<u64>,
     server_version: Option<String>,
     weight: u16,
+    /// That of the file; `weight` is another one when somebody has said so.
+    weight_in_file: u16,
     backup: bool,
     sessions: u32,
     limit: Option<u32>,
@@ -205,7 +211,7 @@ impl ListenerView {
 }
 
 impl NodeView {
-    fn of(node: &Node, cluster: &str) -> Self {
+    pub(super) fn of(node: &Node, cluster: &str) -> Self {
         Self {
             name: node.config.name.clone(),
             cluster: cluster.to_owned(),
@@ -218,6 +224,8 @@ impl NodeView {
                 Verdict::Down => "down",
             },
             state: node.state().as_str(),
+            admin: node.admin.as_str(),
+            admin_since: time(node.admin_since),
             role: node.role().map(Role::as_str),
             superseded: node.is_superseded,
             held_back_s: node.held_back().unwrap_or_default().as_secs_f64(),
@@ -225,7 +233,8 @@ impl NodeView {
             lag_seconds: node.lag.time.map(|time| time.as_secs_f64()),
             lag_bytes: node.lag.bytes,
             server_version: node.version.clone(),
-            weight: node.config.weight,
+            weight: node.weight,
+            weight_in_file: node.config.weight,
             backup: node.config.backup,
             sessions: node.load.sessions(),
             limit: node.config.max_connections.map(std::num::NonZeroU32::get),

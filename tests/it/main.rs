@@ -5,6 +5,7 @@ mod support;
 mod tools;
 
 mod admin;
+mod admin_state;
 mod balance;
 mod cancel;
 mod checks;
