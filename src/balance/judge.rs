@@ -30,6 +30,11 @@ impl Judge {
         Self { rise, fall, verdict: Verdict::Starting, against: 0 }
     }
 
+    /// Asks for so many from now on. What has been seen counts.
+    pub const fn adjust(&mut self, rise: NonZeroU32, fall: NonZeroU32) {
+        (self.rise, self.fall) = (rise, fall);
+    }
+
     /// The same judge who has seen nothing.
     #[must_use]
     pub const fn anew(&self) -> Self {
@@ -104,6 +109,17 @@ mod tests {
         assert_eq!(changes("+---"), [(0, Verdict::Up), (3, Verdict::Down)]);
         assert_eq!(changes("-+-+-++"), [(0, Verdict::Down), (6, Verdict::Up)]);
         assert_eq!(changes("+---++"), [(0, Verdict::Up), (3, Verdict::Down), (5, Verdict::Up)]);
+    }
+
+    #[test]
+    fn who_asks_for_less_counts_what_was_seen() {
+        let n = |n| NonZeroU32::new(n).unwrap();
+        let mut judge = Judge::new(n(2), n(5));
+        judge.observe(true);
+        (0..3).for_each(|_| assert_eq!(judge.observe(false), None));
+        judge.adjust(n(2), n(2));
+        assert_eq!(judge.progress(), (3, 2));
+        assert_eq!(judge.observe(false), Some(Verdict::Down));
     }
 
     #[test]

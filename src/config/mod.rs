@@ -192,7 +192,7 @@ pub enum Tls {
 }
 
 /// How nodes are checked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     /// What a check does.
     pub kind: CheckKind,

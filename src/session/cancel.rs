@@ -171,8 +171,10 @@ fn everywhere(topology: &Topology) -> Vec<Arc<[SocketAddr]>> {
     let there = topology.nodes.iter().map(|node| Arc::clone(&node.addrs));
     let mut everywhere: Vec<_> = there.filter(|addrs| !addrs.is_empty()).collect();
     for departed in topology.departed.iter().filter(|departed| 0 < departed.load.sessions()) {
-        if !everywhere.iter().any(|addrs| addrs.contains(&departed.addr)) {
-            everywhere.push([departed.addr].into());
+        let is_new = |addr: &&SocketAddr| !everywhere.iter().any(|addrs| addrs.contains(addr));
+        let addrs: Arc<[SocketAddr]> = departed.addrs.iter().filter(is_new).copied().collect();
+        if !addrs.is_empty() {
+            everywhere.push(addrs);
         }
     }
     everywhere
@@ -219,7 +221,7 @@ mod tests {
     fn a_node_that_is_gone_is_asked_while_sessions_on_it_go_on() {
         let load = Arc::new(Load::new(Arc::default(), crate::balance::load::Wakes::All));
         let addr: SocketAddr = "10.0.0.1:5432".parse().unwrap();
-        let departed = || Departed { id: NodeId::first(0), addr, load: Arc::clone(&load) };
+        let departed = || Departed { id: NodeId::first(0), addrs: [addr].into(), load: Arc::clone(&load) };
         let topology = Topology { departed: vec![departed(), departed()], ..Topology::default() };
         assert!(everywhere(&topology).is_empty());
         let _session = load.enter(None);

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -29,13 +29,16 @@ use crate::pg::sqlstate;
 use crate::telemetry::labels::CheckResult;
 use crate::telemetry::metrics::Metrics;
 use crate::topology::check::{Outcome, Report};
-use crate::topology::order::{Ask, Done, Order, OrderError, Orders};
+use crate::topology::order::{Ask, Done, Order, OrderError, Orders, Over};
 use crate::topology::outcome::{Met, Outcomes};
 use crate::topology::watcher::{self, Reported, Watch};
 use crate::topology::{Current, RoleSource, Topology};
 use names::{Found, Names};
 use places::Places;
 use record::{Cause, Record, Tell};
+
+/// How often it is asked whether the last session on a node that has departed has ended, when nothing else happens.
+const FORGET: Duration = Duration::from_secs(1);
 
 /// A cluster under watch: where its state is seen and where sessions report.
 #[derive(Clone, Debug)]
@@ -60,6 +63,28 @@ impl Watched {
     /// No such node, a weight that cannot be, or nobody keeps the nodes any more.
     pub async fn order(&self, node: &str, order: Order) -> Result<Done, OrderError> {
         self.orders.ask(|answer| Ask::Node(node.to_owned(), order, answer)).await?
+    }
+
+    /// Has the keeper look after the nodes of another version of the file, and resolves when sessions can see them.
+    ///
+    /// Nodes are the same when they have the same name and address: what is known of those stays known, what is wanted of
+    /// them too, and other settings take effect on what is there. New ones get a place and figures of their own. One
+    /// that is gone, or has another address, *departs*: its sessions are told so (`sessions.on_drain`) and it is counted until
+    /// the last of them has ended. Cancel safe; whether it is done then is not known.
+    ///
+    /// # Errors
+    /// Nobody keeps the nodes any more.
+    pub async fn reconfigure(&self, cluster: Arc<config::Cluster>, dns: config::Dns) -> Result<(), Over> {
+        self.orders.ask(|answer| Ask::Reconfigure(cluster, dns, answer)).await
+    }
+
+    /// Has all nodes depart, as the file has this cluster no more. The keeper stays, for sessions that are still there and for
+    /// the cluster to come back by [`Watched::reconfigure`]. Cancel safe; whether it is done then is not known.
+    ///
+    /// # Errors
+    /// Nobody keeps the nodes any more.
+    pub async fn depart(&self) -> Result<(), Over> {
+        self.orders.ask(Ask::Depart).await
     }
 }
 
@@ -89,17 +114,12 @@ fn start_with(
     let (outcomes, met) = Outcomes::channel();
     let (orders, asked) = Orders::channel();
     let (reports, reported) = mpsc::channel(cluster.nodes.len().max(1));
-    let names = Names::of(cluster, dns);
+    let (mut names, found) = Names::new(resolver, tasks, stop);
+    names.settle(cluster, dns);
     let watchers = Watchers { reports, tasks: tasks.clone(), stop: stop.clone() };
-    let mut keeper = Keeper::new(cluster, index, metrics, &freed, watchers);
+    let mut keeper = Keeper::new(cluster, index, metrics, &freed, watchers, names);
     let current = keeper.publish.subscribe();
-    let ids: Vec<NodeId> = keeper.places.records().map(|record| record.node.id).collect();
-    for (of, id) in ids.into_iter().enumerate() {
-        if !names.has(of) {
-            keeper.watch(id);
-        }
-    }
-    let found = names.follow(resolver, tasks, stop);
+    keeper.watch_all();
     tasks.spawn(keeper.keep(News { reported, met, found, asked }, stop.clone()));
     Watched { index, current, outcomes, freed, orders }
 }
@@ -110,6 +130,7 @@ struct Keeper {
     index: usize,
     metrics: Arc<Metrics>,
     places: Places,
+    names: Names,
     watchers: Watchers,
     publish: watch::Sender<Arc<Topology>>,
     /// The cluster's primary: see [`succession`].
@@ -142,6 +163,7 @@ impl Keeper {
         metrics: &Arc<Metrics>,
         freed: &Arc<Notify>,
         watchers: Watchers,
+        names: Names,
     ) -> Self {
         let places = Places::new(cluster, index, metrics, freed);
         let publish = watch::channel(Arc::new(places.topology(None))).0;
@@ -150,6 +172,7 @@ impl Keeper {
             index,
             metrics: Arc::clone(metrics),
             places,
+            names,
             watchers,
             publish,
             primary: None,
@@ -158,7 +181,13 @@ impl Keeper {
         }
     }
 
-    /// Starts to look at a node.
+    /// Starts to look at every node that is to be looked at and is not.
+    fn watch_all(&mut self) {
+        for id in self.places.unwatched(|node| self.names.has(node)) {
+            self.watch(id);
+        }
+    }
+
     fn watch(&mut self, id: NodeId) {
         let Some(record) = self.places.get_mut(id) else { return };
         let watch = Watch {
@@ -170,8 +199,9 @@ impl Keeper {
             hurry: Arc::clone(&record.hurry),
             reports: self.watchers.reports.clone(),
         };
-        let gone = self.watchers.stop.child_token();
-        self.watchers.tasks.spawn(watcher::watch(watch, gone.clone()));
+        let gone = CancellationToken::new();
+        let stop = self.watchers.stop.clone();
+        self.watchers.tasks.spawn(watcher::watch(watch, gone.clone(), stop));
         record.watched = Some(gone.drop_guard());
     }
 
@@ -193,22 +223,28 @@ impl Keeper {
                     self.publish();
                 }
                 Some(ask) = news.asked.recv() => self.answer(ask),
+                () = sleep(FORGET), if self.places.has_departed() => {
+                    self.places.forget_ended();
+                    self.publish();
+                }
                 () = stop.cancelled() => return,
             }
         }
     }
 
     /// Applies what was found out about a node's name.
-    fn apply_found(&mut self, Found { of, finding }: Found) {
+    fn apply_found(&mut self, Found { number, finding }: Found) {
+        let Some(of) = self.names.of(number).map(str::to_owned) else { return };
         match finding {
             Finding::Addrs(addrs) => {
-                for id in self.places.settle(of, &addrs) {
-                    self.watch(id);
-                }
+                self.places.settle(&of, &addrs);
+                self.watch_all();
             }
             Finding::Nothing(error) => {
-                if let Some(id) = self.places.unsettled(of) {
-                    self.apply_report(id, Report::of_lookup(&error));
+                let unsettled = self.places.unsettled(&of).and_then(|id| self.places.get(id));
+                // Unless it is one that was there before its name was followed, and is looked at by itself.
+                if let Some(record) = unsettled.filter(|record| record.watched.is_none()) {
+                    self.apply_report(record.node.id, Report::of_lookup(&error));
                 }
             }
         }

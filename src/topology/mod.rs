@@ -51,13 +51,13 @@ pub struct Topology {
     pub departed: Vec<Departed>,
 }
 
-/// A node that is no longer there: its name does not lead to its address any more.
+/// A node that is no longer there: its name does not lead to its address any more, or the file does not have it.
 #[derive(Clone, Debug)]
 pub struct Departed {
     /// Which one it was.
     pub id: NodeId,
     /// Where it is, if it still is.
-    pub addr: SocketAddr,
+    pub addrs: Arc<[SocketAddr]>,
     /// Its sessions now.
     pub load: Arc<Load>,
 }

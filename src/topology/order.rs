@@ -1,7 +1,10 @@
 //! What people on call want of a node: whether it is used, and how much. Beside its health and its role, which are seen.
 
+use std::sync::Arc;
+
 use tokio::sync::{mpsc, oneshot};
 
+use crate::config;
 use crate::topology::Node;
 
 /// The heaviest that a node can be; as in the file.
@@ -107,6 +110,10 @@ pub struct Over;
 pub(super) enum Ask {
     /// Something of one node, by its name.
     Node(String, Order, oneshot::Sender<Result<Done, OrderError>>),
+    /// To look after the nodes of another version of the file.
+    Reconfigure(Arc<config::Cluster>, config::Dns, oneshot::Sender<()>),
+    /// To look after none any more.
+    Depart(oneshot::Sender<()>),
 }
 
 /// Where orders are given.

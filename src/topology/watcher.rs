@@ -50,10 +50,11 @@ pub struct Reported {
     pub pace: oneshot::Sender<Duration>,
 }
 
-/// Looks until `stop`: the first time at once, then at the pace that the node's state asks for. While a look is not
-/// answered, the next begins beside it, up to `fall` of them: so many verdicts are needed.
-pub async fn watch(watch: Watch, stop: CancellationToken) {
-    watch_by(look, watch, stop).await;
+/// Looks until `gone` or `stop`: the first time at once, then at the pace that the node's state asks for. While a look is not
+/// answered, the next begins beside it, up to `fall` of them: so many verdicts are needed. When the node is `gone`, looks that
+/// are under way come to their end, and nobody is told what they find: broken off, each would be a line in the server's log.
+pub async fn watch(watch: Watch, gone: CancellationToken, stop: CancellationToken) {
+    stop.run_until_cancelled(watch_by(look, watch, gone)).await;
 }
 
 async fn look(watch: Arc<Watch>) -> Report {
@@ -62,13 +63,13 @@ async fn look(watch: Arc<Watch>) -> Report {
     check(&watch.node, whither, &watch.settings).await
 }
 
-async fn watch_by<F>(look: impl Fn(Arc<Watch>) -> F, watch: Watch, stop: CancellationToken)
+async fn watch_by<F>(look: impl Fn(Arc<Watch>) -> F, watch: Watch, gone: CancellationToken)
 where
     F: Future<Output = Report> + Send + 'static,
 {
     let watch = Arc::new(watch);
+    let mut looks = Looks::default();
     let life = async {
-        let mut looks = Looks::default();
         loop {
             looks.begin(look(Arc::clone(&watch)));
             if watch.until_next(&mut looks).await.is_none() {
@@ -76,7 +77,8 @@ where
             }
         }
     };
-    stop.run_until_cancelled(life).await;
+    gone.run_until_cancelled(life).await;
+    while looks.running.join_next().await.is_some() {}
 }
 
 impl Watch {

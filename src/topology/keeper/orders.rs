@@ -1,10 +1,14 @@
 //! What people want of the nodes, carried out.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use tracing::info;
 
 use crate::balance::judge::Verdict;
 use crate::base::id::NodeId;
 use crate::base::role::{Role, Target};
+use crate::config;
 use crate::topology::choose::fitting;
 use crate::topology::keeper::Keeper;
 use crate::topology::order::{AdminState, Ask, By, Done, Order, OrderError, WEIGHT_MOST, Weigh};
@@ -17,6 +21,16 @@ impl Keeper {
             Ask::Node(name, order, answer) => {
                 // Who has asked may have left; it is done all the same.
                 let _ = answer.send(self.obey(&name, &order));
+            }
+            Ask::Reconfigure(cluster, dns, answer) => {
+                self.reconfigure(&cluster, dns);
+                let _ = answer.send(());
+            }
+            Ask::Depart(answer) => {
+                let nobody = config::Cluster { nodes: Vec::new(), ..config::Cluster::clone(&self.cluster) };
+                let dns = config::Dns { refresh: Duration::MAX, all_addresses: false };
+                self.reconfigure(&Arc::new(nobody), dns);
+                let _ = answer.send(());
             }
         }
     }
@@ -43,6 +57,18 @@ impl Keeper {
         Ok(Done { node: node.clone(), notes: notes(&topology, node) })
     }
 
+    /// Looks after these nodes from now on.
+    pub(super) fn reconfigure(&mut self, cluster: &Arc<config::Cluster>, dns: config::Dns) {
+        self.cluster = Arc::clone(cluster);
+        self.names.settle(cluster, dns);
+        let names = &self.names;
+        self.places.reconfigure(cluster, |node| names.has(node));
+        // One that has been taken out of the file is awaited by nobody.
+        self.last_primary = self.last_primary.filter(|id| self.places.get(*id).is_some());
+        self.publish();
+        self.watch_all();
+    }
+
     fn administer(&mut self, id: NodeId, admin: AdminState, by: &By) {
         let Some(record) = self.places.get_mut(id) else { return };
         let before = record.node.admin;
@@ -54,9 +80,7 @@ impl Keeper {
         let By { way, client } = by;
         let (from, to) = (before.as_str(), admin.as_str());
         info!(node, from, to, by = way, client, sessions, "node_admin");
-        if before == AdminState::Maint {
-            self.watch(id);
-        }
+        self.watch_all();
     }
 
     fn weigh(&mut self, id: NodeId, weigh: Weigh, by: &By) {

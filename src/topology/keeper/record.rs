@@ -1,5 +1,6 @@
 //! What the keeper knows of one node: what is published, and what must be remembered beside that.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +13,7 @@ use crate::balance::flapping::Flapping;
 use crate::balance::judge::{Judge, Verdict};
 use crate::base::id::NodeId;
 use crate::base::role::Role;
-use crate::config::{Check, MaxLag};
+use crate::config::{self, Check, MaxLag};
 use crate::telemetry::labels::NodeState;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::node::NodeMetrics;
@@ -118,7 +119,7 @@ impl Record {
             lsn: None,
             judge: Judge::new(check.rise, check.fall),
             flapping: Flapping::default(),
-            full_for: FULL_FOR.max(check.fast_interval * 2),
+            full_for: full_for(check),
             watched: None,
             warning: None,
             over_lag: false,
@@ -132,6 +133,40 @@ impl Record {
             passed: None,
             lineage: None,
             silence: Silence::default(),
+        }
+    }
+
+    /// Takes what another version of the file says of the node, and of checks. What is known stays known. It is not watched
+    /// any more when that is done otherwise from now on.
+    pub(super) fn reconfigure(&mut self, config: &Arc<config::Node>, check: &Check, looks_differ: bool) {
+        let before = std::mem::replace(&mut self.node.config, Arc::clone(config));
+        // One that was set by hand stays as long as the file does not say something new.
+        if before.weight != config.weight {
+            self.node.weight = config.weight;
+        }
+        match (config.role, self.node.role) {
+            (Some(role), _) if before.role != config.role => _ = self.take_role(role, RoleSource::File),
+            // Believed until somebody looks.
+            (None, Some(KnownRole { role, from: RoleSource::File })) => {
+                self.node.role = Some(KnownRole { role, from: RoleSource::Check });
+            }
+            _ => {}
+        }
+        self.judge.adjust(check.rise, check.fall);
+        self.node.progress = self.judge.progress();
+        self.full_for = full_for(check);
+        if looks_differ || before.password != config.password {
+            self.watched = None;
+        }
+    }
+
+    /// From now on it is this address of its name, or all of them. Somebody has to watch it anew if that is a change.
+    pub(super) fn set_only_at(&mut self, addr: Option<SocketAddr>) {
+        if std::mem::replace(&mut self.node.only_at, addr) != addr {
+            self.watched = None;
+            if let Some(addr) = addr {
+                self.node.addrs = [addr].into();
+            }
         }
     }
 
@@ -304,14 +339,21 @@ impl Record {
 
     /// Believes a role, unless the file says which one it is; whether that was news.
     pub(super) fn set_role(&mut self, role: Role, from: RoleSource) -> bool {
-        let node = &mut self.node;
-        let before = node.role();
-        if node.role.is_some_and(|known| known.from == RoleSource::File) {
+        if self.node.role.is_some_and(|known| known.from == RoleSource::File) {
             return false;
         }
+        self.take_role(role, from)
+    }
+
+    fn take_role(&mut self, role: Role, from: RoleSource) -> bool {
+        let node = &mut self.node;
+        let before = node.role();
         node.role = Some(KnownRole { role, from });
         if role == Role::Standby {
             self.standby_seen = Some(Instant::now());
+        }
+        if from == RoleSource::File {
+            node.is_superseded = false;
         }
         if before == Some(role) {
             return false;
@@ -376,6 +418,10 @@ impl Record {
         }
         self.warning = warning.map(str::to_owned);
     }
+}
+
+fn full_for(check: &Check) -> Duration {
+    FULL_FOR.max(check.fast_interval * 2)
 }
 
 /// The state a node is in while it goes to another one.

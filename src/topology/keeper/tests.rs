@@ -37,8 +37,9 @@ fn keeper_of(cluster: &Arc<config::Cluster>, metrics: &Arc<Metrics>) -> Keeper {
     // Those who would look at nodes end before they begin.
     let (reports, stop) = (mpsc::channel(1).0, CancellationToken::new());
     stop.cancel();
+    let (names, _) = Names::new(&System, &TaskTracker::new(), &stop);
     let watchers = Watchers { reports, tasks: TaskTracker::new(), stop };
-    Keeper::new(cluster, 0, metrics, &Arc::default(), watchers)
+    Keeper::new(cluster, 0, metrics, &Arc::default(), watchers, names)
 }
 
 const THREE: &str = "{nodes: [a:1, b:1, c:1], check: {user: u, max_lag: 10s}}";
@@ -96,6 +97,7 @@ impl Keeper {
 
 mod addresses;
 mod orders;
+mod reconfigure;
 mod simulation;
 mod succession;
 

@@ -12,17 +12,19 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 const TWO: &str = "{nodes: [{addr: db, max_connections: 7}, {addr: 10.0.0.9, name: c}], check: {user: u}}";
-const DNS: Dns = Dns { refresh: Duration::from_secs(5), all_addresses: true };
+pub(super) const DNS: Dns = Dns { refresh: Duration::from_secs(5), all_addresses: true };
 
 impl Keeper {
     pub(super) fn finds(&mut self, hosts: &[u8]) {
+        self.names.settle(&self.cluster, DNS);
         let finding = Finding::Addrs(hosts.iter().map(|host| addr(*host)).collect());
-        self.apply_found(Found { of: 0, finding });
+        assert_eq!(self.names.of(1), Some("db"));
+        self.apply_found(Found { number: 1, finding });
         self.publish();
     }
 
     /// The nodes that are published, as `name@last byte of the address`.
-    fn names(&self) -> Vec<String> {
+    pub(super) fn names(&self) -> Vec<String> {
         names(&self.publish.borrow())
     }
 
@@ -104,7 +106,7 @@ async fn sessions_on_an_address_that_is_gone_end_by_themselves() {
     let session = keeper.node(0).load.enter(None).unwrap();
     keeper.finds(&[2, 3]);
     let departed =
-        |keeper: &Keeper| keeper.publish.borrow().departed.iter().map(|one| one.addr).collect::<Vec<_>>();
+        |keeper: &Keeper| keeper.publish.borrow().departed.iter().map(|one| one.addrs[0]).collect::<Vec<_>>();
     assert_eq!(departed(&keeper), [addr(1)], "so that cancel requests still find it");
     assert_eq!(keeper.node(0).load.sessions(), 0);
     keeper.sees(0, Role::Standby);
@@ -147,12 +149,13 @@ async fn of_several_written_primaries_the_first_to_be_up_gets_the_writes() {
 #[tokio::test(start_paused = true)]
 async fn names_are_followed_while_the_keeper_keeps() {
     let script = Script::default();
-    let keeper = keeper(TWO);
+    let mut keeper = keeper(TWO);
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let names_of = Names::of(&keeper.cluster, DNS);
-    assert!(names_of.has(0) && !names_of.has(1));
+    let (followed, found) = Names::new(&script, &tasks, &stop);
+    keeper.names = followed;
+    keeper.names.settle(&keeper.cluster, DNS);
+    assert!(keeper.names.has("db") && !keeper.names.has("c"));
     let mut current = keeper.publish.subscribe();
-    let found = names_of.follow(&script, &tasks, &stop);
     let (reports, reported) = mpsc::channel(1);
     let (_outcomes, met) = Outcomes::channel();
     tasks.spawn(keeper.keep(News { reported, met, found, asked: Orders::channel().1 }, stop.clone()));
@@ -187,13 +190,14 @@ async fn names_are_followed_while_the_keeper_keeps() {
     tasks.wait().await;
 }
 
-#[test]
-fn addresses_are_never_looked_up_and_names_only_when_asked() {
+#[tokio::test]
+async fn addresses_are_never_looked_up_and_names_only_when_asked() {
     let yaml = "nodes: [{addr: 10.0.0.1, role: primary}, \"[::1]:5432\", \"[fe80::1%eth0]:5432\", db]";
-    let config = Config::from_yaml(yaml, "test", &|_| None).unwrap();
+    let (cluster, _) = cluster(yaml);
     let has = |dns| {
-        let names = Names::of(&config.clusters[0], dns);
-        (0..4).map(|of| names.has(of)).collect::<Vec<_>>()
+        let (mut names, _) = Names::new(&Script::default(), &TaskTracker::new(), &CancellationToken::new());
+        names.settle(&cluster, dns);
+        cluster.nodes.iter().map(|node| names.has(&node.name)).collect::<Vec<_>>()
     };
     assert_eq!(has(DNS), [false, false, false, true]);
     assert_eq!(has(Dns { all_addresses: false, ..DNS }), [false; 4]);
