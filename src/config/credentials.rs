@@ -1,13 +1,14 @@
 //! Whom checks log in as, who may change something, and where the secrets for both come from.
 
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::Node;
 use super::env::{Env, non_empty};
 use super::file::{FileAdmin, FileCheck};
 use super::finding::Findings;
-use super::pgpass::{Pgpass, is_open_to_others};
+use super::pgpass::Pgpass;
 use super::source::Pos;
 use super::table::Given;
 use crate::base::secret::Secret;
@@ -124,7 +125,8 @@ fn from_file(path: &Given<String>, f: &mut Findings<'_>) -> Option<Secret> {
 /// The secret, and whether others may read it.
 fn read(path: &Path) -> io::Result<(Secret, bool)> {
     let file = std::fs::File::open(path)?;
-    let is_open = is_open_to_others(&file.metadata()?);
+    let metadata = file.metadata()?;
+    let is_open = is_open(metadata.uid(), metadata.mode());
     let mut text = String::new();
     if file.take(FILE_MAX + 1).read_to_string(&mut text)? as u64 > FILE_MAX {
         return Err(io::Error::other("too large for a secret"));
@@ -136,6 +138,12 @@ fn read(path: &Path) -> io::Result<(Secret, bool)> {
     Ok((Secret::new(text), is_open))
 }
 
+/// Whether others may read a file of this owner and mode. Its group may where the file is root's, which is how a service
+/// gets what nobody may change; `PostgreSQL` has the same rule for private keys.
+const fn is_open(owner: u32, mode: u32) -> bool {
+    mode & if owner == 0 { 0o027 } else { 0o077 } != 0
+}
+
 /// Gives each node the password psql would use for it.
 pub(super) fn from_pgpass(nodes: &mut [Node], dbname: &str, user: &str, env: Env<'_>, f: &mut Findings<'_>) {
     let (file, warning) = Pgpass::load(env);
@@ -144,5 +152,24 @@ pub(super) fn from_pgpass(nodes: &mut [Node], dbname: &str, user: &str, env: Env
     }
     for node in nodes {
         node.password = file.find(&node.addr.host, node.addr.port, dbname, user).cloned();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_root_may_be_read_by_its_group() {
+        for (owner, mode, open) in [
+            (1000, 0o100_600, false),
+            (1000, 0o100_640, true),
+            (0, 0o100_600, false),
+            (0, 0o100_640, false),
+            (0, 0o100_660, true),
+            (0, 0o100_644, true),
+        ] {
+            assert_eq!(is_open(owner, mode), open, "{owner} {mode:o}");
+        }
     }
 }

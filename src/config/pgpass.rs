@@ -99,7 +99,7 @@ fn read_private(path: &Path) -> io::Result<Option<String>> {
 }
 
 /// Whether the group or everybody may read the file.
-pub(super) fn is_open_to_others(metadata: &std::fs::Metadata) -> bool {
+fn is_open_to_others(metadata: &std::fs::Metadata) -> bool {
     use std::os::unix::fs::PermissionsExt;
     metadata.permissions().mode() & 0o077 != 0
 }
