@@ -211,7 +211,12 @@ impl App {
 
     /// Tells systemd that clients may come, if it waits for that.
     pub async fn announce(&self) {
-        self.systemd.is_ready().await;
+        self.systemd.is_ready(&self.shared, &self.fronts).await;
+    }
+
+    /// Lets systemd know that `reload` is a reload.
+    pub async fn while_reloading<Reload: Future>(&self, reload: Reload) -> Reload::Output {
+        self.systemd.while_reloading(reload).await
     }
 
     /// Drains and ends: no new sessions from now on; those that run may end by themselves until the drain timeout, then

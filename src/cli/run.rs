@@ -105,7 +105,9 @@ async fn serve(config: Config, origin: &str, inherited: Inherited, guard: &LogGu
         tokio::select! {
             _ = term.recv() => break,
             _ = int.recv() => break,
-            _ = hangup.recv() => warn!(hint = "restart to apply a changed file", "reload_not_supported"),
+            _ = hangup.recv() => app.while_reloading(async {
+                warn!(hint = "restart to apply a changed file", "reload_not_supported");
+            }).await,
         }
     }
     app.stop(either(&mut term, &mut int)).await;

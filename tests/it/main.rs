@@ -10,7 +10,6 @@ mod balance;
 mod cancel;
 mod checks;
 mod cli;
-mod cli_config;
 mod counters;
 mod encryption;
 mod evict;

@@ -68,6 +68,11 @@ impl Heard {
         self.0.lock().unwrap().clone()
     }
 
+    /// How often this line has been heard.
+    fn count(&self, line: &str) -> usize {
+        self.all().iter().flatten().filter(|said| *said == line).count()
+    }
+
     /// Waits for a message with a line that begins like this; the message.
     async fn wait(&self, line: &str) -> Vec<String> {
         wait_until(line, async || {
@@ -86,13 +91,20 @@ async fn systemd_is_told_when_it_is_ready_how_things_are_and_that_it_stops() {
     let config = cluster.config() + "runtime: {drain_timeout: 1m}\n";
     // As with WatchdogSec=4s.
     let balancer = Balancer::launch(&config, &[("NOTIFY_SOCKET", &socket), ("WATCHDOG_USEC", "4000000")]);
-    heard.wait("READY=1").await;
+    let ready = heard.wait("READY=1").await;
+    assert!(ready.iter().any(|line| line.starts_with("STATUS=Writes: ")), "{ready:?}");
     let session = connect(balancer.rw()).await.unwrap();
     heard.wait("STATUS=Writes: n0. Reads: n1.").await;
     heard.wait("WATCHDOG=1").await;
 
     cluster.standby(0).stop(Stop::Immediate).await;
     heard.wait("STATUS=Writes: n0. Reads: n0. Down: n1.").await;
+
+    // systemd has sent SIGHUP for a reload, and waits for both.
+    balancer.signal(Signal::HUP);
+    let reloading = heard.wait("RELOADING=1").await;
+    assert!(reloading.iter().any(|line| line.starts_with("MONOTONIC_USEC=")), "{reloading:?}");
+    wait_until("the end of the reload", async || heard.count("READY=1") == 2).await;
 
     // A drain takes as long as the file says, which systemd does not know.
     balancer.signal(Signal::TERM);
@@ -102,8 +114,7 @@ async fn systemd_is_told_when_it_is_ready_how_things_are_and_that_it_stops() {
     assert_eq!(value(&session, "select 1").await.unwrap(), "1");
     drop(session);
     assert_eq!(balancer.wait_exit(Duration::from_secs(20)).await.code(), Some(0));
-    let ready = heard.all().iter().flatten().filter(|line| *line == "READY=1").count();
-    assert_eq!(ready, 1, "{:?}", heard.all());
+    assert_eq!(heard.count("READY=1"), 2, "{:?}", heard.all());
 }
 
 #[tokio::test]

@@ -39,18 +39,21 @@ impl Systemd {
         Self { watchdog: sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()), socket }
     }
 
-    /// All is bound and has been looked at; or a reload is over, well or not.
-    pub(super) async fn is_ready(&self) {
-        self.tell(&[NotifyState::Ready]).await;
+    /// All is bound and has been looked at.
+    pub(super) async fn is_ready(&self, shared: &Shared, fronts: &Fronts) {
+        let line = Line::of(shared, &fronts.now()).to_string();
+        self.tell(&[NotifyState::Ready, NotifyState::Status(&line)]).await;
     }
 
-    /// A reload begins. [`is_ready`](Self::is_ready) must follow.
-    #[expect(dead_code, reason = "there is no reload yet")]
-    pub(super) async fn is_reloading(&self) {
+    /// Reloads. That it comes to its end, well or not, is what systemd waits for.
+    pub(super) async fn while_reloading<Reload: Future>(&self, reload: Reload) -> Reload::Output {
         // systemd compares the time with that of its own signal.
         let now = NotifyState::monotonic_usec_now();
         let states: Vec<_> = [Ok(NotifyState::Reloading), now].into_iter().flatten().collect();
         self.tell(&states).await;
+        let reloaded = reload.await;
+        self.tell(&[NotifyState::Ready]).await;
+        reloaded
     }
 
     /// The end has begun.

@@ -73,10 +73,10 @@ fn a_thread_that_hangs_ends_the_signs_of_life_and_one_that_answers_again_brings_
 #[tokio::test]
 async fn nobody_who_listens_is_no_trouble() {
     let (systemd, heard, dir) = systemd(Duration::from_secs(1));
-    systemd.is_ready().await;
+    systemd.tell(&[NotifyState::Ready]).await;
     assert_eq!(heard.next(Duration::from_secs(20)).as_deref(), Some("READY=1\n"));
     drop((heard, dir));
-    systemd.is_ready().await;
+    systemd.tell(&[NotifyState::Ready]).await;
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn a_systemd_that_takes_nothing_more_holds_nobody_up() {
     // More than its queue holds, whatever that is: from then on each word is given up after a moment.
     let words = async {
         while !systemd.socket.as_ref().unwrap().has_failed() {
-            systemd.is_ready().await;
+            systemd.tell(&[NotifyState::Watchdog]).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(20), words).await.unwrap();
