@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help build demo test soak fuzz compose-test reliability bench bench-http bench-pure bench-instructions prerequisites postgres programs haproxy peers http-peers counters rust
+.PHONY: help build deb demo test soak fuzz compose-test package-test reliability bench bench-http bench-pure bench-instructions prerequisites postgres programs haproxy peers http-peers counters rust
 
 help: ## this list
 	@echo 'pgsplit: a load balancer for PostgreSQL'
@@ -13,6 +13,9 @@ help: ## this list
 
 build: rust ## the optimised program, target/release/pgsplit
 	cargo build --release --locked --bin pgsplit
+
+deb: rust ## a Debian package of it, in target/debian (needs cargo-deb and dpkg-dev, and says how to get them)
+	@packaging/deb.sh
 
 demo: rust postgres ## a cluster under load, a primary killed, no read lost (a minute; KEEP=1 stays up)
 	@cargo build --release --locked --bin pgsplit --example demo
@@ -27,6 +30,9 @@ fuzz: rust ## the parsers, each with five minutes of made-up input (SECONDS=60: 
 
 compose-test: rust ## the scenarios in containers alone; needs a Docker engine and no registry (15 minutes at first)
 	@tests/compose/run.sh
+
+package-test: ## the Debian package, installed in a container with systemd; needs a Docker engine and no registry
+	@tests/packaging/run.sh
 
 reliability: rust postgres haproxy ## the fault matrix beside HAProxy (25 minutes or more; ROWS=kill-standby: one)
 	@cargo build --release --locked --bin pgsplit --example reliability

@@ -22,13 +22,18 @@ part() {
 # After the part that runs, which cleans up first.
 trap 'exit 130' INT TERM HUP
 
-# Why the scenarios in containers cannot run here; nothing when they can.
-no_containers() {
+# Why nothing can run in containers here; nothing when it can.
+no_engine() {
     if [ "${PGSPLIT_SKIP_CONTAINERS:-}" = 1 ]; then
         echo "PGSPLIT_SKIP_CONTAINERS=1"
     elif ! timeout 20 docker info >/dev/null 2>&1; then
         echo "no Docker engine answers here"
-    elif ! docker compose version >/dev/null 2>&1 && ! tests/install-programs.sh docker-compose >>"$log" 2>&1; then
+    fi
+}
+
+# Why the scenarios in containers cannot run here; nothing when they can.
+no_compose() {
+    if ! docker compose version >/dev/null 2>&1 && ! tests/install-programs.sh docker-compose >>"$log" 2>&1; then
         echo "neither docker compose nor docker-compose is here: install one of them"
     fi
 }
@@ -49,13 +54,17 @@ part "lints of the fuzz targets" env CARGO_TARGET_DIR="$target/fuzz" cargo clipp
 part "fuzzing" tests/fuzz.sh 5
 # What was built for the tests, not an optimised one that may be older.
 part "monitoring" env PGSPLIT="$target/debug/pgsplit" tests/compose/monitoring/run.sh
-why_not=$(no_containers)
-[ -n "$why_not" ] || part "scenarios in containers" tests/compose/run.sh
+no_package=$(no_engine)
+no_scenarios=${no_package:-$(no_compose)}
+# The image of the program, which these build, is what is packaged after them.
+[ -n "$no_scenarios" ] || part "scenarios in containers" tests/compose/run.sh
+[ -n "$no_package" ] || part "package" tests/packaging/run.sh
 
 echo
 echo 'Summary:'
-[ -z "$why_not" ] || echo "SKIPPED: the scenarios in containers (make compose-test): $why_not"
-grep -E '^( +Running |test result|error|compose: |monitoring: |fuzz: )' "$log" || true
+[ -z "$no_scenarios" ] || echo "SKIPPED: the scenarios in containers (make compose-test): $no_scenarios"
+[ -z "$no_package" ] || echo "SKIPPED: the package in a container (make package-test): $no_package"
+grep -E '^( +Running |test result|error|compose: |packaging: |monitoring: |fuzz: )' "$log" || true
 [ ${#failed[@]} = 0 ] || {
     printf 'FAILED: %s\n' "${failed[@]}"
     exit 1

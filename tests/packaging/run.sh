@@ -1,0 +1,350 @@
+#!/usr/bin/env bash
+# Makes the Debian package, installs it in a container with systemd as the first process, and does with it what an
+# administrator would. Needs a Docker engine and no registry. PGSPLIT=PATH packages that program instead of the one in the
+# image of the stack. The last line is "packaging: N passed, N failed".
+set -euo pipefail
+shopt -s inherit_errexit
+cd "$(dirname "$0")/../.."
+
+if ! timeout 20 docker info >/dev/null 2>&1; then
+    echo "no Docker engine answers: start one, on Debian: apt-get install docker.io" >&2
+    exit 1
+fi
+
+# A builder in a container of its own would not know the base images of this machine.
+export BUILDX_BUILDER=default
+scratch=$(mktemp -d)
+machine=
+passed=0
+failed=0
+finished=
+# The longest wait for one thing, in seconds.
+patience=120
+
+main() {
+    trap clean_up EXIT
+    trap 'exit 130' INT TERM HUP
+    build
+    boot
+    it_is_installed_and_does_not_run
+    a_wrong_configuration_is_said_and_tried_once
+    it_starts_when_its_servers_are_named
+    it_is_confined
+    it_reloads
+    a_drain_takes_its_time
+    one_that_hangs_is_restarted
+    systemd_holds_the_ports
+    an_upgrade_keeps_what_was_configured
+    what_is_removed_is_gone
+    finished=yes
+}
+
+# ---- the machine
+
+build() {
+    local context=$scratch/context
+    mkdir -p "$context/target/release" "$context/tests"
+    compose/base-images.sh
+    if [ -n "${PGSPLIT:-}" ]; then
+        cp "$PGSPLIT" "$context/target/release/pgsplit"
+    else
+        say "building the program, unless the stack has it"
+        quietly docker build --tag pgsplit -f compose/pgsplit/Dockerfile .
+        local id
+        id=$(docker create pgsplit)
+        docker cp -q "$id:/pgsplit" "$context/target/release/pgsplit" 2>/dev/null \
+            || docker cp "$id:/pgsplit" "$context/target/release/pgsplit"
+        docker rm "$id" >/dev/null
+    fi
+    cp -a Cargo.toml Cargo.lock LICENSE* README.md CHANGELOG.md config.yaml docs packaging src "$context"
+    cp -a tests/packaging "$context/tests"
+    say "building the package and a machine for it"
+    quietly docker build --tag pgsplit-packaged -f tests/packaging/Dockerfile "$context"
+}
+
+# Shows what a command says when it fails.
+quietly() {
+    "$@" >"$scratch/log" 2>&1 || { cat "$scratch/log" >&2; return 1; }
+}
+
+boot() {
+    # systemd mounts for each service what it may see.
+    machine=$(docker run -d --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
+        --cgroupns private --tmpfs /run --tmpfs /run/lock --tmpfs /tmp --hostname "pgsplit-packaging-$$" pgsplit-packaged)
+    wait_until "systemd to have started" booted
+    say "$(on systemctl --version | head -n 1)"
+    wait_until "PostgreSQL to answer" as_postgres "select 1"
+    as_postgres "create role lb_check login password 'checks'; create role app login password 'app'" >/dev/null
+}
+
+booted() {
+    on systemctl is-system-running | grep -qx 'running\|degraded'
+}
+
+on() {
+    docker exec -i "$machine" "$@"
+}
+
+# A line for a shell of the machine.
+sh_on() {
+    docker exec -i "$machine" sh -c "$1"
+}
+
+as_postgres() {
+    docker exec -i -u postgres "$machine" psql -XAtq -c "$1"
+}
+
+# By way of pgsplit: client PORT SQL
+client() {
+    docker exec -i -e PGPASSWORD=app -e PGCONNECT_TIMEOUT=30 "$machine" \
+        psql -XAtq "host=127.0.0.1 port=$1 user=app dbname=postgres" -c "$2"
+}
+
+answers() {
+    [ "$(client "$1" 'select 42')" = 42 ]
+}
+
+# What systemd knows of the service: show PROPERTY
+show() {
+    on systemctl show pgsplit --value -p "$1"
+}
+
+is() {
+    [ "$(show "$1")" = "$2" ]
+}
+
+journal_has() {
+    on journalctl -u pgsplit --no-pager -o cat | grep -F -- "$1" >/dev/null
+}
+
+# Settings beside those of the unit: drop_in LINE...
+drop_in() {
+    sh_on 'mkdir -p /etc/systemd/system/pgsplit.service.d'
+    printf '%s\n' '[Service]' "$@" | sh_on 'cat >/etc/systemd/system/pgsplit.service.d/test.conf'
+    on systemctl daemon-reload
+}
+
+clean_up() {
+    local code=$?
+    trap '' INT TERM HUP
+    trap - EXIT
+    set +e
+    [ -n "$finished" ] || failed=$((failed + 1))
+    if [ -n "$machine" ]; then
+        if [ $failed != 0 ] && [ $code != 130 ]; then
+            echo "---- what systemd and pgsplit said last:" >&2
+            on systemctl status --no-pager --full pgsplit >&2
+            on journalctl --no-pager -n 60 -o short-iso >&2
+        fi
+        docker rm -f -v "$machine" >/dev/null
+    fi
+    rm -rf "$scratch"
+    echo
+    echo "packaging: $passed passed, $failed failed"
+    [ $code != 0 ] || [ $failed = 0 ] || code=1
+    exit $code
+}
+
+# ---- what an administrator does
+
+it_is_installed_and_does_not_run() {
+    say "installing"
+    sh_on 'apt-get install -y /packages/pgsplit_0*.deb' >"$scratch/apt" 2>&1 || { cat "$scratch/apt" >&2; return 1; }
+    check "the package says what to do next" grep -q 'name your servers in /etc/pgsplit/config.yaml' "$scratch/apt"
+    check "the program is there" on pgsplit --version
+    check "it does not run yet" is ActiveState inactive
+    check "nor at the next start of the machine" is UnitFileState disabled
+    check "it has a user of its own" on id pgsplit
+    check "only that one reads its configuration" \
+        [ "$(on stat -c '%U %G %a' /etc/pgsplit/config.yaml)" = "root pgsplit 640" ]
+    local file
+    for file in /usr/share/man/man1/{pgsplit,pgsplit-run}.1.gz /usr/share/bash-completion/completions/pgsplit \
+        /usr/share/zsh/vendor-completions/_pgsplit /usr/share/fish/vendor_completions.d/pgsplit.fish \
+        /usr/share/doc/pgsplit/examples/config.yaml; do
+        check "there is $file" sh_on "dpkg -S $file && test -s $file"
+    done
+    check "the unit is one that systemd understands in full" nothing_said on systemd-analyze verify --man=no pgsplit.service
+    check "and so is that of the sockets" nothing_said sh_on \
+        'cp /usr/share/doc/pgsplit/examples/pgsplit.socket /tmp && systemd-analyze verify --man=no /tmp/pgsplit.socket'
+}
+
+nothing_said() {
+    local said
+    said=$("$@" 2>&1) && [ -z "$said" ] || { echo "$said"; return 1; }
+}
+
+a_wrong_configuration_is_said_and_tried_once() {
+    say "starting without servers"
+    check "a start fails" not on systemctl start pgsplit
+    check "for good" is Result exit-code
+    check "with the code for a wrong configuration" is ExecMainStatus 78
+    check "which is not tried again" is NRestarts 0
+    check "and the journal says what is wrong" \
+        journal_has '/etc/pgsplit/config.yaml:1:1  nodes: there are none: write at least one'
+}
+
+not() {
+    ! "$@" >/dev/null 2>&1
+}
+
+it_starts_when_its_servers_are_named() {
+    say "naming the server, in the file as it is shipped"
+    sh_on 'umask 027; printf checks >/etc/pgsplit/check_password; chgrp pgsplit /etc/pgsplit/check_password'
+    # Each part that is commented out; and of the servers only one.
+    sh_on 'sed -i -e "/db2.example/d" -e "s/db1.example.com/127.0.0.1/" -e "s/^#\([a-z]\|  \)/\1/" /etc/pgsplit/config.yaml'
+    check "the file is well" on pgsplit check /etc/pgsplit/config.yaml
+    check "it starts" on systemctl enable --now pgsplit
+    check "clients are served" answers 6432
+    check "systemd shows how it is" is StatusText 'Writes: 127.0.0.1. Reads: 127.0.0.1. 0 sessions'
+    check "nothing is worth a warning" not journal_has '"level":"warn"'
+    on systemctl status --no-pager pgsplit | head -n 12
+}
+
+it_is_confined() {
+    local metrics
+    check "it runs as its user" [ "$(on ps -o user= -p "$(show MainPID)")" = pgsplit ]
+    metrics=$(on curl -s http://127.0.0.1:8404/metrics)
+    check "and still knows its own figures" grep -q '^process_start_time_seconds [1-9]' <<<"$metrics"
+    on systemd-analyze security --no-pager pgsplit | tail -n 1
+    check "systemd finds nothing worse than medium in that" \
+        on systemd-analyze security --no-pager --threshold=25 pgsplit
+}
+
+it_reloads() {
+    say "reloading"
+    local before
+    before=$(show MainPID)
+    check "a reload comes to an end" on timeout 20 systemctl reload pgsplit
+    check "in the same process" is MainPID "$before"
+    check "which is active" is ActiveState active
+}
+
+a_drain_takes_its_time() {
+    say "stopping with a session that takes longer than TimeoutStopSec"
+    drop_in 'TimeoutStopSec=2s'
+    client 6432 "select pg_sleep(7), 'done'" >"$scratch/slept" &
+    local session=$!
+    wait_until "the session to be there" sessions_are 1
+    check "it stops" on systemctl stop pgsplit
+    wait "$session" || true
+    check "and the session came to its end" [ "$(cat "$scratch/slept")" = '|done' ]
+    check "well" is Result success
+    on systemctl start pgsplit
+}
+
+sessions_are() {
+    on curl -s http://127.0.0.1:8404/metrics | grep -q "^pgsplit_node_sessions_active{[^}]*} $1\$"
+}
+
+one_that_hangs_is_restarted() {
+    say "freezing it"
+    drop_in 'WatchdogSec=4s'
+    on systemctl restart pgsplit
+    local before
+    before=$(show MainPID)
+    on kill -STOP "$before"
+    wait_until "systemd to restart it" is NRestarts 1
+    check "systemd finds that it hangs, and restarts it" journal_has 'Watchdog timeout (limit 4s)!'
+    wait_until "it to be ready" is ActiveState active
+    check "clients are served again" answers 6432
+    check "by another process" not is MainPID "$before"
+    # Alive for longer than the limit.
+    wait_until "it to have lived for a while" older_than 9
+    check "one that does not hang stays" is NRestarts 1
+    sh_on 'rm -r /etc/systemd/system/pgsplit.service.d'
+    on systemctl daemon-reload
+    on systemctl restart pgsplit
+}
+
+older_than() {
+    [ "$(on ps -o etimes= -p "$(show MainPID)")" -gt "$1" ]
+}
+
+systemd_holds_the_ports() {
+    say "letting systemd listen"
+    sh_on 'sed "s/127.0.0.1:/0.0.0.0:/" /usr/share/doc/pgsplit/examples/pgsplit.socket >/etc/systemd/system/pgsplit.socket'
+    on systemctl daemon-reload
+    on systemctl stop pgsplit
+    check "socket and service start" on systemctl enable --now pgsplit.socket pgsplit.service
+    check "clients are served" answers 6432
+    # One after another, for as long as the restarts take.
+    sh_on 'rm -f /tmp/over; i=0; while [ ! -e /tmp/over ]; do
+        PGPASSWORD=app PGCONNECT_TIMEOUT=30 psql -XAtq "host=127.0.0.1 port=6432 user=app dbname=postgres" -c "select 42" || echo failed
+    done' >"$scratch/clients" 2>&1 &
+    local clients=$!
+    wait_until "clients to come" test -s "$scratch/clients"
+    on systemctl restart pgsplit
+    on systemctl restart pgsplit
+    wait_until "a client after the restarts" answers 6432
+    on touch /tmp/over
+    wait "$clients" || true
+    check "none of $(wc -l <"$scratch/clients") clients failed while it was restarted twice" \
+        not grep -vx 42 "$scratch/clients"
+    on systemctl stop pgsplit 2>/dev/null
+    check "the port is open while it is stopped" sh_on "ss -ltnH 'sport = :6432' | grep -q 6432"
+    check "a client starts it when it is stopped" answers 6433
+    check "so that it runs" is ActiveState active
+}
+
+an_upgrade_keeps_what_was_configured() {
+    say "upgrading"
+    local before sum
+    before=$(show MainPID)
+    sum=$(on md5sum /etc/pgsplit/config.yaml)
+    sh_on 'apt-get install -y /packages/pgsplit_999*.deb' >"$scratch/apt" 2>&1 || { cat "$scratch/apt" >&2; return 1; }
+    check "the configuration is as it was" [ "$(on md5sum /etc/pgsplit/config.yaml)" = "$sum" ]
+    check "as are its rights" [ "$(on stat -c '%U %G %a' /etc/pgsplit/config.yaml)" = "root pgsplit 640" ]
+    check "it runs" is ActiveState active
+    check "anew" not is MainPID "$before"
+    check "and will at the next start of the machine" is UnitFileState enabled
+    check "clients are served" answers 6432
+}
+
+what_is_removed_is_gone() {
+    say "removing"
+    on systemctl disable --now pgsplit.socket
+    on rm /etc/systemd/system/pgsplit.socket
+    quietly on apt-get remove -y pgsplit
+    check "it does not run" not on pgrep -x pgsplit
+    check "the program is gone" not on test -e /usr/bin/pgsplit
+    check "its configuration is kept" on test -e /etc/pgsplit/config.yaml
+    quietly on apt-get purge -y pgsplit
+    check "a purge takes that as well" not on test -e /etc/pgsplit/config.yaml
+    check "but nothing that was not the package's" on test -e /etc/pgsplit/check_password
+    check "and leaves no unit behind" nothing_said sh_on 'find /etc/systemd /run/systemd/system /usr/lib/systemd -name "pgsplit*"'
+}
+
+# ---- what held
+
+say() {
+    printf '%s  %s\n' "$(date +%T)" "$*"
+}
+
+# check TEXT COMMAND...: counts whether the command agrees; what it says is shown when it does not.
+check() {
+    local text=$1
+    shift
+    if "$@" >"$scratch/said" 2>&1; then
+        passed=$((passed + 1))
+        echo "ok    $text"
+    else
+        failed=$((failed + 1))
+        echo "FAIL  $text"
+        sed 's/^/      /' "$scratch/said"
+    fi
+}
+
+# wait_until TEXT COMMAND...: until the command agrees, for as long as patience lasts.
+wait_until() {
+    local text=$1 until=$((SECONDS + patience))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        if [ $SECONDS -ge $until ]; then
+            echo "waited $patience s for $text" >&2
+            return 1
+        fi
+        sleep 0.2
+    done
+}
+
+main
