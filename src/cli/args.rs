@@ -34,6 +34,9 @@ pub(super) enum Verb {
         #[arg(long)]
         connect: bool,
     },
+    /// The configuration: what is in effect, and what keys there are
+    #[command(subcommand)]
+    Config(ConfigVerb),
     /// Look at one server once and show each step with its time
     ///
     /// Exit codes are those of `pg_isready`: 0 accepting, 1 rejecting, 2 no answer, 3 nothing was tried.
@@ -71,6 +74,38 @@ pub(super) enum Verb {
         /// An existing directory
         into: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigVerb {
+    /// Print the configuration in effect, defaults marked, secrets as `***`
+    #[command(
+        after_help = "Examples:\n  pgsplit config show\n  pgsplit config show /etc/pgsplit/config.yaml --json\n  \
+        pgsplit config show --from-url \"$DATABASE_URL\""
+    )]
+    Show {
+        #[command(flatten)]
+        source: Source,
+        /// As JSON, in the shape of the file
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say what a key means, what it takes, its default, and whether a reload applies a change of it
+    #[command(
+        after_help = "Examples:\n  pgsplit config explain check.interval\n  pgsplit config explain max_lag\n  \
+        pgsplit config explain            (lists all)"
+    )]
+    Explain {
+        /// The key, as it stands in the file or in an error; all of them when left out
+        key: Option<String>,
+        /// All of them as the tables of the reference, in Markdown
+        #[arg(long, conflicts_with = "key")]
+        markdown: bool,
+    },
+    /// Print the JSON Schema of the file, for editors
+    #[command(after_help = "Example:\n  pgsplit config schema > pgsplit.schema.json\n  \
+        and in the file: # yaml-language-server: $schema=pgsplit.schema.json")]
+    Schema,
 }
 
 /// Where the configuration comes from.

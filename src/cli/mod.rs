@@ -3,6 +3,7 @@
 mod args;
 mod ask;
 mod check;
+mod config;
 mod healthcheck;
 mod man;
 mod out;
@@ -31,6 +32,7 @@ pub fn main() -> ExitCode {
     match Args::parse().verb {
         Verb::Run(source) => run::run(&source),
         Verb::Check { config, connect } => check::check(config.as_deref(), connect),
+        Verb::Config(verb) => config::config(&verb),
         Verb::Probe(probe) => probe::probe(&probe),
         Verb::Healthcheck(args) => healthcheck::healthcheck(&args),
         Verb::Pause(args) => pause::pause(&args, true),

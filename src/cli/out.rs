@@ -2,10 +2,13 @@
 
 use std::io::{IsTerminal, Write};
 
-/// Writes to standard output.
-pub(super) fn print(text: &str) {
+/// Where nothing says how wide the screen is.
+const USUAL_WIDTH: usize = 80;
+
+/// Writes to standard output; whether anybody reads it.
+pub(super) fn print(text: &str) -> bool {
     let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_ok()
 }
 
 /// Writes to standard error.
@@ -16,4 +19,22 @@ pub(super) fn complain(text: &str) {
 /// Whether complaints are read on a terminal.
 pub(super) fn is_terminal() -> bool {
     std::io::stderr().is_terminal()
+}
+
+/// Columns of the terminal that standard output is; of a file as many as `COLUMNS` says, else 80.
+pub(super) fn width() -> usize {
+    size().0
+}
+
+/// Columns and lines of the terminal.
+pub(super) fn size() -> (usize, usize) {
+    let of_terminal = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+    let of_terminal = of_terminal.filter(|size| 0 < size.ws_col && 0 < size.ws_row);
+    let columns = || {
+        std::env::var("COLUMNS").ok()?.parse::<usize>().ok().filter(|columns| (20..=1000).contains(columns))
+    };
+    of_terminal.map_or_else(
+        || (columns().unwrap_or(USUAL_WIDTH), 24),
+        |size| (usize::from(size.ws_col), usize::from(size.ws_row)),
+    )
 }

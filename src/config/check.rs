@@ -10,6 +10,7 @@ use super::env::{Env, non_empty};
 use super::file::{File, FileCheck, FileCluster, FileKeepalive, FileListener, FileSessions};
 use super::finding::Findings;
 use super::http::LogRequests;
+use super::key::Form;
 use super::source::Pos;
 use super::table::Given;
 use super::words::{self, Word};
@@ -267,7 +268,7 @@ fn check_log(file: &File, env: Env<'_>, f: &mut Findings<'_>) -> Log {
 
 /// Where the default addresses are: a container sets `PGSPLIT_BIND=0.0.0.0`.
 fn default_host(env: Env<'_>, f: &mut Findings<'_>) -> IpAddr {
-    let host: Word<IpAddr> = Word { what: "an IP address", parse: words::bind_host };
+    let host: Word<IpAddr> = Word { what: "an IP address", form: Form::Text, parse: words::bind_host };
     from_env("PGSPLIT_BIND", &host, env, f).unwrap_or(Ipv4Addr::LOCALHOST.into())
 }
 

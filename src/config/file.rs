@@ -1,7 +1,7 @@
 //! The file as written: every key pgsplit knows, none of them required here, each with its place.
 //!
-//! A key is in exactly one list below, and read in the function beside the list. `check.rs` fills in what was
-//! left out. What is about HTTP is in `file_http.rs`.
+//! What a key is called and takes is in `keys.rs`. `check.rs` fills in what was left out. What is about HTTP is in
+//! `file_http.rs`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,58 +9,14 @@ use std::time::Duration;
 use super::file_http::{FileFront, read_fronts};
 use super::finding::Findings;
 use super::http::LogRequests;
+use super::key::Keys;
 use super::source::Pos;
 use super::table::{Given, Table, read};
 use super::tree::{Key, Kind, Value};
-use super::words::{self, Word};
-use super::{Balance, CheckKind, LogFormat, LogSessions, MaxLag, NodeAddr, OnTrouble, Tls, words_http};
+use super::words;
+use super::{Balance, CheckKind, LogFormat, LogSessions, MaxLag, NodeAddr, OnTrouble, Tls, key, keys};
 use crate::base::role::{Role, Target};
 use crate::base::secret::Secret;
-
-pub(super) const TOP: &[&str] =
-    &["nodes", "listeners", "clusters", "check", "sessions", "http", "dns", "admin", "log", "runtime"];
-pub(super) const CLUSTER: &[&str] = &["nodes", "check", "sessions"];
-pub(super) const NODE: &[&str] = &["addr", "name", "role", "weight", "backup", "max_connections"];
-pub(super) const LISTENER: &[&str] =
-    &["name", "bind", "cluster", "target", "target_session_attrs", "balance", "max_connections", "tls"];
-pub(super) const TLS: &[&str] = &["mode"];
-pub(super) const CHECK: &[&str] = &[
-    "type",
-    "interval",
-    "fast_interval",
-    "down_interval",
-    "timeout",
-    "rise",
-    "fall",
-    "user",
-    "password",
-    "password_file",
-    "dbname",
-    "application_name",
-    "sslmode",
-    "max_lag",
-    "passive",
-];
-pub(super) const SESSIONS: &[&str] = &[
-    "connect_timeout",
-    "answer_timeout",
-    "retries",
-    "queue_timeout",
-    "queue_size",
-    "startup_timeout",
-    "on_down",
-    "on_demote",
-    "on_lag",
-    "on_leave",
-    "on_drain",
-    "keepalive",
-    "tcp_user_timeout",
-];
-pub(super) const KEEPALIVE: &[&str] = &["idle", "interval", "count"];
-pub(super) const DNS: &[&str] = &["refresh", "all_addresses"];
-pub(super) const ADMIN: &[&str] = &["bind", "token", "token_file"];
-pub(super) const LOG: &[&str] = &["level", "format", "sessions", "requests"];
-pub(super) const RUNTIME: &[&str] = &["threads", "drain_timeout"];
 
 /// Everything that was written.
 #[derive(Default)]
@@ -179,27 +135,27 @@ pub(super) enum FileKeepalive {
 
 /// Reads the whole tree. What is wrong is reported and left out.
 pub(super) fn read_file(root: &Value, f: &mut Findings<'_>) -> File {
-    let Some(top) = Table::open(root, "", TOP, f) else { return File::default() };
+    let Some(top) = Table::open(root, "", keys::TOP, f) else { return File::default() };
     let clusters = read_clusters(&top, f);
     let listeners = top.list("listeners", f).map(|list| Given {
         value: entries(&list, f, read_listener),
         at: list.at,
         path: list.path,
     });
-    let log = section(&top, "log", LOG, f);
-    let runtime = section(&top, "runtime", RUNTIME, f);
+    let log = section(&top, "log", keys::LOG, f);
+    let runtime = section(&top, "runtime", keys::RUNTIME, f);
     File {
         clusters,
         listeners,
         fronts: read_fronts(&top, f),
         dns: read_dns(&top, f),
         admin: read_admin(&top, f),
-        log_level: get(log.as_ref(), "level", &words::LOG_LEVEL, f),
-        log_format: get(log.as_ref(), "format", &words::LOG_FORMAT, f),
-        log_sessions: get(log.as_ref(), "sessions", &words::LOG_SESSIONS, f),
-        log_requests: get(log.as_ref(), "requests", &words_http::LOG_REQUESTS, f),
-        threads: get(runtime.as_ref(), "threads", &words::THREADS, f),
-        drain_timeout: get(runtime.as_ref(), "drain_timeout", &words::TIME, f),
+        log_level: get(log.as_ref(), &keys::log::LEVEL, f),
+        log_format: get(log.as_ref(), &keys::log::FORMAT, f),
+        log_sessions: get(log.as_ref(), &keys::log::SESSIONS, f),
+        log_requests: get(log.as_ref(), &keys::log::REQUESTS, f),
+        threads: get(runtime.as_ref(), &keys::runtime::THREADS, f),
+        drain_timeout: get(runtime.as_ref(), &keys::runtime::DRAIN_TIMEOUT, f),
     }
 }
 
@@ -211,7 +167,7 @@ fn read_clusters(top: &Table<'_>, f: &mut Findings<'_>) -> Vec<FileCluster> {
         let name = Given { value: "main".to_owned(), at: Pos::NOWHERE, path: String::new() };
         return vec![read_cluster(top, name, String::new(), f)];
     };
-    for key in CLUSTER {
+    for key in keys::CLUSTER.iter().map(|about| about.name) {
         if let Some(at) = top.key_at(key) {
             let message =
                 "stands both here and under `clusters`: at the top it belongs to the only cluster, `main`";
@@ -233,9 +189,12 @@ fn read_clusters(top: &Table<'_>, f: &mut Findings<'_>) -> Vec<FileCluster> {
 
 /// Whether the file is about HTTP services alone. A key that is not known may be `nodes`, misspelt.
 fn is_http_only(top: &Table<'_>) -> bool {
-    let is_there = |key: &&str| top.key_at(key).is_some();
+    let is_there = |key: &str| top.key_at(key).is_some();
     let has_http = top.value("http").is_some_and(|http| !matches!(http.kind, Kind::Null));
-    has_http && !top.has_unknown && !CLUSTER.iter().chain(&["listeners"]).any(is_there)
+    has_http
+        && !top.has_unknown
+        && !is_there("listeners")
+        && !keys::CLUSTER.iter().any(|about| is_there(about.name))
 }
 
 fn read_named_cluster(key: &Key, value: &Value, f: &mut Findings<'_>) -> Option<FileCluster> {
@@ -243,7 +202,7 @@ fn read_named_cluster(key: &Key, value: &Value, f: &mut Findings<'_>) -> Option<
     if let Err(message) = (words::NAME.parse)(&key.name) {
         f.fault("clusters", key.at, &message);
     }
-    let table = Table::open(value, &path, CLUSTER, f)?;
+    let table = Table::open(value, &path, keys::CLUSTER, f)?;
     let name = Given { value: key.name.clone(), at: key.at, path: path.clone() };
     Some(read_cluster(&table, name, format!("{path}."), f))
 }
@@ -261,8 +220,9 @@ fn read_cluster(table: &Table<'_>, name: Given<String>, prefix: String, f: &mut 
             "there are none: write at least one, such as `- db1:5432`",
         );
     }
-    let check = section(table, "check", CHECK, f).map(|check| read_check(&check, f)).unwrap_or_default();
-    let sessions = section(table, "sessions", SESSIONS, f)
+    let check =
+        section(table, "check", keys::CHECK, f).map(|check| read_check(&check, f)).unwrap_or_default();
+    let sessions = section(table, "sessions", keys::SESSIONS, f)
         .map(|sessions| read_sessions(&sessions, f))
         .unwrap_or_default();
     let is_sound = f.count() == before && !table.has_unknown;
@@ -283,16 +243,16 @@ fn read_node(value: &Value, path: &str, f: &mut Findings<'_>) -> Option<FileNode
         Kind::Scalar(_) | Kind::Null => node.addr = read(value, path, &words::ADDR, f),
         Kind::Bad => return None,
         Kind::Map(_) => {
-            let table = Table::open(value, path, NODE, f)?;
-            node.addr = table.get("addr", &words::ADDR, f);
+            let table = Table::open(value, path, keys::NODE, f)?;
+            node.addr = table.get(&keys::node::ADDR, f);
             if table.value("addr").is_none() && !table.has_unknown {
                 f.fault(path, table.at, "has no `addr`");
             }
-            node.name = table.get("name", &words::NAME, f);
-            node.role = table.get("role", &words::ROLE, f);
-            node.weight = table.get("weight", &words::WEIGHT, f);
-            node.backup = table.get("backup", &words::YES_NO, f);
-            node.max_connections = table.get("max_connections", &words::NODE_CONNECTIONS, f);
+            node.name = table.get(&keys::node::NAME, f);
+            node.role = table.get(&keys::node::ROLE, f);
+            node.weight = table.get(&keys::node::WEIGHT, f);
+            node.backup = table.get(&keys::node::BACKUP, f);
+            node.max_connections = table.get(&keys::node::MAX_CONNECTIONS, f);
         }
         Kind::Seq(_) => {
             f.fault(path, value.at, "must be `host:port` or a mapping with `addr`, not a list");
@@ -303,7 +263,7 @@ fn read_node(value: &Value, path: &str, f: &mut Findings<'_>) -> Option<FileNode
 }
 
 fn read_listener(value: &Value, path: &str, f: &mut Findings<'_>) -> Option<FileListener> {
-    let table = Table::open(value, path, LISTENER, f)?;
+    let table = Table::open(value, path, keys::LISTENER, f)?;
     for key in ["name", "bind"] {
         if table.value(key).is_none() && !table.has_unknown {
             f.fault(path, table.at, &format!("has no `{key}`"));
@@ -312,17 +272,17 @@ fn read_listener(value: &Value, path: &str, f: &mut Findings<'_>) -> Option<File
     if let (Some(_), Some(at)) = (table.value("target"), table.key_at("target_session_attrs")) {
         f.fault(path, at, "`target` and `target_session_attrs` are the same key: leave one out");
     }
-    let target = table.get("target", &words::TARGET, f);
-    let libpq_target = table.get("target_session_attrs", &words::TARGET, f);
+    let target = table.get(&keys::listener::TARGET, f);
+    let libpq_target = table.get(&keys::listener::TARGET_SESSION_ATTRS, f);
     Some(FileListener {
         path: path.to_owned(),
         at: table.at,
-        name: table.get("name", &words::NAME, f),
-        bind: table.get("bind", &words::BIND, f),
-        cluster: table.get("cluster", &words::NAME, f),
+        name: table.get(&keys::listener::NAME, f),
+        bind: table.get(&keys::listener::BIND, f),
+        cluster: table.get(&keys::listener::CLUSTER, f),
         target: target.or(libpq_target),
-        balance: table.get("balance", &words::BALANCE, f),
-        max_connections: table.get("max_connections", &words::CONNECTIONS, f),
+        balance: table.get(&keys::listener::BALANCE, f),
+        max_connections: table.get(&keys::listener::MAX_CONNECTIONS, f),
         tls: read_tls(&table, f),
     })
 }
@@ -333,44 +293,44 @@ fn read_tls(listener: &Table<'_>, f: &mut Findings<'_>) -> Option<Given<Tls>> {
     if matches!(value.kind, Kind::Scalar(_)) {
         return read(value, &path, &words::TLS_MODE, f);
     }
-    Table::open(value, &path, TLS, f)?.get("mode", &words::TLS_MODE, f)
+    Table::open(value, &path, keys::TLS, f)?.get(&keys::listener::TLS_MODE, f)
 }
 
 fn read_check(table: &Table<'_>, f: &mut Findings<'_>) -> FileCheck {
-    let _: Option<Given<()>> = table.get("sslmode", &words::SSLMODE, f);
+    let _: Option<Given<()>> = table.get(&keys::check::SSLMODE, f);
     FileCheck {
-        kind: table.get("type", &words::CHECK_KIND, f),
-        interval: table.get("interval", &words::SOME_TIME, f),
-        fast_interval: table.get("fast_interval", &words::SOME_TIME, f),
-        down_interval: table.get("down_interval", &words::SOME_TIME, f),
-        timeout: table.get("timeout", &words::SOME_TIME, f),
-        rise: table.get("rise", &words::TIMES_IN_A_ROW, f),
-        fall: table.get("fall", &words::TIMES_IN_A_ROW, f),
-        user: table.get("user", &words::TEXT, f),
-        password: table.get("password", &words::SECRET, f),
-        password_file: table.get("password_file", &words::TEXT, f),
-        dbname: table.get("dbname", &words::TEXT, f),
-        application_name: table.get("application_name", &words::TEXT, f),
-        max_lag: table.get("max_lag", &words::LAG, f),
-        passive: table.get("passive", &words::YES_NO, f),
+        kind: table.get(&keys::check::TYPE, f),
+        interval: table.get(&keys::check::INTERVAL, f),
+        fast_interval: table.get(&keys::check::FAST_INTERVAL, f),
+        down_interval: table.get(&keys::check::DOWN_INTERVAL, f),
+        timeout: table.get(&keys::check::TIMEOUT, f),
+        rise: table.get(&keys::check::RISE, f),
+        fall: table.get(&keys::check::FALL, f),
+        user: table.get(&keys::check::USER, f),
+        password: table.get(&keys::check::PASSWORD, f),
+        password_file: table.get(&keys::check::PASSWORD_FILE, f),
+        dbname: table.get(&keys::check::DBNAME, f),
+        application_name: table.get(&keys::check::APPLICATION_NAME, f),
+        max_lag: table.get(&keys::check::MAX_LAG, f),
+        passive: table.get(&keys::check::PASSIVE, f),
     }
 }
 
 fn read_sessions(table: &Table<'_>, f: &mut Findings<'_>) -> FileSessions {
     FileSessions {
-        connect_timeout: table.get("connect_timeout", &words::SOME_TIME, f),
-        answer_timeout: table.get("answer_timeout", &words::SOME_TIME, f),
-        retries: table.get("retries", &words::RETRIES, f),
-        queue_timeout: table.get("queue_timeout", &words::TIME, f),
-        queue_size: table.get("queue_size", &words::QUEUE_SIZE, f),
-        startup_timeout: table.get("startup_timeout", &words::SOME_TIME, f),
-        on_down: table.get("on_down", &words::ON_TROUBLE, f),
-        on_demote: table.get("on_demote", &words::ON_TROUBLE, f),
-        on_lag: table.get("on_lag", &words::ON_TROUBLE, f),
-        on_leave: table.get("on_leave", &words::ON_TROUBLE, f),
-        on_drain: table.get("on_drain", &words::ON_TROUBLE, f),
+        connect_timeout: table.get(&keys::sessions::CONNECT_TIMEOUT, f),
+        answer_timeout: table.get(&keys::sessions::ANSWER_TIMEOUT, f),
+        retries: table.get(&keys::sessions::RETRIES, f),
+        queue_timeout: table.get(&keys::sessions::QUEUE_TIMEOUT, f),
+        queue_size: table.get(&keys::sessions::QUEUE_SIZE, f),
+        startup_timeout: table.get(&keys::sessions::STARTUP_TIMEOUT, f),
+        on_down: table.get(&keys::sessions::ON_DOWN, f),
+        on_demote: table.get(&keys::sessions::ON_DEMOTE, f),
+        on_lag: table.get(&keys::sessions::ON_LAG, f),
+        on_leave: table.get(&keys::sessions::ON_LEAVE, f),
+        on_drain: table.get(&keys::sessions::ON_DRAIN, f),
         keepalive: read_keepalive(table, f),
-        tcp_user_timeout: table.get("tcp_user_timeout", &words::TIME, f),
+        tcp_user_timeout: table.get(&keys::sessions::TCP_USER_TIMEOUT, f),
     }
 }
 
@@ -379,11 +339,11 @@ fn read_keepalive(sessions: &Table<'_>, f: &mut Findings<'_>) -> Option<FileKeep
     if matches!(&value.kind, Kind::Scalar(scalar) if words::is_off(&scalar.text) || scalar.text == "0") {
         return Some(FileKeepalive::Off);
     }
-    let table = Table::open(value, &sessions.path_of("keepalive"), KEEPALIVE, f)?;
+    let table = Table::open(value, &sessions.path_of("keepalive"), keys::KEEPALIVE, f)?;
     Some(FileKeepalive::On {
-        idle: table.get("idle", &words::KEEPALIVE_TIME, f),
-        interval: table.get("interval", &words::KEEPALIVE_TIME, f),
-        count: table.get("count", &words::PROBES, f),
+        idle: table.get(&keys::keepalive::IDLE, f),
+        interval: table.get(&keys::keepalive::INTERVAL, f),
+        count: table.get(&keys::keepalive::COUNT, f),
     })
 }
 
@@ -393,19 +353,19 @@ fn read_admin(top: &Table<'_>, f: &mut Findings<'_>) -> FileAdmin {
         let off = Given { value: None, at: value.at, path: "admin".to_owned() };
         return FileAdmin { bind: Some(off), ..FileAdmin::default() };
     }
-    let admin = Table::open(value, "admin", ADMIN, f);
+    let admin = Table::open(value, "admin", keys::ADMIN, f);
     FileAdmin {
-        bind: get(admin.as_ref(), "bind", &words::ADMIN_BIND, f),
-        token: get(admin.as_ref(), "token", &words::SECRET, f),
-        token_file: get(admin.as_ref(), "token_file", &words::TEXT, f),
+        bind: get(admin.as_ref(), &keys::admin::BIND, f),
+        token: get(admin.as_ref(), &keys::admin::TOKEN, f),
+        token_file: get(admin.as_ref(), &keys::admin::TOKEN_FILE, f),
     }
 }
 
 fn read_dns(top: &Table<'_>, f: &mut Findings<'_>) -> FileDns {
-    let dns = section(top, "dns", DNS, f);
+    let dns = section(top, "dns", keys::DNS, f);
     FileDns {
-        refresh: get(dns.as_ref(), "refresh", &words::SOME_TIME, f),
-        all_addresses: get(dns.as_ref(), "all_addresses", &words::YES_NO, f),
+        refresh: get(dns.as_ref(), &keys::dns::REFRESH, f),
+        all_addresses: get(dns.as_ref(), &keys::dns::ALL_ADDRESSES, f),
     }
 }
 
@@ -413,14 +373,14 @@ fn read_dns(top: &Table<'_>, f: &mut Findings<'_>) -> FileDns {
 pub(super) fn section<'v>(
     table: &Table<'v>,
     key: &str,
-    keys: &[&str],
+    keys: Keys,
     f: &mut Findings<'_>,
 ) -> Option<Table<'v>> {
     Table::open(table.value(key)?, &table.path_of(key), keys, f)
 }
 
-fn get<T>(table: Option<&Table<'_>>, key: &str, word: &Word<T>, f: &mut Findings<'_>) -> Option<Given<T>> {
-    table?.get(key, word, f)
+fn get<T>(table: Option<&Table<'_>>, key: &key::Key<T>, f: &mut Findings<'_>) -> Option<Given<T>> {
+    table?.get(key, f)
 }
 
 pub(super) fn entries<T>(

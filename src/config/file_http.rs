@@ -8,48 +8,9 @@ use super::file::entries;
 use super::finding::Findings;
 use super::http::{Forwarded, Network};
 use super::source::Pos;
-use super::table::{Given, Table, listed, read};
+use super::table::{Given, Table, keys_listed, read};
 use super::tree::{Key, Kind, Value};
-use super::{Balance, NodeAddr, words, words_http};
-
-pub(super) const HTTP: &[&str] = &[
-    "name",
-    "bind",
-    "upstreams",
-    "balance",
-    "check",
-    "passive",
-    "connect_timeout",
-    "response_timeout",
-    "groups",
-    "routes",
-    "methods",
-    "http2",
-    "max_connections",
-    "max_in_flight",
-    "queue_size",
-    "queue_timeout",
-    "max_header",
-    "max_body",
-    "header_timeout",
-    "body_timeout",
-    "idle_timeout",
-    "retries",
-    "forwarded",
-    "trusted",
-    "via",
-    "cache",
-    "listener",
-    "monitor_uri",
-];
-pub(super) const GROUP: &[&str] =
-    &["upstreams", "balance", "check", "passive", "connect_timeout", "response_timeout"];
-pub(super) const UPSTREAM: &[&str] = &["addr", "weight", "backup", "max_connections"];
-pub(super) const HTTP_CHECK: &[&str] =
-    &["path", "host", "interval", "fast_interval", "timeout", "rise", "fall", "expect"];
-pub(super) const ROUTE: &[&str] = &["host", "path", "group"];
-pub(super) const HTTP_RETRIES: &[&str] = &["max", "methods", "statuses", "budget"];
-pub(super) const CACHE: &[&str] = &["size", "max_entry", "stale_while_revalidate", "stale_if_error"];
+use super::{Balance, NodeAddr, key, keys_http as keys, words, words_http};
 
 /// `http`, or one entry of it.
 pub(super) struct FileFront {
@@ -196,7 +157,7 @@ pub(super) fn read_fronts(top: &Table<'_>, f: &mut Findings<'_>) -> Vec<FileFron
 
 fn read_front(value: &Value, path: &str, at: Pos, is_only: bool, f: &mut Findings<'_>) -> Option<FileFront> {
     let before = f.count();
-    let table = Table::open(value, path, HTTP, f)?;
+    let table = Table::open(value, path, keys::HTTP, f)?;
     for key in ["name", "bind"] {
         if !is_only && table.value(key).is_none() && !table.has_unknown {
             f.fault(path, at, &format!("has no `{key}`, and is not the only front"));
@@ -205,8 +166,8 @@ fn read_front(value: &Value, path: &str, at: Pos, is_only: bool, f: &mut Finding
     let mut front = FileFront {
         path: path.to_owned(),
         at,
-        name: table.get("name", &words::NAME, f),
-        bind: table.get("bind", &words::BIND, f),
+        name: table.get(&keys::front::NAME, f),
+        bind: table.get(&keys::front::BIND, f),
         has_default_bind: is_only && table.value("bind").is_none(),
         service: read_service(&table, f),
         groups: read_groups(&table, at, f),
@@ -216,15 +177,15 @@ fn read_front(value: &Value, path: &str, at: Pos, is_only: bool, f: &mut Finding
             path: list.path,
         }),
         methods: read_methods(&table, f),
-        http2: table.get("http2", &words::YES_NO, f),
+        http2: table.get(&keys::front::HTTP2, f),
         limits: read_limits(&table, f),
         retries: read_retries(&table, f),
-        forwarded: table.get("forwarded", &words_http::FORWARDED, f),
-        trusted: words_of(&table, "trusted", &words_http::NETWORK, f).unwrap_or_default(),
-        via: table.get("via", &words::YES_NO, f),
+        forwarded: table.get(&keys::front::FORWARDED, f),
+        trusted: words_of(&table, &keys::front::TRUSTED, f).unwrap_or_default(),
+        via: table.get(&keys::front::VIA, f),
         cache: read_cache(&table, f),
-        listener: table.get("listener", &words_http::LISTENER, f),
-        monitor_uri: table.get("monitor_uri", &words_http::MONITOR, f),
+        listener: table.get(&keys::front::LISTENER, f),
+        monitor_uri: table.get(&keys::front::MONITOR_URI, f),
         is_sound: false,
     };
     let has_routes = table.value("routes").is_some_and(|routes| match &routes.kind {
@@ -298,13 +259,13 @@ fn read_group(key: &Key, value: &Value, groups: &str, f: &mut Findings<'_>) -> F
             group.upstreams = read_upstreams(&Given { value: items.as_slice(), at: key.at, path }, f);
         }
         Kind::Scalar(_) => {
-            let keys = listed(GROUP, "and");
+            let keys = keys_listed(keys::GROUP);
             let message = format!("must be a list of upstreams or a mapping of {keys}, not a single value");
             f.fault(&path, value.at, &message);
         }
         Kind::Null | Kind::Map(_) => {
             let before = f.count();
-            let Some(table) = Table::open(value, &path, GROUP, f) else { return group };
+            let Some(table) = Table::open(value, &path, keys::GROUP, f) else { return group };
             match table.list("upstreams", f) {
                 Some(list) => group.upstreams = read_upstreams(&list, f),
                 None if f.count() == before => {
@@ -320,11 +281,11 @@ fn read_group(key: &Key, value: &Value, groups: &str, f: &mut Findings<'_>) -> F
 
 fn read_service(table: &Table<'_>, f: &mut Findings<'_>) -> FileService {
     FileService {
-        balance: table.get("balance", &words::BALANCE, f),
+        balance: table.get(&keys::service::BALANCE, f),
         check: read_check(table, f),
-        passive: table.get("passive", &words::YES_NO, f),
-        connect_timeout: table.get("connect_timeout", &words::SOME_TIME, f),
-        response_timeout: table.get("response_timeout", &words::SOME_TIME, f),
+        passive: table.get(&keys::service::PASSIVE, f),
+        connect_timeout: table.get(&keys::service::CONNECT_TIMEOUT, f),
+        response_timeout: table.get(&keys::service::RESPONSE_TIMEOUT, f),
     }
 }
 
@@ -342,14 +303,14 @@ fn read_upstream(value: &Value, path: &str, f: &mut Findings<'_>) -> Option<File
         Kind::Scalar(_) | Kind::Null => upstream.addr = read(value, path, &words_http::UPSTREAM, f),
         Kind::Bad => return None,
         Kind::Map(_) => {
-            let table = Table::open(value, path, UPSTREAM, f)?;
-            upstream.addr = table.get("addr", &words_http::UPSTREAM, f);
+            let table = Table::open(value, path, keys::UPSTREAM, f)?;
+            upstream.addr = table.get(&keys::upstream::ADDR, f);
             if table.value("addr").is_none() && !table.has_unknown {
                 f.fault(path, table.at, "has no `addr`");
             }
-            upstream.weight = table.get("weight", &words::WEIGHT, f);
-            upstream.backup = table.get("backup", &words::YES_NO, f);
-            upstream.max_connections = table.get("max_connections", &words::NODE_CONNECTIONS, f);
+            upstream.weight = table.get(&keys::upstream::WEIGHT, f);
+            upstream.backup = table.get(&keys::upstream::BACKUP, f);
+            upstream.max_connections = table.get(&keys::upstream::MAX_CONNECTIONS, f);
         }
         Kind::Seq(_) => {
             f.fault(path, value.at, "must be `host:port` or a mapping with `addr`, not a list");
@@ -364,31 +325,31 @@ fn read_check(service: &Table<'_>, f: &mut Findings<'_>) -> Option<FileHttpCheck
     if is_off(value) {
         return Some(FileHttpCheck { is_off: true, ..FileHttpCheck::default() });
     }
-    let table = Table::open(value, &service.path_of("check"), HTTP_CHECK, f)?;
+    let table = Table::open(value, &service.path_of("check"), keys::HTTP_CHECK, f)?;
     Some(FileHttpCheck {
         is_off: false,
-        path: table.get("path", &words_http::CHECK_PATH, f),
-        host: table.get("host", &words_http::CHECK_HOST, f),
-        interval: table.get("interval", &words::SOME_TIME, f),
-        fast_interval: table.get("fast_interval", &words::SOME_TIME, f),
-        timeout: table.get("timeout", &words::SOME_TIME, f),
-        rise: table.get("rise", &words::TIMES_IN_A_ROW, f),
-        fall: table.get("fall", &words::TIMES_IN_A_ROW, f),
-        expect: table.get("expect", &words_http::EXPECT, f),
+        path: table.get(&keys::check::PATH, f),
+        host: table.get(&keys::check::HOST, f),
+        interval: table.get(&keys::check::INTERVAL, f),
+        fast_interval: table.get(&keys::check::FAST_INTERVAL, f),
+        timeout: table.get(&keys::check::TIMEOUT, f),
+        rise: table.get(&keys::check::RISE, f),
+        fall: table.get(&keys::check::FALL, f),
+        expect: table.get(&keys::check::EXPECT, f),
     })
 }
 
 fn read_route(value: &Value, path: &str, f: &mut Findings<'_>) -> Option<FileRoute> {
-    let table = Table::open(value, path, ROUTE, f)?;
+    let table = Table::open(value, path, keys::ROUTE, f)?;
     if table.value("group").is_none() && !table.has_unknown {
         f.fault(path, table.at, "has no `group`");
     }
     Some(FileRoute {
         path: path.to_owned(),
         at: table.at,
-        host: table.get("host", &words_http::ROUTE_HOST, f),
-        prefix: table.get("path", &words_http::ROUTE_PATH, f),
-        group: table.get("group", &words::NAME, f),
+        host: table.get(&keys::route::HOST, f),
+        prefix: table.get(&keys::route::PATH, f),
+        group: table.get(&keys::route::GROUP, f),
     })
 }
 
@@ -396,10 +357,10 @@ fn read_methods(front: &Table<'_>, f: &mut Findings<'_>) -> Option<FileMethods> 
     let value = front.value("methods")?;
     let before = f.count();
     if !matches!(value.kind, Kind::Seq(_)) {
-        let _: Option<Given<()>> = front.get("methods", &words_http::ANY_METHOD, f);
+        let _: Option<Given<()>> = read(value, &front.path_of("methods"), &words_http::ANY_METHOD, f);
         return Some(FileMethods::Any);
     }
-    let methods = words_of(front, "methods", &words_http::METHOD, f)?;
+    let methods = words_of(front, &keys::front::METHODS, f)?;
     if methods.is_empty() && f.count() == before {
         f.fault(
             &front.path_of("methods"),
@@ -412,44 +373,44 @@ fn read_methods(front: &Table<'_>, f: &mut Findings<'_>) -> Option<FileMethods> 
 
 fn read_limits(table: &Table<'_>, f: &mut Findings<'_>) -> FileLimits {
     FileLimits {
-        max_connections: table.get("max_connections", &words::CONNECTIONS, f),
-        max_in_flight: table.get("max_in_flight", &words::CONNECTIONS, f),
-        queue_size: table.get("queue_size", &words::QUEUE_SIZE, f),
-        queue_timeout: table.get("queue_timeout", &words::TIME, f),
-        max_header: table.get("max_header", &words_http::HEADER_SIZE, f),
-        max_body: table.get("max_body", &words_http::BODY_SIZE, f),
-        header_timeout: table.get("header_timeout", &words::SOME_TIME, f),
-        body_timeout: table.get("body_timeout", &words::SOME_TIME, f),
-        idle_timeout: table.get("idle_timeout", &words::SOME_TIME, f),
+        max_connections: table.get(&keys::front::MAX_CONNECTIONS, f),
+        max_in_flight: table.get(&keys::front::MAX_IN_FLIGHT, f),
+        queue_size: table.get(&keys::front::QUEUE_SIZE, f),
+        queue_timeout: table.get(&keys::front::QUEUE_TIMEOUT, f),
+        max_header: table.get(&keys::front::MAX_HEADER, f),
+        max_body: table.get(&keys::front::MAX_BODY, f),
+        header_timeout: table.get(&keys::front::HEADER_TIMEOUT, f),
+        body_timeout: table.get(&keys::front::BODY_TIMEOUT, f),
+        idle_timeout: table.get(&keys::front::IDLE_TIMEOUT, f),
     }
 }
 
 fn read_retries(front: &Table<'_>, f: &mut Findings<'_>) -> FileRetries {
     let Some(value) = front.value("retries") else { return FileRetries::default() };
     if matches!(value.kind, Kind::Scalar(_)) {
-        return FileRetries { max: front.get("retries", &words::RETRIES, f), ..FileRetries::default() };
+        return FileRetries { max: front.get(&keys::front::RETRIES, f), ..FileRetries::default() };
     }
-    let table = Table::open(value, &front.path_of("retries"), HTTP_RETRIES, f);
+    let table = Table::open(value, &front.path_of("retries"), keys::HTTP_RETRIES, f);
     table.map_or_else(FileRetries::default, |table| FileRetries {
-        max: table.get("max", &words::RETRIES, f),
-        methods: words_of(&table, "methods", &words_http::METHOD_TWICE, f),
-        statuses: words_of(&table, "statuses", &words_http::STATUS, f),
-        budget: table.get("budget", &words_http::BUDGET, f),
+        max: table.get(&keys::retries::MAX, f),
+        methods: words_of(&table, &keys::retries::METHODS, f),
+        statuses: words_of(&table, &keys::retries::STATUSES, f),
+        budget: table.get(&keys::retries::BUDGET, f),
     })
 }
 
 fn read_cache(front: &Table<'_>, f: &mut Findings<'_>) -> Option<FileCache> {
     let value = front.value("cache").filter(|value| !matches!(value.kind, Kind::Null))?;
     if matches!(value.kind, Kind::Scalar(_)) {
-        let size = front.get("cache", &words_http::CACHE_SIZE, f)?;
+        let size = front.get(&keys::front::CACHE_OF, f)?;
         return Some(FileCache { size: Some(size), ..FileCache::default() });
     }
-    let table = Table::open(value, &front.path_of("cache"), CACHE, f)?;
+    let table = Table::open(value, &front.path_of("cache"), keys::CACHE, f)?;
     Some(FileCache {
-        size: table.get("size", &words_http::CACHE_SIZE, f),
-        max_entry: table.get("max_entry", &words_http::ENTRY_SIZE, f),
-        stale_while_revalidate: table.get("stale_while_revalidate", &words::TIME, f),
-        stale_if_error: table.get("stale_if_error", &words::TIME, f),
+        size: table.get(&keys::cache::SIZE, f),
+        max_entry: table.get(&keys::cache::MAX_ENTRY, f),
+        stale_while_revalidate: table.get(&keys::cache::STALE_WHILE_REVALIDATE, f),
+        stale_if_error: table.get(&keys::cache::STALE_IF_ERROR, f),
     })
 }
 
@@ -457,13 +418,8 @@ fn is_off(value: &Value) -> bool {
     matches!(&value.kind, Kind::Scalar(scalar) if words::is_off(&scalar.text))
 }
 
-/// A list of which each entry is a `word`.
-fn words_of<T>(
-    table: &Table<'_>,
-    key: &str,
-    word: &words::Word<T>,
-    f: &mut Findings<'_>,
-) -> Option<Vec<Given<T>>> {
-    let list = table.list(key, f)?;
-    Some(entries(&list, f, |value, path, f| read(value, path, word, f)))
+/// A list of which each entry is a word of `key`.
+fn words_of<T>(table: &Table<'_>, key: &key::Key<T>, f: &mut Findings<'_>) -> Option<Vec<Given<T>>> {
+    let list = table.list(key.about.name, f)?;
+    Some(entries(&list, f, |value, path, f| read(value, path, key.word, f)))
 }

@@ -4,9 +4,11 @@
 //!
 //! 1. `tree`: YAML to a tree in which everything knows its place; `secrets` says what to hide of it
 //! 2. `env`: `${NAME}` filled in
-//! 3. `file`: the keys, read with `table` (one mapping) and `words` (one value)
+//! 3. `file`: the keys, as `keys` describes them, read with `table` (one mapping) and `words` (one value)
 //! 4. `check` and `rules`: defaults, and what goes together; `credentials` and `pgpass` find passwords and the token
 //! 5. [`report`]: everything that was found, shown at its line
+//!
+//! The way back, to what one would write, is [`show`]; [`explain`] and [`schema`] tell people and editors of the keys.
 //!
 //! What is about HTTP alone stands in files of its own, as in `check_http`.
 //! [`url`] reads connection strings. Nothing outside this module knows YAML.
@@ -20,16 +22,23 @@ mod check;
 mod check_http;
 mod credentials;
 mod env;
+pub mod explain;
 mod file;
 mod file_http;
 mod finding;
 pub mod http;
+pub mod key;
+pub mod keys;
+mod keys_http;
 mod load;
 mod pgpass;
 pub mod report;
 mod rules;
 mod rules_http;
+pub mod schema;
 mod secrets;
+pub mod show;
+mod show_http;
 mod source;
 mod table;
 mod tree;

@@ -1,6 +1,7 @@
 //! Reading a mapping key by key: unknown keys, wrong shapes, and values that do not fit are reported here.
 
 use super::finding::Findings;
+use super::key::{self, Keys};
 use super::source::Pos;
 use super::tree::{Key, Kind, Scalar, Value};
 use super::words::Word;
@@ -127,7 +128,7 @@ impl<'v> Table<'v> {
     pub(super) fn open(
         value: &'v Value,
         path: &str,
-        keys: &[&str],
+        keys: Keys,
         findings: &mut Findings<'_>,
     ) -> Option<Self> {
         let entries: &[(Key, Value)] = match &value.kind {
@@ -136,14 +137,14 @@ impl<'v> Table<'v> {
             Kind::Bad => return None,
             Kind::Scalar(_) | Kind::Seq(_) => {
                 let found = shape(&value.kind);
-                let message = format!("must be a mapping of {}, not {found}", listed(keys, "and"));
+                let message = format!("must be a mapping of {}, not {found}", keys_listed(keys));
                 findings.fault(path, value.at, &message);
                 return None;
             }
         };
         let mut has_unknown = false;
         for (key, _) in entries {
-            if !keys.contains(&key.name.as_str()) {
+            if !keys.iter().any(|known| known.name == key.name) {
                 has_unknown = true;
                 findings.fault(path, key.at, &unknown(&key.name, keys));
             }
@@ -167,9 +168,10 @@ impl<'v> Table<'v> {
         self.entries.iter().find(|(name, _)| name.name == key).map(|(name, _)| name.at)
     }
 
-    /// The value of `key` as `word`; `None` when it is not there, or wrong and reported.
-    pub(super) fn get<T>(&self, key: &str, word: &Word<T>, findings: &mut Findings<'_>) -> Option<Given<T>> {
-        read(self.value(key)?, &self.path_of(key), word, findings)
+    /// The value of `key`; `None` when it is not there, or wrong and reported.
+    pub(super) fn get<T>(&self, key: &key::Key<T>, findings: &mut Findings<'_>) -> Option<Given<T>> {
+        let name = key.about.name;
+        read(self.value(name)?, &self.path_of(name), key.word, findings)
     }
 
     /// The entries of a list; nothing at all is an empty one.
@@ -230,7 +232,8 @@ fn blame(scalar: &Scalar, message: String, what: &str) -> String {
     }
 }
 
-fn unknown(name: &str, keys: &[&str]) -> String {
+fn unknown(name: &str, keys: Keys) -> String {
+    let keys: &[&str] = &names(keys);
     if let Some((_, ours)) = ELSEWHERE.iter().find(|(other, ours)| *other == name && keys.contains(ours)) {
         return format!("unknown key `{name}`; it is called `{ours}` here");
     }
@@ -259,6 +262,15 @@ fn shape(kind: &Kind) -> &'static str {
         Kind::Seq(_) => "a list",
         Kind::Map(_) => "a mapping",
     }
+}
+
+fn names(keys: Keys) -> Vec<&'static str> {
+    keys.iter().map(|key| key.name).collect()
+}
+
+/// The names of `keys`, as in `a, b and c`.
+pub(super) fn keys_listed(keys: Keys) -> String {
+    listed(&names(keys), "and")
 }
 
 /// `a, b and c`.

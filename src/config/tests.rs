@@ -8,9 +8,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::explain::{self, Explained};
 use super::http::Front;
+use super::key::{About, Form, Keys, Takes, Without};
 use super::report::Report;
-use super::{Config, ConfigError, Env, MaxLag, file, file_http, read_token};
+use super::schema::schema;
+use super::show::{Shown, show};
+use super::{Config, ConfigError, Env, MaxLag, keys, keys_http, read_token};
 use crate::base::secret::Secret;
 
 /// A password that must be in nothing that is printed.
@@ -466,19 +470,19 @@ fn times_at_the_extremes() {
         Ok(Some(MaxLag::Bytes(_))) | Err(_)
     ));
     for value in ["18446744073709551616", "-1", "1e400", ".nan", "99999999999999999999999s", "4294967296"] {
-        for key in file::CHECK {
+        for About { name: key, .. } in keys::CHECK {
             let _ = parse(&format!("nodes: [db1]\ncheck: {{{key}: {value}}}"));
         }
-        for key in file::SESSIONS {
+        for About { name: key, .. } in keys::SESSIONS {
             let _ = parse(&format!("nodes: [db1]\nsessions: {{{key}: {value}}}"));
         }
-        for key in file::NODE {
+        for About { name: key, .. } in keys::NODE {
             let _ = parse(&format!("nodes: [{{{key}: {value}}}]"));
         }
-        for key in file_http::HTTP {
+        for About { name: key, .. } in keys_http::HTTP {
             let _ = parse(&format!("nodes: [db1]\nhttp: {{{key}: {value}}}"));
         }
-        for key in file_http::HTTP_CHECK {
+        for About { name: key, .. } in keys_http::HTTP_CHECK {
             let _ = parse(&format!("nodes: [db1]\nhttp: {{upstreams: [a], check: {{{key}: {value}}}}}"));
         }
     }
@@ -494,30 +498,17 @@ fn a_file_that_is_not_utf8_is_told_where() {
     assert!(matches!(Config::load(&dir.path().join("none"), &env), Err(ConfigError::Read { .. })));
 }
 
-/// All keys, once each.
+/// The name of every key, sometimes more than once.
 fn all_keys() -> Vec<&'static str> {
-    let lists = [
-        file::TOP,
-        file::CLUSTER,
-        file::NODE,
-        file::LISTENER,
-        file::TLS,
-        file::CHECK,
-        file::SESSIONS,
-        file::KEEPALIVE,
-        file::ADMIN,
-        file::LOG,
-        file::RUNTIME,
-        file_http::HTTP,
-        file_http::GROUP,
-        file_http::UPSTREAM,
-        file_http::HTTP_CHECK,
-        file_http::ROUTE,
-        file_http::HTTP_RETRIES,
-        file_http::CACHE,
-        file::DNS,
-    ];
-    lists.concat()
+    fn add(keys: Keys, all: &mut Vec<&'static str>) {
+        for about in keys {
+            all.push(about.name);
+            add(about.takes.keys().unwrap_or_default(), all);
+        }
+    }
+    let mut all = Vec::new();
+    add(keys::TOP, &mut all);
+    all
 }
 
 #[test]
@@ -617,5 +608,267 @@ check:
     let report = faults(text);
     for shown in [report.blocks(), report.lines()] {
         assert!(docs.contains(shown.trim_end()), "docs/configuration.md lacks\n{shown}");
+    }
+}
+
+/// Files with nothing wrong in them, as written and as they are run by.
+fn good_files() -> Vec<(PathBuf, String, Config)> {
+    let entries = fs::read_dir(root().join("tests/config")).unwrap().map(|entry| entry.unwrap().path());
+    let good = entries.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("ok-"));
+    let mut files: Vec<_> = good
+        .map(|path| {
+            let text = fs::read_to_string(&path).unwrap();
+            let config = parse(&text).unwrap_or_else(|error| panic!("{}: {error:?}", path.display()));
+            (path, text, config)
+        })
+        .collect();
+    files.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+    assert!(files.len() > 5);
+    files
+}
+
+#[test]
+fn what_is_shown_is_read_back_as_the_same() {
+    for (path, _, mut config) in good_files() {
+        let yaml = show(&config).yaml();
+        assert!(!yaml.contains(CANARY), "{yaml}");
+        let mut again = Config::from_yaml(&yaml, "shown", &|_| None)
+            .unwrap_or_else(|error| panic!("{}: {error:?}\n{yaml}", path.display()));
+        for config in [&mut config, &mut again] {
+            config.warnings.clear();
+        }
+        assert_eq!(format!("{again:?}"), format!("{config:?}"), "{}\n{yaml}", path.display());
+        assert_eq!(show(&again).yaml(), yaml);
+        // And so is what the API serves.
+        let json = serde_json::to_string(&show(&config)).unwrap();
+        let mut again = Config::from_yaml(&json, "shown", &|_| None).unwrap();
+        again.warnings.clear();
+        assert_eq!(format!("{again:?}"), format!("{config:?}"));
+    }
+}
+
+/// Every key of the reference is among what is shown, and nothing else is; what is shown under another name, or stands
+/// for itself, is not.
+#[test]
+fn what_is_shown_is_every_key() {
+    fn paths(shown: &Shown, prefix: &str, all: &mut Vec<String>) {
+        match shown {
+            Shown::One(_) => (),
+            Shown::List(items) => items.iter().for_each(|item| paths(item, prefix, all)),
+            Shown::Mapping(entries) => {
+                for entry in entries {
+                    let path = format!("{prefix}.{}", entry.key);
+                    paths(&entry.value, &path, all);
+                    all.push(path);
+                }
+            }
+        }
+    }
+    let mut all = Vec::new();
+    for (_, _, config) in good_files() {
+        paths(&show(&config), "", &mut all);
+    }
+    for path in &all {
+        let found = explain::find(path.trim_start_matches('.'));
+        // `clusters.main` and `http.groups.users` are names of one's own.
+        let is_name = ["clusters", "groups"].contains(&path.rsplit('.').nth(1).unwrap());
+        assert!(is_name || found.is_ok_and(|found| found.len() == 1), "{path}");
+    }
+    let aside = ["password_file", "token_file", "sslmode", "target_session_attrs"];
+    for Explained { path, about } in explain::all() {
+        let plain = path.replace("[]", "").replace(".NAME", ".users");
+        let is_shown = all.iter().any(|shown| shown.trim_start_matches('.') == plain);
+        assert_eq!(is_shown, !aside.contains(&about.name), "{path}");
+    }
+}
+
+#[test]
+fn defaults_are_marked() {
+    let shown = show(&parse("nodes: [{addr: db1, role: primary}]\ncheck: {interval: 5s, rise: 2}").unwrap());
+    let yaml = shown.yaml();
+    for part in [
+        "\nnodes:\n  - addr: db1:5432\n    name: db1\n    role: primary\n    weight: 100  # default\n",
+        "\n  interval: 5s\n",
+        "\n  rise: 2  # default\n",
+        "\n  keepalive:  # all defaults\n    idle: 1m  # default\n",
+        "\nruntime:  # all defaults\n",
+    ] {
+        assert!(format!("\n{yaml}").contains(part), "{part}\n{yaml}");
+    }
+    assert_eq!(shown.at("check.interval").map(Shown::in_flow).as_deref(), Some("5s"));
+    assert_eq!(shown.at("nodes[0].addr").map(Shown::in_flow).as_deref(), Some("db1:5432"));
+    assert_eq!((shown.at("nodes[1]"), shown.at("check.x"), shown.at("")), (None, None, None));
+}
+
+/// A file in which the key at `path` has `value`, and what else it takes to be whole.
+fn with(path: &str, value: &str) -> String {
+    let path = path.replace(".NAME", ".default");
+    let mut outer = path.as_str();
+    let mut text = value.to_owned();
+    // From the inside out: `a.b[].c` with `x` is `a: {b: [{c: x}]}`.
+    while let Some((before, key)) = outer.rsplit_once('.') {
+        let needed = |needs: &str| {
+            let is_it = needs.starts_with(&format!("{}:", key.trim_end_matches("[]")));
+            if is_it { String::new() } else { format!(", {needs}") }
+        };
+        let rest = match before {
+            "nodes[]" | "http.upstreams[]" => needed("addr: db1"),
+            "listeners[]" => needed("name: a") + &needed("bind: \"127.0.0.1:1\""),
+            "http.routes[]" => needed("group: default"),
+            "http.groups.default" => needed("upstreams: [users1]"),
+            "http" if key != "groups" => needed("upstreams: [users1]"),
+            "check" => needed("user: lb"),
+            _ => String::new(),
+        };
+        let key = match key.strip_suffix("[]") {
+            Some(key) => format!("{key}: [{text}]"),
+            None => format!("{key}: {text}"),
+        };
+        text = format!("{{{key}{rest}}}");
+        outer = before;
+    }
+    text = match outer.strip_suffix("[]") {
+        Some(key) => format!("{key}: [{text}]"),
+        None => format!("{outer}: {text}"),
+    };
+    // The listener a front may name, a primary, and a check user to find roles out.
+    for (key, more) in [
+        ("nodes:", "nodes: [{addr: db1, role: primary}]"),
+        ("listeners:", "listeners: [{name: ro, bind: \"127.0.0.1:2\", target: any}]"),
+        ("check:", "check: {user: lb}"),
+    ] {
+        if !text.starts_with(key) && !text.starts_with("clusters:") {
+            text = format!("{text}\n{more}");
+        }
+    }
+    text
+}
+
+/// Each example and each default is taken where the table says that it is, and each word of a choice is, and no other.
+#[test]
+fn keys_take_what_is_told_of_them() {
+    fn forms(takes: Takes) -> Vec<Form> {
+        match takes {
+            Takes::One(Form::OrOff(form)) => vec![Form::OrOff(form), *form],
+            Takes::One(form) => vec![form],
+            Takes::Either(all) => all.iter().flat_map(|one| forms(*one)).collect(),
+            _ => Vec::new(),
+        }
+    }
+    let env = |name: &str| name.ends_with("PASSWORD").then(|| "0123456789abcdef".to_owned());
+    let env =
+        |name: &str| env(name).or_else(|| (name == "PGSPLIT_TOKEN").then(|| "0123456789abcdef".to_owned()));
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    for Explained { path, about } in explain::all() {
+        // Files that are not there.
+        if about.name.ends_with("_file") {
+            continue;
+        }
+        let is_taken = |value: &str| {
+            let text = with(&path, value);
+            let json: serde_json::Value = serde_yaml::from_str(&text).unwrap();
+            let valid = validator.validate(&json).map_err(|error| error.to_string());
+            let parsed = Config::from_yaml(&text, "c", &env).map(drop).map_err(|error| match error {
+                ConfigError::Invalid(report) => report.lines(),
+                error @ ConfigError::Read { .. } => error.to_string(),
+            });
+            (text, parsed, valid)
+        };
+        let mut good = vec![about.example.to_owned()];
+        if let Without::Value(default) = about.default {
+            good.push(if default.is_empty() { "\"\"".to_owned() } else { default.to_owned() });
+        }
+        let mut is_choice = false;
+        for form in forms(about.takes) {
+            match form {
+                Form::Words(words) => {
+                    is_choice = true;
+                    good.extend(words.iter().map(|word| (*word).to_owned()));
+                }
+                Form::Number { min, max } => good.extend([min.to_string(), max.to_string()]),
+                Form::YesNo => good.extend(["on", "off", "no", "true"].map(str::to_owned)),
+                Form::Time { or_zero: true } | Form::Size { or_zero: true } => good.push("0".to_owned()),
+                Form::OrOff(_) => good.push("off".to_owned()),
+                _ => (),
+            }
+        }
+        // What only fits beside others is tried there, in files of its own.
+        let not_alone = |value: &str| {
+            (about.name == "target" || about.name == "target_session_attrs") && value != about.example
+                || (path == "nodes[].role" && ["standby", "replica"].contains(&value))
+                || (path == "nodes[].weight" && value == "0")
+                || (path == "http.upstreams[].weight" && value == "0")
+                || (path.starts_with("http.retries.") && ["PUT", "DELETE"].contains(&value))
+        };
+        for value in good.iter().filter(|value| !not_alone(value)) {
+            let (text, parsed, valid) = is_taken(value);
+            assert!(parsed.is_ok() && valid.is_ok(), "{path}: {parsed:?} {valid:?}\n{text}");
+        }
+        if is_choice {
+            let (text, parsed, valid) = is_taken("nonsense");
+            assert!(parsed.is_err() && valid.is_err(), "{path}: {parsed:?} {valid:?}\n{text}");
+        }
+        let numbers = forms(about.takes).into_iter().find_map(|form| match form {
+            Form::Number { max, .. } => Some(max + 1),
+            _ => None,
+        });
+        if let Some(too_many) = numbers {
+            let (text, parsed, valid) = is_taken(&too_many.to_string());
+            assert!(parsed.is_err() && valid.is_err(), "{path}: {parsed:?} {valid:?}\n{text}");
+        }
+    }
+}
+
+#[test]
+fn the_schema_takes_good_files_and_no_key_that_is_not_there() {
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    jsonschema::meta::validate(&schema()).unwrap();
+    let json = |text: &str| serde_yaml::from_str::<serde_json::Value>(text).unwrap();
+    for (path, text, config) in good_files() {
+        for text in [text, show(&config).yaml()] {
+            let valid = validator.validate(&json(&text)).map_err(|error| error.to_string());
+            assert!(valid.is_ok(), "{}: {valid:?}\n{text}", path.display());
+        }
+    }
+    let sample = fs::read_to_string(root().join("config.yaml")).unwrap();
+    assert!(validator.is_valid(&json(&sample)));
+    for Explained { path, about } in explain::all() {
+        let misspelt = format!("{}x", about.name);
+        let parent = path.strip_suffix(about.name).unwrap();
+        let text = with(&format!("{parent}{misspelt}"), "1");
+        assert!(!validator.is_valid(&json(&text)), "{text}");
+    }
+}
+
+#[test]
+fn a_key_is_explained_by_any_name_for_it() {
+    let paths = |asked: &str| -> Vec<String> {
+        explain::find(asked).unwrap().into_iter().map(|found| found.path).collect()
+    };
+    assert_eq!(paths("check.interval"), ["check.interval"]);
+    assert_eq!(paths("nodes[3].weight"), ["nodes[].weight"]);
+    assert_eq!(paths("nodes.weight"), ["nodes[].weight"]);
+    assert_eq!(paths("clusters.logs.check.rise"), ["clusters.NAME.check.rise"]);
+    assert_eq!(paths("http[1].groups.users.check"), ["http.groups.NAME.check"]);
+    assert_eq!(paths("interval"), ["check.interval", "sessions.keepalive.interval", "http.check.interval"]);
+    for (asked, part) in [
+        ("check.intervall", "did you mean `check.interval`?"),
+        ("wieght", "did you mean `weight`?"),
+        ("zzzzzzzzzzzzzzz", "`pgsplit config explain` lists all"),
+        ("clusters.logs", "did you mean `log`?"),
+        ("", "no key is called ``"),
+        ("a\u{1b}[31m", "no key is called `a\\x1b[31m`"),
+    ] {
+        let error = explain::find(asked).unwrap_err();
+        assert!(error.contains(part), "{error}");
+    }
+    let words = explain::find("runtime.threads").unwrap()[0].in_words();
+    assert!(words.contains("  change   needs a restart\n") && words.contains("  default  0\n"), "{words}");
+    let list = explain::list(80);
+    assert_eq!(list.lines().count(), explain::all().len());
+    assert!(list.lines().all(|line| line.chars().count() <= 80), "{list}");
+    // Nothing of a table breaks out of its cell.
+    for line in explain::markdown().lines().filter(|line| line.starts_with("| `")) {
+        assert_eq!(line.replace("\\|", "").matches('|').count(), 6, "{line}");
     }
 }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use super::key::Form;
 use super::table::listed;
 use super::{Balance, CheckKind, LogFormat, LogSessions, MaxLag, NodeAddr, OnTrouble, Tls};
 use crate::base::role::{Role, Target};
@@ -14,6 +15,8 @@ use crate::base::units::{parse_duration, parse_size};
 pub(super) struct Word<T> {
     /// `a time such as 2s`: used where the value itself must not be quoted.
     pub what: &'static str,
+    /// The same for a table, a schema, an editor.
+    pub form: Form,
     /// Reads it. The error may quote the text.
     pub parse: fn(&str) -> Result<T, String>,
 }
@@ -23,49 +26,94 @@ const TIME_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// The port of `PostgreSQL`.
 const DEFAULT_PORT: u16 = 5432;
 
+const A_NAME: Form = Form::Like { what: "name", pattern: "^[\\p{L}\\p{N}._:-]+$" };
+const AN_ADDRESS: Form = Form::Like { what: "address", pattern: "^[^@/ ]+$" };
+const A_BIND: Form = Form::Like { what: "address", pattern: "^[^@/ ]+:[0-9]+$" };
+const A_BIND_OR_NONE: Form = Form::Like { what: "address, `\"\"`", pattern: "^([^@/ ]+:[0-9]+)?$" };
+
 pub(super) const TEXT: Word<String> =
-    Word { what: "text", parse: |text| without_zero(text).map(str::to_owned) };
+    Word { what: "text", form: Form::Text, parse: |text| without_zero(text).map(str::to_owned) };
 pub(super) const SECRET: Word<Secret> =
-    Word { what: "text", parse: |text| without_zero(text).map(Secret::new) };
-pub(super) const NAME: Word<String> = Word { what: "a name", parse: name };
-pub(super) const YES_NO: Word<bool> = Word { what: "true or false", parse: yes_no };
-pub(super) const TIME: Word<Duration> = Word { what: "a time such as 500ms, 2s or 1m", parse: time };
+    Word { what: "text", form: Form::Secret, parse: |text| without_zero(text).map(Secret::new) };
+pub(super) const NAME: Word<String> = Word { what: "a name", form: A_NAME, parse: name };
+pub(super) const YES_NO: Word<bool> = Word { what: "true or false", form: Form::YesNo, parse: yes_no };
+pub(super) const TIME: Word<Duration> =
+    Word { what: "a time such as 500ms, 2s or 1m", form: Form::Time { or_zero: true }, parse: time };
 /// A time that cannot be off.
 pub(super) const SOME_TIME: Word<Duration> =
-    Word { what: "a time such as 500ms, 2s or 1m", parse: some_time };
+    Word { what: "a time such as 500ms, 2s or 1m", form: Form::Time { or_zero: false }, parse: some_time };
 /// A time of which Linux counts whole seconds, 15 bits of them.
-pub(super) const KEEPALIVE_TIME: Word<Duration> =
-    Word { what: "a time from 1s to 32767s", parse: keepalive_time };
-pub(super) const LAG: Word<Option<MaxLag>> =
-    Word { what: "a time such as 30s or a size such as 16MiB", parse: lag };
-pub(super) const ADDR: Word<NodeAddr> = Word { what: "an address such as db1:5432", parse: node_addr };
-pub(super) const BIND: Word<SocketAddr> = Word { what: "an address such as 127.0.0.1:6432", parse: bind };
+pub(super) const KEEPALIVE_TIME: Word<Duration> = Word {
+    what: "a time from 1s to 32767s",
+    form: Form::Like { what: "1s to 32767s", pattern: "^[0-9]+ ?[a-z]+$" },
+    parse: keepalive_time,
+};
+pub(super) const LAG: Word<Option<MaxLag>> = Word {
+    what: "a time such as 30s or a size such as 16MiB",
+    form: Form::Like { what: "time, size or 0", pattern: "^(0|off|no|false|[0-9.]+ ?[A-Za-z ]+.*)$" },
+    parse: lag,
+};
+pub(super) const ADDR: Word<NodeAddr> =
+    Word { what: "an address such as db1:5432", form: AN_ADDRESS, parse: node_addr };
+pub(super) const BIND: Word<SocketAddr> =
+    Word { what: "an address such as 127.0.0.1:6432", form: A_BIND, parse: bind };
 pub(super) const ADMIN_BIND: Word<Option<SocketAddr>> = Word {
     what: "an address such as 127.0.0.1:8404",
+    form: Form::OrOff(&A_BIND_OR_NONE),
     parse: |text| if is_off(text) || text.is_empty() { Ok(None) } else { bind(text).map(Some) },
 };
 
-pub(super) const WEIGHT: Word<u32> =
-    Word { what: "a whole number from 0 to 256", parse: |t| number(t, 0, 256) };
-pub(super) const NODE_CONNECTIONS: Word<u32> =
-    Word { what: "a whole number from 0 to 1000000", parse: |t| number(t, 0, 1_000_000) };
-pub(super) const CONNECTIONS: Word<u32> =
-    Word { what: "a whole number from 1 to 1000000", parse: |t| number(t, 1, 1_000_000) };
-pub(super) const QUEUE_SIZE: Word<u32> =
-    Word { what: "a whole number from 0 to 1000000", parse: |t| number(t, 0, 1_000_000) };
-pub(super) const TIMES_IN_A_ROW: Word<u32> =
-    Word { what: "a whole number from 1 to 1000", parse: |t| number(t, 1, 1000) };
-pub(super) const RETRIES: Word<u32> =
-    Word { what: "a whole number from 0 to 1000", parse: |t| number(t, 0, 1000) };
-pub(super) const PROBES: Word<u32> =
-    Word { what: "a whole number from 1 to 127", parse: |t| number(t, 1, 127) };
-pub(super) const THREADS: Word<u32> =
-    Word { what: "a whole number from 0 to 1024", parse: |t| number(t, 0, 1024) };
+pub(super) const WEIGHT: Word<u32> = Word {
+    what: "a whole number from 0 to 256",
+    form: Form::Number { min: 0, max: 256 },
+    parse: |t| number(t, 0, 256),
+};
+pub(super) const NODE_CONNECTIONS: Word<u32> = Word {
+    what: "a whole number from 0 to 1000000",
+    form: Form::Number { min: 0, max: 1_000_000 },
+    parse: |t| number(t, 0, 1_000_000),
+};
+pub(super) const CONNECTIONS: Word<u32> = Word {
+    what: "a whole number from 1 to 1000000",
+    form: Form::Number { min: 1, max: 1_000_000 },
+    parse: |t| number(t, 1, 1_000_000),
+};
+pub(super) const QUEUE_SIZE: Word<u32> = Word {
+    what: "a whole number from 0 to 1000000",
+    form: Form::Number { min: 0, max: 1_000_000 },
+    parse: |t| number(t, 0, 1_000_000),
+};
+pub(super) const TIMES_IN_A_ROW: Word<u32> = Word {
+    what: "a whole number from 1 to 1000",
+    form: Form::Number { min: 1, max: 1000 },
+    parse: |t| number(t, 1, 1000),
+};
+pub(super) const RETRIES: Word<u32> = Word {
+    what: "a whole number from 0 to 1000",
+    form: Form::Number { min: 0, max: 1000 },
+    parse: |t| number(t, 0, 1000),
+};
+pub(super) const PROBES: Word<u32> = Word {
+    what: "a whole number from 1 to 127",
+    form: Form::Number { min: 1, max: 127 },
+    parse: |t| number(t, 1, 127),
+};
+pub(super) const THREADS: Word<u32> = Word {
+    what: "a whole number from 0 to 1024",
+    form: Form::Number { min: 0, max: 1024 },
+    parse: |t| number(t, 0, 1024),
+};
 
-pub(super) const ROLE: Word<Option<Role>> = Word { what: "a role", parse: role };
-pub(super) const TARGET: Word<Target> = Word { what: "a target", parse: target };
+pub(super) const ROLE: Word<Option<Role>> =
+    Word { what: "a role", form: Form::Words(&["auto", "primary", "standby", "replica"]), parse: role };
+pub(super) const TARGET: Word<Target> = Word {
+    what: "a target",
+    form: Form::Words(&["any", "read-write", "read-only", "primary", "standby", "replica", "prefer-standby"]),
+    parse: target,
+};
 pub(super) const BALANCE: Word<Balance> = Word {
     what: "a way to balance",
+    form: Form::Words(&["leastconn", "roundrobin", "random", "first", "source"]),
     parse: |text| {
         use Balance::{First, Leastconn, Random, Roundrobin, Source};
         one_of(
@@ -75,20 +123,35 @@ pub(super) const BALANCE: Word<Balance> = Word {
         )
     },
 };
-pub(super) const TLS_MODE: Word<Tls> = Word { what: "a TLS mode", parse: tls_mode };
+pub(super) const TLS_MODE: Word<Tls> =
+    Word { what: "a TLS mode", form: Form::Words(&["passthrough", "off"]), parse: tls_mode };
 pub(super) const ON_TROUBLE: Word<OnTrouble> = Word {
     what: "keep, drain or close",
+    form: Form::Words(&["keep", "drain", "close"]),
     parse: |text| {
         let words = [("keep", OnTrouble::Keep), ("drain", OnTrouble::Drain), ("close", OnTrouble::Close)];
         one_of(text, "what becomes of sessions", &words)
     },
 };
 /// `None`: auto.
-pub(super) const CHECK_KIND: Word<Option<CheckKind>> = Word { what: "a type of check", parse: check_kind };
-pub(super) const SSLMODE: Word<()> = Word { what: "an sslmode", parse: sslmode };
-pub(super) const LOG_LEVEL: Word<String> = Word { what: "a log level", parse: log_level };
+pub(super) const CHECK_KIND: Word<Option<CheckKind>> = Word {
+    what: "a type of check",
+    form: Form::Words(&["auto", "tcp", "startup", "login"]),
+    parse: check_kind,
+};
+pub(super) const SSLMODE: Word<()> =
+    Word { what: "an sslmode", form: Form::Words(&["prefer", "disable"]), parse: sslmode };
+pub(super) const LOG_LEVEL: Word<String> = Word {
+    what: "a log level",
+    form: Form::Like {
+        what: "`error`, `warn`, `info`, `debug`, `trace` or a filter",
+        pattern: "^[A-Za-z0-9_:.,= -]+$",
+    },
+    parse: log_level,
+};
 pub(super) const LOG_FORMAT: Word<LogFormat> = Word {
     what: "a log format",
+    form: Form::Words(&["auto", "text", "json"]),
     parse: |text| {
         let words = [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
         one_of(text, "a log format", &words)
@@ -96,6 +159,7 @@ pub(super) const LOG_FORMAT: Word<LogFormat> = Word {
 };
 pub(super) const LOG_SESSIONS: Word<LogSessions> = Word {
     what: "off, errors, end or both",
+    form: Form::Words(&["off", "errors", "end", "both"]),
     parse: |text| {
         use LogSessions::{Both, End, Errors, Off};
         if is_off(text) {

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 
 use super::NodeAddr;
 use super::http::{Forwarded, LogRequests, Network};
+use super::key::{Form, SIZE_PATTERN};
 use super::table::listed;
 use super::words::{Word, host_port, is_off, name, number, one_of};
 use crate::base::units::parse_size;
@@ -17,17 +18,22 @@ const SIZE_MAX: u64 = 1 << 40;
 /// Methods that may be sent twice: the second time changes nothing that the first one did not.
 const IDEMPOTENT: [&str; 5] = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"];
 
-pub(super) const UPSTREAM: Word<NodeAddr> =
-    Word { what: "an address such as users1:8080", parse: upstream_addr };
+pub(super) const UPSTREAM: Word<NodeAddr> = Word {
+    what: "an address such as users1:8080",
+    form: Form::Like { what: "address", pattern: "^([Hh][Tt][Tt][Pp]://)?[^@/ ]+/?$" },
+    parse: upstream_addr,
+};
 /// `None`: none is meant.
 pub(super) const LISTENER: Word<Option<String>> = Word {
     what: "the name of a listener",
+    form: Form::Like { what: "name", pattern: "^[\\p{L}\\p{N}._:-]*$" },
     parse: |text| if text.is_empty() { Ok(None) } else { name(text).map(Some) },
 };
 
 /// `None`: none is meant.
 pub(super) const MONITOR: Word<Option<String>> = Word {
     what: "a path such as /healthz",
+    form: Form::Like { what: "path", pattern: "^(/[^ ?#]*)?$" },
     parse: |text| match text {
         "" => Ok(None),
         _ if text.contains('?') => {
@@ -37,37 +43,67 @@ pub(super) const MONITOR: Word<Option<String>> = Word {
     },
 };
 
-pub(super) const CHECK_PATH: Word<String> = Word { what: "a path such as /health", parse: check_path };
-pub(super) const CHECK_HOST: Word<Option<String>> =
-    Word { what: "a host such as users.example.com", parse: check_host };
-pub(super) const EXPECT: Word<Vec<RangeInclusive<u16>>> =
-    Word { what: "status codes such as 200-399 or 200,204", parse: expect };
+pub(super) const CHECK_PATH: Word<String> = Word {
+    what: "a path such as /health",
+    form: Form::Like { what: "path", pattern: "^/[^ #]*$" },
+    parse: check_path,
+};
+pub(super) const CHECK_HOST: Word<Option<String>> = Word {
+    what: "a host such as users.example.com",
+    form: Form::Like { what: "host", pattern: "^[^@/ ]*$" },
+    parse: check_host,
+};
+pub(super) const EXPECT: Word<Vec<RangeInclusive<u16>>> = Word {
+    what: "status codes such as 200-399 or 200,204",
+    form: Form::Like { what: "status codes", pattern: "^[0-9 ,-]+$" },
+    parse: expect,
+};
 
 /// `None`: every host.
-pub(super) const ROUTE_HOST: Word<Option<String>> =
-    Word { what: "a host such as api.example.com or *.example.com", parse: route_host };
+pub(super) const ROUTE_HOST: Word<Option<String>> = Word {
+    what: "a host such as api.example.com or *.example.com",
+    form: Form::Like { what: "host", pattern: "^[^@/: ]*$" },
+    parse: route_host,
+};
 /// `None`: every path.
-pub(super) const ROUTE_PATH: Word<Option<String>> =
-    Word { what: "the start of a path, such as /users", parse: route_path };
+pub(super) const ROUTE_PATH: Word<Option<String>> = Word {
+    what: "the start of a path, such as /users",
+    form: Form::Like { what: "path", pattern: "^(/[^ ?#]*)?$" },
+    parse: route_path,
+};
 
 /// The only word that may stand instead of a list of methods.
 pub(super) const ANY_METHOD: Word<()> = Word {
     what: "a list of methods such as [GET, HEAD], or any",
+    form: Form::Words(&["any"]),
     parse: |text| match text {
         "any" => Ok(()),
         _ => Err(format!("`{text}` is no list: write [GET, HEAD, OPTIONS], or any")),
     },
 };
-pub(super) const METHOD: Word<String> = Word { what: "a method such as GET", parse: method };
-pub(super) const METHOD_TWICE: Word<String> = Word { what: "a method such as GET", parse: idempotent_method };
+pub(super) const METHOD: Word<String> = Word {
+    what: "a method such as GET",
+    form: Form::Like { what: "methods", pattern: "^[^a-z ]+$" },
+    parse: method,
+};
+pub(super) const METHOD_TWICE: Word<String> =
+    Word { what: "a method such as GET", form: Form::Words(&IDEMPOTENT), parse: idempotent_method };
 /// Answers that another upstream might not give.
-pub(super) const STATUS: Word<u32> =
-    Word { what: "a status code from 400 to 599", parse: |t| number(t, 400, 599) };
+pub(super) const STATUS: Word<u32> = Word {
+    what: "a status code from 400 to 599",
+    form: Form::Number { min: 400, max: 599 },
+    parse: |t| number(t, 400, 599),
+};
 /// `None`: no limit.
-pub(super) const BUDGET: Word<Option<u32>> = Word { what: "a share such as 20%, or off", parse: budget };
+pub(super) const BUDGET: Word<Option<u32>> = Word {
+    what: "a share such as 20%, or off",
+    form: Form::OrOff(&Form::Like { what: "percent", pattern: "^[0-9]+%$" }),
+    parse: budget,
+};
 
 pub(super) const FORWARDED: Word<Forwarded> = Word {
     what: "append, replace or off",
+    form: Form::Words(&["append", "replace", "off"]),
     parse: |text| {
         use Forwarded::{Append, Off, Replace};
         if is_off(text) {
@@ -76,11 +112,15 @@ pub(super) const FORWARDED: Word<Forwarded> = Word {
         one_of(text, "a choice", &[("append", Append), ("replace", Replace), ("off", Off)])
     },
 };
-pub(super) const NETWORK: Word<Network> =
-    Word { what: "a network such as 10.0.0.0/8, or an address", parse: network };
+pub(super) const NETWORK: Word<Network> = Word {
+    what: "a network such as 10.0.0.0/8, or an address",
+    form: Form::Like { what: "networks", pattern: "^[0-9A-Fa-f.:]+( */ *[0-9]+)?$" },
+    parse: network,
+};
 
 pub(super) const HEADER_SIZE: Word<u64> = Word {
     what: "a size from 1KiB to 1MiB",
+    form: Form::Like { what: "1KiB to 1MiB", pattern: SIZE_PATTERN },
     parse: |text| match size(text)? {
         bytes @ 0x400..=0x10_0000 => Ok(bytes),
         _ => Err(format!("`{text}` is out of range: 1KiB to 1MiB")),
@@ -89,23 +129,29 @@ pub(super) const HEADER_SIZE: Word<u64> = Word {
 /// `None`: no limit.
 pub(super) const BODY_SIZE: Word<Option<u64>> = Word {
     what: "a size such as 1MiB, or 0",
+    form: Form::Size { or_zero: true },
     parse: |text| size(text).map(|size| (size > 0).then_some(size)),
 };
 /// `None`: no cache.
 pub(super) const CACHE_SIZE: Word<Option<u64>> = Word {
     what: "a size such as 64MiB, or off",
+    form: Form::OrOff(&Form::Size { or_zero: true }),
     parse: |text| if is_off(text) { Ok(None) } else { (BODY_SIZE.parse)(text) },
 };
 pub(super) const ENTRY_SIZE: Word<u64> = Word {
     what: "a size such as 1MiB",
+    form: Form::Size { or_zero: false },
     parse: |text| match size(text)? {
         0 => Err("must be more than 0".to_owned()),
         bytes => Ok(bytes),
     },
 };
 
-pub(super) const LOG_REQUESTS: Word<LogRequests> =
-    Word { what: "off, errors, all, or a share such as 1/100", parse: log_requests };
+pub(super) const LOG_REQUESTS: Word<LogRequests> = Word {
+    what: "off, errors, all, or a share such as 1/100",
+    form: Form::OrOff(&Form::Like { what: "`errors`, `all`, `1/N`", pattern: "^(errors|all|1/[0-9]+)$" }),
+    parse: log_requests,
+};
 
 fn upstream_addr(text: &str) -> Result<NodeAddr, String> {
     let text = text.trim();

@@ -10,6 +10,7 @@ mod balance;
 mod cancel;
 mod checks;
 mod cli;
+mod cli_config;
 mod counters;
 mod encryption;
 mod evict;
