@@ -321,8 +321,10 @@ async fn dial(
             metrics.connect_error(ConnectError::from_io(&error));
             let met = match error.kind() {
                 _ if dial::is_own_fault(&error) => None,
-                // A crowded server may take that long to accept.
-                io::ErrorKind::TimedOut if is_hasty => Some(Met::Silence),
+                // A crowded server may take that long to accept; and on a crowded machine this thread to look.
+                io::ErrorKind::TimedOut if is_hasty || longest + longest / 4 <= began.elapsed() => {
+                    Some(Met::Silence)
+                }
                 _ => Some(Met::Failure(io_text(&error))),
             };
             Err(Refusal { reason: Redispatch::Connect, met })

@@ -8,6 +8,7 @@
 
 mod conversation;
 mod look;
+mod starved;
 mod tls;
 
 use std::io;
@@ -19,10 +20,15 @@ use tokio::time::{Instant, timeout_at};
 use crate::base::role::Role;
 use crate::base::text::escaped;
 use crate::config::{self, Check};
-use crate::net::{dial, peer};
+use crate::net::dial::{self, io_text};
+use crate::net::peer;
 use look::Look;
+use starved::{Lateness, measured};
 
 pub use tls::{TlsAnswer, ask_tls};
+
+/// The same words each time, so that they are logged once.
+const STARVED: &str = "this process did not get to run while it waited for the answer";
 
 /// What one look at a node found.
 #[derive(Clone, Debug)]
@@ -59,7 +65,8 @@ pub enum Outcome {
     Full(String),
     /// No server that could be used.
     Failed(Failure),
-    /// No look at all: this machine is out of descriptors, memory or ports. Says nothing of the node.
+    /// No look at all: this machine is out of descriptors, memory or ports, or has kept this process from listening. Says
+    /// nothing of the node.
     NotMade(String),
 }
 
@@ -147,21 +154,45 @@ pub async fn check(node: &config::Node, whither: Whither<'_>, settings: &Check) 
     let password = settings.password.as_ref().or(node.password.as_ref());
     let mut look = Look::new(settings, password, whither);
     let deadline = began + settings.timeout;
-    let looked = timeout_at(deadline, look.run(&node.addr)).await;
+    let (looked, lateness) = measured(timeout_at(deadline, look.run(&node.addr))).await;
     let took = began.elapsed();
-    let outcome = looked.unwrap_or_else(|_| {
-        let text = format!("no answer within {}", humantime::format_duration(settings.timeout));
-        let shows_life = !matches!(look.step, "resolve" | "connect" | "startup");
-        Outcome::Failed(Failure { step: look.step, sqlstate: None, text, answered: false, shows_life })
-    });
-    if let Outcome::Failed(failure) = &outcome {
-        look.done(failure.text.clone());
+    let outcome = match looked {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(error)) if dial::is_own_fault(&error) => Outcome::NotMade(io_text(&error)),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
+            heard_nothing(look.step, io_text(&error), false, lateness, settings.timeout)
+        }
+        Ok(Err(error)) => look.failed(&error),
+        Err(_) => {
+            let text = format!("no answer within {}", humantime::format_duration(settings.timeout));
+            let shows_life = !matches!(look.step, "resolve" | "connect" | "startup");
+            heard_nothing(look.step, text, shows_life, lateness, settings.timeout)
+        }
+    };
+    match &outcome {
+        Outcome::Failed(failure) => look.done(failure.text.clone()),
+        Outcome::NotMade(text) => look.done(text.clone()),
+        Outcome::Up(_) | Outcome::Full(_) => {}
     }
     // What was found holds, however long the server takes to hang up.
     if let Some(stream) = look.done_with.take() {
         let _ = timeout_at(deadline, peer::leave(stream)).await;
     }
     Report { at, took, steps: look.steps, addrs: look.addrs, outcome }
+}
+
+/// What it means that there was no answer in time.
+fn heard_nothing(
+    step: &'static str,
+    text: String,
+    shows_life: bool,
+    lateness: Lateness,
+    timeout: Duration,
+) -> Outcome {
+    if lateness.excuses(timeout) {
+        return Outcome::NotMade(STARVED.to_owned());
+    }
+    Outcome::Failed(Failure { step, sqlstate: None, text, answered: false, shows_life })
 }
 
 impl Report {
@@ -174,10 +205,16 @@ impl Report {
         }
     }
 
+    /// Whether it was not made at all, and says nothing.
+    #[must_use]
+    pub const fn is_not_made(&self) -> bool {
+        matches!(self.outcome, Outcome::NotMade(_))
+    }
+
     /// A look that got no further than the name, which led nowhere.
     #[must_use]
     pub fn of_lookup(error: &io::Error) -> Self {
-        let (name, text) = ("resolve", dial::io_text(error));
+        let (name, text) = ("resolve", io_text(error));
         let step = Step { name, took: Duration::ZERO, found: text.clone() };
         let outcome = if dial::is_own_fault(error) {
             Outcome::NotMade(text)
@@ -225,6 +262,37 @@ mod tests {
         let report = check(&cluster.nodes[0], Whither::Addr(known[0]), &cluster.check).await;
         assert!(matches!(report.outcome, Outcome::Up(_)), "{report:?}");
         assert_eq!((report.steps[0].name, &*report.addrs), ("connect", &known[..]), "nothing is looked up");
+    }
+
+    /// A look at a server that accepts and says nothing, while the clock goes on by `step` at a time.
+    async fn look_at_silence(step: Duration) -> Report {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let yaml = "nodes: [{addr: a, role: primary}]\ncheck: {type: startup, timeout: 2s}";
+        let config = config::Config::from_yaml(yaml, "test", &|_| None).unwrap();
+        let (cluster, addr) = (config.clusters[0].clone(), listener.local_addr().unwrap());
+        let tasks = tokio_util::task::TaskTracker::new();
+        let look =
+            tasks.spawn(async move { check(&cluster.nodes[0], Whither::Addr(addr), &cluster.check).await });
+        let (_stream, _) = listener.accept().await.unwrap();
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(2) {
+            tokio::time::advance(step).await;
+        }
+        look.await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_not_heard_counts_only_if_somebody_listened() {
+        let report = look_at_silence(Duration::from_millis(10)).await;
+        assert!(matches!(report.outcome, Outcome::Failed(_)), "{report:?}");
+        for step in [2000, 700, 150] {
+            let report = look_at_silence(Duration::from_millis(step)).await;
+            assert!(
+                matches!(&report.outcome, Outcome::NotMade(text) if text == STARVED),
+                "{step} {report:?}"
+            );
+            assert!(report.shows_life(), "its silence does not begin with this");
+        }
     }
 
     #[test]

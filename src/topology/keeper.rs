@@ -300,8 +300,11 @@ impl Keeper {
                 record.observe(false, &Cause { seen_by: "check", step: failure.step, error, sqlstate });
             }
             Outcome::NotMade(text) => {
-                record.warn_once(Some(&format!("this machine could not check: {text}")));
+                record.not_made(Some(text));
             }
+        }
+        if !report.is_not_made() {
+            record.not_made(None);
         }
         if !report.addrs.is_empty() {
             record.node.addrs = report.addrs.as_slice().into();
@@ -360,6 +363,8 @@ impl Keeper {
         let Some(Record { node, .. }) = self.places.get(id) else { return check.interval };
         match (node.verdict, node.progress) {
             (Verdict::Up | Verdict::Down, (1.., _)) => check.fast_interval,
+            // Nothing is known yet of what it was to find out.
+            _ if node.last_check.as_ref().is_some_and(|last| last.is_not_made()) => check.fast_interval,
             _ if self.is_awaited(node) => check.fast_interval.min(check.down_interval),
             (Verdict::Up, _) if node.is_full() => check.fast_interval,
             (Verdict::Down, _) => check.down_interval,

@@ -66,21 +66,14 @@ impl<'a> Look<'a> {
         Self { settings, password, whither, steps, addrs, step: "resolve", done_with: None, since }
     }
 
-    pub(super) async fn run(&mut self, addr: &NodeAddr) -> Outcome {
-        match self.talk(addr).await {
-            Ok(outcome) => outcome,
-            Err(error) if dial::is_own_fault(&error) => Outcome::NotMade(io_text(&error)),
-            Err(error) => Outcome::Failed(Failure {
-                step: self.step,
-                sqlstate: None,
-                text: io_text(&error),
-                answered: false,
-                shows_life: is_from_there(&error),
-            }),
-        }
+    /// Why it failed, if not for want of time or anything that this machine lacks.
+    pub(super) fn failed(&self, error: &io::Error) -> Outcome {
+        let (step, text) = (self.step, io_text(error));
+        let shows_life = is_from_there(error);
+        Outcome::Failed(Failure { step, sqlstate: None, text, answered: false, shows_life })
     }
 
-    async fn talk(&mut self, addr: &NodeAddr) -> io::Result<Outcome> {
+    pub(super) async fn run(&mut self, addr: &NodeAddr) -> io::Result<Outcome> {
         let deadline = self.since + self.settings.timeout;
         match self.whither {
             Whither::Name(known) => self.resolve(addr, known, deadline).await?,

@@ -49,7 +49,9 @@ pub(super) struct Record {
     told: NodeState,
     chatter: Chatter,
     /// The warning that was logged last, so that it is logged once.
-    warning: Option<String>,
+    pub(super) warning: Option<String>,
+    /// Why the last check was not made, if it was not: logged once, and no matter of the node's.
+    not_made: Option<String>,
     /// The lag was too much at the last check.
     over_lag: bool,
     /// Until when its down time has been counted.
@@ -122,6 +124,7 @@ impl Record {
             full_for: full_for(check),
             watched: None,
             warning: None,
+            not_made: None,
             over_lag: false,
             down_counted: None,
             primary_since: None,
@@ -406,6 +409,14 @@ impl Record {
             let (name, seconds) = (node.config.name.as_str(), time.map(|time| time.as_secs_f64()));
             warn!(node = name, lagging = is_lagging, lag_seconds = seconds, lag_bytes = bytes, "node_lag");
         }
+    }
+
+    /// Logs why a check was not made, when that is news; `None`: one was made.
+    pub(super) fn not_made(&mut self, why: Option<&str>) {
+        if let Some(error) = why.filter(|_| why != self.not_made.as_deref()) {
+            warn!(node = self.node.config.name.as_str(), error, "check_not_made");
+        }
+        self.not_made = why.map(str::to_owned);
     }
 
     /// Logs a warning when it is another one than the last.

@@ -241,8 +241,30 @@ async fn a_check_that_could_not_be_made_is_not_held_against_the_node() {
     keeper.sees(0, Role::Primary);
     for _ in 0..9 {
         keeper.report(0, Outcome::NotMade("too many open files".into()));
+        assert_eq!(keeper.pace(keeper.id(0)), keeper.cluster.check.fast_interval, "a fresh one soon");
     }
     assert_eq!(keeper.states()[0], "up");
+    // Two that heard nothing, and then again and again one that could not listen.
+    for _ in 0..2 {
+        keeper.fails(0);
+        advance(Duration::from_secs(3)).await;
+    }
+    for _ in 0..9 {
+        keeper.report(0, Outcome::NotMade("this process did not get to run".into()));
+        advance(Duration::from_secs(3)).await;
+    }
+    assert_eq!((keeper.states()[0], keeper.node(0).troubles.now().is_unreachable), ("going_down", false));
+    keeper.fails(0);
+    assert!(!keeper.node(0).troubles.now().is_unreachable, "its silence has only begun");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_warning_is_remembered_through_checks_that_could_not_be_made() {
+    let mut keeper = keeper(THREE);
+    let warning = Some("28P01 wrong".to_owned());
+    keeper.report(0, Outcome::Up(Facts { warning: warning.clone(), ..Facts::default() }));
+    keeper.report(0, Outcome::NotMade("this process did not get to run".into()));
+    assert_eq!(keeper.places.get(keeper.id(0)).unwrap().warning, warning, "so that it is logged once");
 }
 
 #[tokio::test(start_paused = true)]
