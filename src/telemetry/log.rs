@@ -2,7 +2,9 @@
 //!
 //! An event is a constant name and fields: `info!(listener = "ro", duration_s = 12.4, "session_end")`. It becomes
 //! one line, as text or JSON; a field given `None` is `null` in JSON and left out of text. The line goes into a bounded queue, and a thread writes it: whoever logs never
-//! waits for whoever reads the log.
+//! waits for whoever reads the log. What tells of more than a single session is kept in memory, too: see [`events`].
+//!
+//! [`events`]: crate::telemetry::events
 //!
 //! # Invariants
 //!
@@ -11,6 +13,7 @@
 //! - No field can end its line, start another one, or send an escape code to a terminal.
 //! - Each line stands alone: spans are not shown, so a field that matters belongs to the event.
 
+mod fork;
 mod json;
 mod line;
 mod real;
@@ -23,16 +26,20 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use tracing::Dispatch;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::layer::SubscriberExt;
 
+use self::fork::Fork;
 use self::line::Line;
 use self::writer::Tally;
 
 pub use self::writer::DroppedLines;
+
+use crate::telemetry::events::Events;
 
 /// Lines that may wait to be written: some megabytes, and seconds of a busy log.
 const QUEUE_LINES: usize = 8192;
@@ -99,8 +106,16 @@ pub fn start(
         // What cannot be formatted is not worth writing to a standard error that may be the same stuck pipe.
         .log_internal_errors(false)
         .with_writer(queue);
-    let subscriber = tracing_subscriber::registry().with(filter).with(layer);
-    Ok((Dispatch::new(subscriber), LogGuard { worker: Some(worker), dropped }))
+    let (log, events) = (tracing_subscriber::registry().with(filter).with(layer), Events::default());
+    let subscriber = Fork { log, events: events.clone() };
+    Ok((Dispatch::new(subscriber), LogGuard { worker: Some(worker), dropped, events }))
+}
+
+/// The name of an event, and its fields as the log's JSON has them.
+pub(super) fn as_object(event: &tracing::Event<'_>) -> (String, Map<String, Value>) {
+    let (name, fields) = value::collect(event, json::field);
+    let object = format!("{{{}}}", fields.trim_start_matches(','));
+    (name, serde_json::from_str(&object).unwrap_or_default())
 }
 
 fn parse_filter(text: &str) -> Result<EnvFilter, FilterError> {
@@ -120,6 +135,7 @@ fn parse_filter(text: &str) -> Result<EnvFilter, FilterError> {
 pub struct LogGuard {
     worker: Option<WorkerGuard>,
     dropped: DroppedLines,
+    events: Events,
 }
 
 impl LogGuard {
@@ -127,6 +143,12 @@ impl LogGuard {
     #[must_use]
     pub fn dropped(&self) -> DroppedLines {
         self.dropped.clone()
+    }
+
+    /// What has happened of late.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.events.clone()
     }
 
     /// Lines lost so far.

@@ -2,7 +2,8 @@
 //!
 //! [`metrics`] is the entry for figures: it is built once from a [`shape`], handed around by reference, counted
 //! into by sessions and checks, and rendered on each scrape with the [`now`] of that moment. [`catalog`] lists
-//! every metric there is, [`labels`] every value of the closed label sets. [`log`] makes the subscriber.
+//! every metric there is, [`labels`] every value of the closed label sets. [`log`] makes the
+//! subscriber, and [`events`] keeps what it said of late.
 //!
 //! # Invariants
 //!
@@ -25,5 +26,6 @@ pub mod pair;
 mod process;
 mod render;
 
+pub mod events;
 pub mod log;
 pub mod metrics;
