@@ -37,6 +37,7 @@ use crate::session;
 use crate::session::accept::ListenerDoor;
 use crate::session::desk::Desk;
 use crate::session::queue::Queue;
+use crate::session::roster::{Roster, SWEEP_INTERVAL};
 use crate::session::setup::Setup;
 use crate::session::shared::{Listener, Shared, Stage};
 use crate::telemetry::metrics::{Metrics, UPKEEP_INTERVAL};
@@ -151,7 +152,7 @@ impl App {
             admin: admin_socket.as_ref().map(Sockets::addr),
         };
         let descriptors = descriptors.with_own(own_threads, own_sockets);
-        let shared = Arc::new(Shared::new(setup, Arc::clone(&metrics), descriptors));
+        let shared = Arc::new(Shared::new(setup, Arc::clone(&metrics), descriptors, Roster::new(threads)));
 
         let roll = RollCall::default();
         let door = |listener| {
@@ -183,6 +184,7 @@ impl App {
             tasks.spawn(admin.serve(listening, end.clone()));
         }
         tasks.spawn(end.clone().run_until_cancelled_owned(upkeep(metrics)));
+        tasks.spawn(end.clone().run_until_cancelled_owned(sweep(Arc::clone(&shared))));
         let systemd = Systemd::of_process();
         let told = systemd.clone().keep_told(Arc::clone(&shared), Arc::clone(&fronts), roll);
         tasks.spawn(end.clone().run_until_cancelled_owned(told));
@@ -338,6 +340,15 @@ fn shape(config: &Config, workers: usize) -> Shape {
         listeners: listeners.collect(),
         fronts: config.fronts.iter().map(|front| fronts::shape(front)).collect(),
         workers,
+    }
+}
+
+async fn sweep(shared: Arc<Shared>) {
+    let mut tick = interval(SWEEP_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        shared.roster.sweep();
     }
 }
 

@@ -7,6 +7,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionId(u64);
 
+impl SessionId {
+    /// From what [`fmt::Display`] makes of it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix("s-")?;
+        // The standard library takes a sign as well.
+        let are_digits = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        are_digits.then(|| u64::from_str_radix(digits, 16).ok()).flatten().map(Self)
+    }
+}
+
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "s-{:x}", self.0)
@@ -39,5 +50,23 @@ impl NodeId {
     #[must_use]
     pub const fn first(place: usize) -> Self {
         Self { place, life: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sessions_number_reads_back() {
+        let ids = SessionIds(AtomicU64::new(0x1f3a8));
+        let id = ids.next();
+        assert_eq!((id.to_string().as_str(), SessionId::parse("s-1f3a9")), ("s-1f3a9", Some(id)));
+        assert_eq!(SessionId::parse("s-ffffffffffffffff"), Some(SessionId(u64::MAX)));
+        for wrong in
+            ["", "s-", "1f", "s-+1", "s--1", "s-1 ", "s-g", "S-1", "s-10000000000000000", "s-1/..", "s-é"]
+        {
+            assert_eq!(SessionId::parse(wrong), None, "{wrong}");
+        }
     }
 }

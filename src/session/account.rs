@@ -8,14 +8,14 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use crate::base::addr::addr_text;
-use crate::base::id::{NodeId, SessionId};
+use crate::base::id::NodeId;
 use crate::base::role::Role;
 use crate::base::text::escaped;
-use crate::config::{self, LogSessions};
-use crate::net::worker::Accepted;
+use crate::config::LogSessions;
 use crate::pg::first_packet::Encryption;
 use crate::pg::startup::Params;
 use crate::session::cancel::HeldKey;
+use crate::session::card::{self, Card, State, Tls};
 use crate::session::connect::{Opening, Reached};
 use crate::session::desk::Desk;
 use crate::session::error::{Ending, SessionError};
@@ -29,47 +29,21 @@ use crate::telemetry::pair::{PairMetrics, Traffic};
 pub struct Account<'a> {
     shared: &'a Shared,
     listener: &'a Listener,
-    id: SessionId,
-    client: SocketAddr,
-    accepted: Instant,
+    /// What others may see of it, too.
+    card: &'a Card,
     desk: &'a Desk,
-    names: Option<Arc<Names>>,
-    tls: Tls,
     node: Option<OnNode>,
     waits: Waits,
     redispatches: Vec<&'static str>,
     sqlstate: Option<String>,
-    bytes: (u64, u64),
     key: Option<HeldKey>,
     is_closed: bool,
 }
 
-/// How a session is encrypted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tls {
-    None,
-    Passthrough,
-    Gss,
-    Direct,
-}
-
-impl Tls {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Passthrough => "passthrough",
-            Self::Gss => "gss",
-            Self::Direct => "direct",
-        }
-    }
-}
-
+/// What its card does not have of its node.
 struct OnNode {
     id: NodeId,
     asked: Instant,
-    config: Arc<config::Node>,
-    addr: SocketAddr,
-    role: Option<Role>,
     metrics: Arc<PairMetrics>,
 }
 
@@ -84,65 +58,51 @@ struct Waits {
 impl<'a> Account<'a> {
     /// Opens the account of a connection that has just been accepted.
     #[must_use]
-    pub fn open(
-        shared: &'a Shared,
-        listener: &'a Listener,
-        desk: &'a Desk,
-        accepted: &Accepted<Arc<Listener>>,
-    ) -> Self {
+    pub fn open(shared: &'a Shared, listener: &'a Listener, desk: &'a Desk, card: &'a Card) -> Self {
         let account = Self {
             shared,
             listener,
-            id: shared.ids.next(),
-            client: accepted.peer,
-            accepted: accepted.at,
+            card,
             desk,
-            names: None,
-            tls: Tls::None,
             node: None,
             waits: Waits::default(),
             redispatches: Vec::new(),
             sqlstate: None,
-            bytes: (0, 0),
             key: None,
             is_closed: false,
         };
         if shared.setup().config.log.sessions == LogSessions::Both {
-            let (id, listener) = (account.id.to_string(), listener.config.name.as_str());
-            info!(id, listener, client = %account.client, "session_start");
+            let (id, listener) = (card.id.to_string(), listener.config.name.as_str());
+            info!(id, listener, client = %card.client, "session_start");
         }
         account
     }
 
-    /// When the connection was accepted.
+    /// What others may see of it.
     #[must_use]
-    pub const fn accepted_at(&self) -> Instant {
-        self.accepted
-    }
-
-    /// Who connected.
-    #[must_use]
-    pub const fn client(&self) -> SocketAddr {
-        self.client
+    pub const fn card(&self) -> &'a Card {
+        self.card
     }
 
     /// Whose session it is to be.
     pub fn set_params(&mut self, params: &Params) {
-        self.names = Some(self.desk.names.share(Names::of(params)));
+        let names = self.desk.names.share(Names::of(params));
+        self.card.said().names = Some(names);
     }
 
     /// What the server says the application is called.
     pub fn set_application_name(&mut self, value: &[u8]) {
-        let (Some(application), Some(names)) = (name(value), &self.names) else { return };
+        let mut said = self.card.said();
+        let (Some(application), Some(names)) = (name(value), &said.names) else { return };
         if names.application.as_ref() != Some(&application) {
             let names = Names { application: Some(application), ..Names::clone(names) };
-            self.names = Some(self.desk.names.share(names));
+            said.names = Some(self.desk.names.share(names));
         }
     }
 
     /// How the session is encrypted, once its last opening has been taken.
     pub fn set_encryption(&mut self, opening: &Opening) {
-        self.tls = match opening {
+        self.card.said().tls = match opening {
             Opening::Startup { .. } => Tls::None,
             Opening::Encryption(Encryption::Ssl, _) => Tls::Passthrough,
             Opening::Encryption(Encryption::Gss, _) => Tls::Gss,
@@ -153,7 +113,7 @@ impl<'a> Account<'a> {
     /// Whether what the node says can be read.
     #[must_use]
     pub fn is_readable(&self) -> bool {
-        self.tls == Tls::None
+        self.card.said().tls == Tls::None
     }
 
     /// The session stays with this node; it counts there as long as the guard lives. With the counters of what it
@@ -161,22 +121,17 @@ impl<'a> Account<'a> {
     pub fn seat(&mut self, node: &Reached) -> (Counted, Arc<Traffic>) {
         let metrics = self.shared.metrics.pair(self.listener.index, node.id);
         let seat = (metrics.active_guard(), metrics.traffic(self.desk.index));
-        let config = Arc::clone(&node.config);
-        self.node = Some(OnNode {
-            id: node.id,
-            asked: node.asked,
-            config,
-            addr: node.addr,
-            role: node.role,
-            metrics,
-        });
+        let (config, addr, role) = (Arc::clone(&node.config), node.addr, node.role);
+        self.card.said().node = Some(card::OnNode { config, addr, role });
+        self.card.set_state(State::Login);
+        self.node = Some(OnNode { id: node.id, asked: node.asked, metrics });
         seat
     }
 
     /// The address of the session's node.
     #[must_use]
     pub fn node_addr(&self) -> Option<SocketAddr> {
-        self.node.as_ref().map(|node| node.addr)
+        self.card.said().node.as_ref().map(|node| node.addr)
     }
 
     /// The session's node.
@@ -209,18 +164,13 @@ impl<'a> Account<'a> {
     pub fn set_logged_in(&mut self) {
         if let Some(node) = &self.node {
             self.waits.login = Some(node.asked.elapsed());
-            node.metrics.login_duration(self.accepted.elapsed());
+            node.metrics.login_duration(self.card.accepted.elapsed());
         }
     }
 
     /// The node refused the login with this code.
     pub fn set_sqlstate(&mut self, code: &str) {
         self.sqlstate = Some(escaped(code.as_bytes(), 5));
-    }
-
-    /// Bytes passed on, to the node and to the client.
-    pub const fn set_bytes(&mut self, bytes: (u64, u64)) {
-        self.bytes = bytes;
     }
 
     /// Closes the account.
@@ -233,7 +183,7 @@ impl<'a> Account<'a> {
         match ending {
             Ok(Ending::Cancel) => {}
             Ok(ending) => {
-                listener.session_duration(self.accepted.elapsed());
+                listener.session_duration(self.card.accepted.elapsed());
                 if let Some(node) = &self.node {
                     node.metrics.end(ending.end());
                 }
@@ -243,7 +193,7 @@ impl<'a> Account<'a> {
                 let code = error.code();
                 match (&self.node, error.rejection()) {
                     (Some(node), _) => {
-                        listener.session_duration(self.accepted.elapsed());
+                        listener.session_duration(self.card.accepted.elapsed());
                         node.metrics.end(error.end());
                         self.log(error.end().as_str(), code, None, error.end() == End::Drain);
                     }
@@ -253,8 +203,8 @@ impl<'a> Account<'a> {
                     }
                     (None, None) => {
                         listener.left();
-                        let (id, name) = (self.id.to_string(), self.listener.config.name.as_str());
-                        debug!(id, listener = name, client = %self.client, end_code = code, "client_left");
+                        let (id, name) = (self.card.id.to_string(), self.listener.config.name.as_str());
+                        debug!(id, listener = name, client = %self.card.client, end_code = code, "client_left");
                     }
                 }
             }
@@ -267,25 +217,27 @@ impl<'a> Account<'a> {
             LogSessions::Errors if is_normal && self.sqlstate.is_none() => return,
             LogSessions::Errors | LogSessions::End | LogSessions::Both => {}
         }
-        let (node, names) = (self.node.as_ref(), self.names.as_deref());
+        let said = self.card.said();
+        let (node, names) = (said.node.as_ref(), said.names.as_deref());
+        let (to_node, to_client) = self.card.moved.bytes();
         let seconds = |time: Duration| time.as_secs_f64();
         info!(
-            id = self.id.to_string(),
+            id = self.card.id.to_string(),
             listener = self.listener.config.name.as_str(),
-            client = addr_text(self.client),
+            client = addr_text(self.card.client),
             node = node.map(|node| node.config.name.as_str()),
             node_addr = node.map(|node| addr_text(node.addr)),
             role = node.and_then(|node| node.role).map(Role::as_str),
             user = names.and_then(|names| names.user.as_deref()),
             database = names.and_then(|names| names.database.as_deref()),
             app = names.and_then(|names| names.application.as_deref()),
-            tls = self.tls.as_str(),
+            tls = said.tls.as_str(),
             queue_s = seconds(self.waits.queue),
             connect_s = seconds(self.waits.connect),
             login_s = self.waits.login.map(seconds),
-            duration_s = seconds(self.accepted.elapsed()),
-            to_node_bytes = self.bytes.0,
-            to_client_bytes = self.bytes.1,
+            duration_s = seconds(self.card.accepted.elapsed()),
+            to_node_bytes = to_node,
+            to_client_bytes = to_client,
             end,
             end_code,
             sqlstate = self.sqlstate.as_deref(),
@@ -293,7 +245,7 @@ impl<'a> Account<'a> {
             redispatches = self.redispatches.len(),
             redispatch_reasons = self.redispatches.join(","),
             active_listener = self.listener.active(),
-            active_node = node.map(|node| node.metrics.active()),
+            active_node = self.node.as_ref().map(|node| node.metrics.active()),
             "session_end"
         );
     }

@@ -32,6 +32,7 @@ use crate::pg::first_packet::Encryption;
 use crate::pg::message::{Scanner, Seen};
 use crate::pg::sqlstate;
 use crate::session::account::Account;
+use crate::session::card::State;
 use crate::session::error::SessionError;
 use crate::session::hold::Hold;
 use crate::session::negotiate::Client;
@@ -169,9 +170,13 @@ async fn one_after_the_other(
     // Those of them that were left for a better one. They have refused nothing.
     let mut left = 0;
     loop {
-        let next = match earlier.take() {
-            Some(reached) => Next::Waiting(reached),
-            None => Next::Fresh(hold.place(client.peer().ip(), client.gone(), &mut tried).await?),
+        let next = if let Some(reached) = earlier.take() {
+            Next::Waiting(reached)
+        } else {
+            account.card().set_state(State::Waiting);
+            let choice = hold.place(client.peer().ip(), client.gone(), &mut tried).await?;
+            account.card().set_state(State::Opening);
+            Next::Fresh(choice)
         };
         if tried.is_empty() {
             left = 0;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::pg::error_response::Fatal;
 use crate::pg::first_packet::Refused;
 use crate::pg::sqlstate;
-use crate::session::evict::Eviction;
+use crate::session::evict::{Eviction, KILLED};
 use crate::telemetry::labels::{End, Rejection};
 
 /// A session that was served, or a cancel request that was dealt with.
@@ -81,6 +81,9 @@ pub enum SessionError {
     /// pgsplit is stopping.
     #[error("this balancer is shutting down")]
     Drained,
+    /// Somebody has ended it by hand before it had a node.
+    #[error("{KILLED}")]
+    Killed,
     /// The session had to leave its node.
     #[error("the session had to leave its node")]
     Evicted(Eviction),
@@ -101,7 +104,7 @@ impl SessionError {
             | Self::Evicted(_) => return None,
             Self::Limit { .. } | Self::Descriptors { .. } => sqlstate::TOO_MANY_CONNECTIONS,
             Self::NoNode { .. } | Self::QueueTimeout(_) | Self::QueueFull(_) => sqlstate::CANNOT_CONNECT_NOW,
-            Self::Drained => sqlstate::ADMIN_SHUTDOWN,
+            Self::Drained | Self::Killed => sqlstate::ADMIN_SHUTDOWN,
         };
         let hint = match self {
             Self::NoNode { hint, .. } => hint.clone(),
@@ -122,6 +125,7 @@ impl SessionError {
             Self::QueueTimeout(_) => Some(Rejection::QueueTimeout),
             Self::QueueFull(_) => Some(Rejection::QueueFull),
             Self::Drained => Some(Rejection::Draining),
+            Self::Killed => Some(Rejection::Killed),
         }
     }
 
@@ -132,6 +136,7 @@ impl SessionError {
             Self::Evicted(Eviction::NodeDown) => End::NodeDown,
             Self::Evicted(Eviction::Demoted) => End::Demoted,
             Self::Evicted(Eviction::Lagging) => End::Lagging,
+            Self::Evicted(Eviction::Killed) => End::Killed,
             _ => End::Drain,
         }
     }
@@ -147,7 +152,9 @@ impl SessionError {
             Self::QueueTimeout(_) => "sQ",
             Self::QueueFull(_) => "PQ",
             Self::LeftQueue => "CQ",
-            Self::Drained | Self::Evicted(Eviction::Stopping | Eviction::Leaving | Eviction::Draining) => {
+            Self::Killed => "KQ",
+            Self::Drained
+            | Self::Evicted(Eviction::Stopping | Eviction::Leaving | Eviction::Draining | Eviction::Killed) => {
                 "KD"
             }
             Self::Evicted(Eviction::NodeDown | Eviction::Demoted | Eviction::Lagging) => "DD",

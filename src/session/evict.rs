@@ -14,6 +14,7 @@ use crate::base::board::Watch;
 use crate::config::{OnTrouble, Sessions};
 use crate::pg::error_response::Fatal;
 use crate::pg::sqlstate;
+use crate::session::card::Card;
 use crate::session::error::Ending;
 use crate::session::relay::Relay;
 use crate::session::shared::{Listener, Shared, Stage};
@@ -23,6 +24,9 @@ use crate::topology::trouble::{Trouble, Troubles};
 /// its node for so long either, it goes. A client that sends several transactions at a time has them answered one after the
 /// other.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// What a session is told that somebody has ended by hand; much as a server says it for `pg_terminate_backend`.
+pub(super) const KILLED: &str = "terminating connection by the administrator's command";
 
 /// Why a session must leave its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +43,8 @@ pub enum Eviction {
     Draining,
     /// pgsplit is stopping.
     Stopping,
+    /// Somebody has ended it by hand.
+    Killed,
 }
 
 /// What a session is told.
@@ -56,6 +62,7 @@ enum Order {
 #[derive(Debug)]
 pub struct Stay<'a> {
     listener: &'a Listener,
+    card: &'a Card,
     trouble: Watch<Trouble>,
     stage: Watch<Stage>,
     /// Since it has been told to leave when it can: the time until it is told again. Boxed, as few sessions ever have it.
@@ -65,8 +72,8 @@ pub struct Stay<'a> {
 impl<'a> Stay<'a> {
     /// A stay that has just begun, on the node with these troubles.
     #[must_use]
-    pub fn new(shared: &Shared, listener: &'a Listener, troubles: &Troubles) -> Self {
-        Self { listener, trouble: troubles.watch(), stage: shared.stage.watch(), told_again: None }
+    pub fn new(shared: &Shared, listener: &'a Listener, card: &'a Card, troubles: &Troubles) -> Self {
+        Self { listener, card, trouble: troubles.watch(), stage: shared.stage.watch(), told_again: None }
     }
 
     /// Drives `step` to its end, unless the session must leave at once before that. Cancel safe if `step` is.
@@ -90,7 +97,7 @@ impl<'a> Stay<'a> {
     ///
     /// # Errors
     /// Why it must leave.
-    pub async fn relay(&mut self, relay: &mut Relay) -> Result<Ending, Eviction> {
+    pub async fn relay(&mut self, relay: &mut Relay<'_>) -> Result<Ending, Eviction> {
         let mut bytes = None;
         loop {
             let told = {
@@ -127,6 +134,9 @@ impl<'a> Stay<'a> {
     /// A session at work comes by here for every packet, and hardly ever is it told anything.
     fn poll_order(&mut self, cx: &mut Context<'_>) -> Poll<Order> {
         let is_news = self.trouble.poll_news(cx).is_ready() | self.stage.poll_news(cx).is_ready();
+        if self.card.is_killed() {
+            return Poll::Ready(Order::Leave(Eviction::Killed));
+        }
         if !is_news && self.told_again.is_none() {
             return Poll::Pending;
         }
@@ -196,8 +206,11 @@ impl Eviction {
                 format!("terminating connection because node \"{node}\" is being taken out of use")
             }
             Self::Stopping => "terminating connection because this balancer is shutting down".to_owned(),
+            Self::Killed => KILLED.to_owned(),
         };
-        Fatal { code: sqlstate::ADMIN_SHUTDOWN, message, hint: "Connect again.".to_owned() }
+        // Who was ended by hand was ended for a reason, and is not asked to come back.
+        let hint = if self == Self::Killed { "" } else { "Connect again." };
+        Fatal { code: sqlstate::ADMIN_SHUTDOWN, message, hint: hint.to_owned() }
     }
 }
 

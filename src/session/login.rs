@@ -32,7 +32,7 @@ const LONGEST_PASS: Duration = Duration::from_secs(1);
 pub async fn log_in(
     shared: &Shared,
     listener: &Listener,
-    relay: &mut Relay,
+    relay: &mut Relay<'_>,
     account: &mut Account<'_>,
     pass: Option<Pass>,
 ) -> Option<Ending> {
@@ -52,7 +52,7 @@ pub async fn log_in(
 async fn follow(
     shared: &Shared,
     listener: &Listener,
-    relay: &mut Relay,
+    relay: &mut Relay<'_>,
     account: &mut Account<'_>,
     pass: Option<&Pass>,
 ) -> Option<Ending> {

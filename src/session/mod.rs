@@ -11,7 +11,8 @@
 //! 6. [`relay`]: pass bytes until both sides have ended, or [`evict`] says that the session must leave its node
 //! 7. [`account`]: one line in the log, and the counters
 //!
-//! [`cancel`] stands beside them: a connection that only asks for another one's query to be stopped.
+//! Beside them a [`card`] in the [`roster`] shows the session to others while it lives, and lets them end it, and
+//! [`cancel`] is a connection that only asks for another one's query to be stopped.
 //!
 //! # Invariants
 //!
@@ -26,6 +27,7 @@ pub mod accept;
 pub mod account;
 pub mod admit;
 pub mod cancel;
+pub mod card;
 pub mod connect;
 pub mod desk;
 pub mod error;
@@ -37,10 +39,13 @@ pub mod negotiate;
 pub mod place;
 pub mod queue;
 pub mod relay;
+pub mod roster;
 pub mod setup;
 pub mod shared;
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
@@ -56,6 +61,7 @@ use crate::pg::first_packet::FirstPacket;
 use crate::telemetry::count::Counted;
 use account::Account;
 use admit::Permit;
+use card::{Card, Killed, State};
 use connect::{Opening, Reached};
 use desk::Desk;
 use error::{Ending, SessionError};
@@ -73,19 +79,22 @@ pub fn serve(
 ) -> impl Future<Output = ()> + Send {
     async move {
         let listener = Arc::clone(&accepted.to);
-        let mut account = Account::open(&shared, &listener, &desk, &accepted);
+        let task = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        let card = Card::new(shared.ids.next(), &listener.config, accepted.peer, accepted.at, task);
+        let Some(card) = shared.roster.enter(desk.index, card) else { return };
+        let mut account = Account::open(&shared, &listener, &desk, &card);
         let ending = live(&shared, &listener, &desk, accepted, &mut account).await;
         account.close(ending);
     }
 }
 
 /// What is done but once is boxed, so that its memory goes when it is done: sessions live long.
-async fn live(
+async fn live<'a>(
     shared: &Shared,
-    listener: &Listener,
+    listener: &'a Listener,
     desk: &Desk,
     accepted: Box<Accepted<Arc<Listener>>>,
-    account: &mut Account<'_>,
+    account: &mut Account<'a>,
 ) -> Result<Ending, SessionError> {
     let Some(mut session) = Box::pin(begin(shared, listener, desk, accepted, account)).await? else {
         return Ok(Ending::Cancel);
@@ -94,10 +103,12 @@ async fn live(
     let login = Box::pin(login::log_in(shared, listener, relay, account, pass.take()));
     let ending = match Box::pin(stay.unless_evicted(login)).await {
         Ok(Some(ended_early)) => Ok(ended_early),
-        Ok(None) => stay.relay(relay).await,
+        Ok(None) => {
+            account.card().set_state(State::Active);
+            stay.relay(relay).await
+        }
         Err(why) => Err(why),
     };
-    account.set_bytes(relay.bytes());
     match ending {
         Ok(ending) => Ok(ending),
         Err(why) => {
@@ -109,7 +120,7 @@ async fn live(
 
 /// A session that has found its node.
 struct Session<'a> {
-    relay: Relay,
+    relay: Relay<'a>,
     stay: Stay<'a>,
     /// Its right to log in now.
     pass: Option<Pass>,
@@ -124,13 +135,18 @@ async fn begin<'a>(
     listener: &'a Listener,
     desk: &Desk,
     accepted: Box<Accepted<Arc<Listener>>>,
-    account: &mut Account<'_>,
+    account: &mut Account<'a>,
 ) -> Result<Option<Session<'a>>, SessionError> {
     let Accepted { stream, peer, at, descriptor, silent, served, .. } = *accepted;
     let stream = TcpStream::from_std(stream).map_err(SessionError::Client)?;
     let mut client = Client::greet(stream, silent, peer, listener, at);
-    let bound = shared.kill.run_until_cancelled(bind(shared, listener, &mut client, account)).await;
-    let (node, permit) = match bound.unwrap_or(Err(SessionError::Drained)) {
+    let card = account.card();
+    let bound = shared.kill.run_until_cancelled(bind(shared, listener, &mut client, account));
+    let bound = match card.unless_killed(bound).await {
+        Ok(bound) => bound.unwrap_or(Err(SessionError::Drained)),
+        Err(Killed) => Err(SessionError::Killed),
+    };
+    let (node, permit) = match bound {
         Ok(Bound::Session(node, permit)) => (node, permit),
         Ok(Bound::Cancel(key, packet)) => {
             cancel::cancel(shared, listener, client, &key, &packet).await;
@@ -139,8 +155,9 @@ async fn begin<'a>(
         Err(error) => return Err(client.refuse(shared, error).await),
     };
     let (active, traffic) = account.seat(&node);
-    let stay = Stay::new(shared, listener, &node.troubles);
-    let mut relay = Relay::new(client.into_parts(), (node.stream, node.answer), traffic, desk.scratch());
+    let stay = Stay::new(shared, listener, card, &node.troubles);
+    let (client, scratch) = (client.into_parts(), desk.scratch());
+    let mut relay = Relay::new(client, (node.stream, node.answer), &card.moved, traffic, scratch);
     relay.count_earlier(node.moved);
     if !account.is_readable() {
         relay.set_opaque();
@@ -200,5 +217,23 @@ async fn bind(
         }
         account.set_encryption(&opening);
         return Ok(Bound::Session(node, held));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_what_it_returns<F>(
+        _: impl FnOnce(Arc<Shared>, Arc<Desk>, Box<Accepted<Arc<Listener>>>) -> F,
+    ) -> usize {
+        size_of::<F>()
+    }
+
+    /// There are thousands, most of them idle; what else an idle one has is a few watches and its cancel key.
+    #[test]
+    fn what_a_session_keeps_is_small() {
+        let (future, card) = (size_of_what_it_returns(serve), size_of::<Card>());
+        assert!(future + card <= 1088, "{future} + {card}");
     }
 }

@@ -23,6 +23,7 @@ use tokio::time::{Sleep, sleep, timeout};
 use crate::net::peer;
 use crate::pg::error_response::Fatal;
 use crate::pg::framing::Framing;
+use crate::session::card::Moved;
 use crate::session::desk::Scratch;
 use crate::session::error::Ending;
 use crate::telemetry::pair::Traffic;
@@ -47,11 +48,12 @@ const CLOSE_NOTIFY_MAX: u64 = 31;
 
 /// The two connections of a session and what is between them.
 #[derive(Debug)]
-pub struct Relay {
+pub struct Relay<'a> {
     client: TcpStream,
     node: TcpStream,
     to_node: Way,
     to_client: Way,
+    moved: &'a Moved,
     traffic: Arc<Traffic>,
     scratch: Scratch,
     talk: Talk,
@@ -110,7 +112,6 @@ struct Way {
     /// Read and not yet taken by the other side; owns memory only while there is something.
     kept: BytesMut,
     state: State,
-    bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,12 +141,14 @@ enum Broken {
     Sink,
 }
 
-impl Relay {
-    /// A relay between two connections, each with what was read from it and not yet passed on.
+impl<'a> Relay<'a> {
+    /// A relay between two connections, each with what was read from it and not yet passed on; what it passes on is counted in
+    /// `moved` for the session, and in `traffic` for all of them.
     #[must_use]
     pub fn new(
         (client, from_client): (TcpStream, BytesMut),
         (node, from_node): (TcpStream, BytesMut),
+        moved: &'a Moved,
         traffic: Arc<Traffic>,
         scratch: Scratch,
     ) -> Self {
@@ -157,6 +160,7 @@ impl Relay {
             node,
             to_node,
             to_client,
+            moved,
             traffic,
             scratch,
             talk,
@@ -173,8 +177,8 @@ impl Relay {
 
     /// Counts what was passed on before the relay began, to the node and to the client.
     pub fn count_earlier(&mut self, (to_node, to_client): (u64, u64)) {
-        self.to_node.bytes += to_node;
-        self.to_client.bytes += to_client;
+        self.moved.add_to_node(to_node);
+        self.moved.add_to_client(to_client);
         self.traffic.add_to_node(to_node);
         self.traffic.add_to_client(to_client);
     }
@@ -243,8 +247,8 @@ impl Relay {
 
     /// Bytes passed on so far, to the node and to the client.
     #[must_use]
-    pub const fn bytes(&self) -> (u64, u64) {
-        (self.to_node.bytes, self.to_client.bytes)
+    pub fn bytes(&self) -> (u64, u64) {
+        self.moved.bytes()
     }
 
     fn poll(
@@ -282,9 +286,11 @@ impl Relay {
             to_node_waits = !is_silenced && matches!(to_node, Ok((Step::Waiting, _)));
             to_client_waits = matches!(to_client, Ok((Step::Waiting, _)));
             if let Ok((_, bytes)) = to_node {
+                self.moved.add_to_node(bytes);
                 self.traffic.add_to_node(bytes);
             }
             if let Ok((_, bytes)) = to_client {
+                self.moved.add_to_client(bytes);
                 self.traffic.add_to_client(bytes);
             }
             let to_node = match to_node {
@@ -359,7 +365,7 @@ impl Way {
     fn new(kept: BytesMut) -> Self {
         // An empty rest still holds the memory of the whole packet it was cut from.
         let kept = if kept.is_empty() { BytesMut::new() } else { kept };
-        Self { kept, state: State::Open, bytes: 0 }
+        Self { kept, state: State::Open }
     }
 
     /// Moves what can be moved at once; the number is of bytes that the sink took.
@@ -379,7 +385,7 @@ impl Way {
                     if self.kept.is_empty() {
                         self.kept = BytesMut::new();
                     }
-                    Ok((Step::Moved, self.count(n)))
+                    Ok((Step::Moved, count(n)))
                 }
                 Poll::Ready(Err(_)) => Err(Broken::Sink),
             };
@@ -418,7 +424,7 @@ impl Way {
                     Poll::Ready(Err(_)) => return Err(Broken::Sink),
                 };
                 self.kept.extend_from_slice(bytes.get(taken..).unwrap_or_default());
-                Ok((Step::Moved, self.count(taken)))
+                Ok((Step::Moved, count(taken)))
             }
         }
     }
@@ -428,17 +434,15 @@ impl Way {
         matches!(self.state, State::Leaving | State::Ending | State::Ended)
     }
 
-    fn count(&mut self, n: usize) -> u64 {
-        let n = u64::try_from(n).unwrap_or(u64::MAX);
-        self.bytes = self.bytes.wrapping_add(n);
-        n
-    }
-
     /// The sink takes nothing more.
     fn discard(&mut self) {
         self.kept = BytesMut::new();
         self.state = State::Discarding;
     }
+}
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
 }
 
 fn is_between_transactions(talk: &Talk, to_node: &Way, to_client: &Way) -> bool {
@@ -469,7 +473,8 @@ mod tests {
         let (node, _nodes_end) = pair().await;
         let ready = BytesMut::from(&b"Z\0\0\0\x05I"[..]);
         let parts = ((client, BytesMut::new()), (node, ready));
-        let mut relay = Relay::new(parts.0, parts.1, Arc::default(), Desk::new(0).scratch());
+        let moved = Moved::default();
+        let mut relay = Relay::new(parts.0, parts.1, &moved, Arc::default(), Desk::new(0).scratch());
         clients_end.write_all(GOOD_BYE).await.unwrap();
         clients_end.shutdown().await.unwrap();
         let began = Instant::now();

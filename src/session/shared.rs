@@ -19,6 +19,7 @@ use crate::net::descriptors::Descriptors;
 use crate::net::options::Options;
 use crate::session::cancel::{CancelTable, SourceLimit};
 use crate::session::queue::Queue;
+use crate::session::roster::Roster;
 use crate::session::setup::Setup;
 use crate::telemetry::metrics::Metrics;
 use crate::topology::keeper::Watched;
@@ -36,6 +37,8 @@ pub struct Shared {
     pub cancel_limit: SourceLimit,
     /// Numbers for sessions.
     pub ids: SessionIds,
+    /// All of them.
+    pub roster: Roster,
     /// Nothing is accepted from now on, and nobody waits for a node any more.
     pub stop: CancellationToken,
     /// What is asked of sessions that are on a node.
@@ -47,7 +50,7 @@ pub struct Shared {
 impl Shared {
     /// What a process that serves has in common; it begins with this setup.
     #[must_use]
-    pub fn new(setup: Setup, metrics: Arc<Metrics>, descriptors: Descriptors) -> Self {
+    pub fn new(setup: Setup, metrics: Arc<Metrics>, descriptors: Descriptors, roster: Roster) -> Self {
         Self {
             setup: ArcSwap::from_pointee(setup),
             metrics,
@@ -55,6 +58,7 @@ impl Shared {
             cancels: CancelTable::default(),
             cancel_limit: SourceLimit::default(),
             ids: SessionIds::default(),
+            roster,
             stop: CancellationToken::new(),
             stage: Board::new(Stage::Serving),
             kill: CancellationToken::new(),

@@ -23,11 +23,13 @@ pub enum Rejection {
     NoNode,
     /// pgsplit was stopping.
     Draining,
+    /// Somebody ended it by hand.
+    Killed,
 }
 
 impl Rejection {
     /// Every reason, in the order of [`Rejection::index`].
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Limit,
         Self::Protocol,
         Self::StartupTimeout,
@@ -35,6 +37,7 @@ impl Rejection {
         Self::QueueTimeout,
         Self::NoNode,
         Self::Draining,
+        Self::Killed,
     ];
 
     /// The label value.
@@ -48,6 +51,7 @@ impl Rejection {
             Self::QueueTimeout => "queue_timeout",
             Self::NoNode => "no_node",
             Self::Draining => "draining",
+            Self::Killed => "killed",
         }
     }
 
@@ -75,13 +79,15 @@ pub enum End {
     Lagging,
     /// pgsplit was stopping, and the drain time was over; or the node was to be left, or taken out of use.
     Drain,
+    /// Somebody ended it by hand.
+    Killed,
     /// Anything else; the log line says what.
     Error,
 }
 
 impl End {
     /// Every ending, in the order of [`End::index`].
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Client,
         Self::Server,
         Self::Timeout,
@@ -89,6 +95,7 @@ impl End {
         Self::Demoted,
         Self::Lagging,
         Self::Drain,
+        Self::Killed,
         Self::Error,
     ];
 
@@ -103,6 +110,7 @@ impl End {
             Self::Demoted => "demoted",
             Self::Lagging => "lagging",
             Self::Drain => "drain",
+            Self::Killed => "killed",
             Self::Error => "error",
         }
     }

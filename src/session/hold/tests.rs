@@ -6,6 +6,7 @@ use crate::balance::pick::Picker;
 use crate::config::Config;
 use crate::net::descriptors::Descriptors;
 use crate::session::queue::Queue;
+use crate::session::roster::Roster;
 use crate::session::setup::Setup;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::shape::{ClusterShape, ListenerShape, Shape};
@@ -85,7 +86,7 @@ impl World {
         };
         let metrics = Arc::new(Metrics::new(&shape));
         Self {
-            shared: Shared::new(setup, metrics, Descriptors::of_process()),
+            shared: Shared::new(setup, metrics, Descriptors::of_process(), Roster::new(1)),
             listener,
             nodes,
             seed,

@@ -4,8 +4,8 @@ use super::*;
 
 #[test]
 fn an_index_is_the_place_in_the_list() {
-    assert!(Rejection::ALL.into_iter().map(Rejection::index).eq(0..7));
-    assert!(End::ALL.into_iter().map(End::index).eq(0..8));
+    assert!(Rejection::ALL.into_iter().map(Rejection::index).eq(0..8));
+    assert!(End::ALL.into_iter().map(End::index).eq(0..9));
     assert!(Redispatch::ALL.into_iter().map(Redispatch::index).eq(0..6));
     assert!(CancelResult::ALL.into_iter().map(CancelResult::index).eq(0..5));
     assert!(ConnectError::ALL.into_iter().map(ConnectError::index).eq(0..6));
