@@ -1,20 +1,15 @@
-//! A node taken out of use or put back, and its weight, over `PATCH /api/v1/nodes/NAME`.
-
-use std::borrow::Cow;
-use std::net::SocketAddr;
+//! A node taken out of use or put back, and its weight.
 
 use http_body_util::{BodyExt, Limited};
+use hyper::StatusCode;
 use hyper::body::Incoming;
-use hyper::{Request, StatusCode};
-use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::pause::may_change;
-use super::view::NodeView;
-use super::{Answer, json};
+use super::guard::Asker;
+use super::reply::{Answer, Refusal, json};
+use super::view::{NodeView, Seen};
 use crate::base::text::escaped;
-use crate::session::shared::Shared;
 use crate::topology::order::{AdminState, By, Order, OrderError, WEIGHT_MOST, Weigh};
 
 /// No change takes more bytes than that.
@@ -30,62 +25,39 @@ struct Changed {
     notes: Vec<String>,
 }
 
-/// Why nothing was changed.
-#[derive(Serialize)]
-struct Fault {
-    error: String,
-    hint: String,
-}
-
-/// The name of the node that a path is about; `None`: the path is another one. The `/` of `db/2` may be escaped or not.
-pub(super) fn node_of(path: &str) -> Option<Cow<'_, str>> {
-    let name = path.strip_prefix("/api/v1/nodes/")?;
-    Some(percent_decode_str(name).decode_utf8_lossy())
-}
-
-/// Changes the node for who may ask for it. What is so already is no fault. Cancel safe; whether it is done then is not
-/// known.
+/// Changes a node as the body says. What is so already is no fault. Cancel safe; whether it is done then is not known.
+///
+/// # Errors
+/// The body cannot be understood, or there is no such node.
 pub(super) async fn change(
-    shared: &Shared,
+    seen: Seen<'_>,
     name: &str,
-    request: Request<Incoming>,
-    client: SocketAddr,
-) -> Answer {
-    if let Err(refusal) = may_change(shared, request.headers()) {
-        return *refusal;
-    }
-    let Ok(body) = Limited::new(request.into_body(), BODY_MOST).collect().await else {
-        return fault(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {BODY_MOST} bytes"), "");
+    body: Incoming,
+    asker: &Asker<'_>,
+) -> Result<Answer, Refusal> {
+    let Ok(body) = Limited::new(body, BODY_MOST).collect().await else {
+        let error = format!("the body has more than {BODY_MOST} bytes");
+        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, error, ""));
     };
-    let (admin, weight) = match wanted(&body.to_bytes()) {
-        Ok(wanted) => wanted,
-        Err(error) => {
-            return fault(StatusCode::BAD_REQUEST, error, &format!("a JSON object with {KEYS}"));
-        }
-    };
-    let order = Order { admin, weight, by: By { way: "api", client: client.to_string() } };
+    let (admin, weight) = wanted(&body.to_bytes())
+        .map_err(|error| Refusal::bad(error, format!("a JSON object with {KEYS}")))?;
+    let order = Order { admin, weight, by: By { way: asker.by, client: asker.peer.to_string() } };
     let mut names = Vec::new();
-    let setup = shared.setup();
-    for (cluster, watched) in setup.config.clusters.iter().zip(&setup.clusters) {
+    let clusters = seen.setup.config.clusters.iter().zip(&seen.setup.clusters).enumerate();
+    for (index, (cluster, watched)) in clusters {
         match watched.order(name, order.clone()).await {
             Ok(done) => {
-                let node = NodeView::of(&done.node, &cluster.name);
-                return json(StatusCode::OK, &Changed { node, notes: done.notes });
+                let node = seen.node(&done.node, index, &cluster.name);
+                return Ok(json(StatusCode::OK, &Changed { node, notes: done.notes }));
             }
             Err(OrderError::Unknown { known }) => names.extend(known),
-            Err(error @ OrderError::Weight) => {
-                return fault(StatusCode::BAD_REQUEST, error.to_string(), "");
-            }
+            Err(error @ OrderError::Weight) => return Err(Refusal::bad(error.to_string(), "")),
             Err(error @ OrderError::Over(_)) => {
-                return fault(StatusCode::SERVICE_UNAVAILABLE, error.to_string(), "");
+                return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string(), ""));
             }
         }
     }
-    fault(StatusCode::NOT_FOUND, OrderError::Unknown { known: names }.to_string(), "")
-}
-
-fn fault(status: StatusCode, error: String, hint: &str) -> Answer {
-    json(status, &Fault { error, hint: hint.to_owned() })
+    Err(Refusal::not_found(OrderError::Unknown { known: names }.to_string(), ""))
 }
 
 /// What a body asks for, at least one thing.
@@ -118,20 +90,6 @@ fn wanted(body: &[u8]) -> Result<(Option<AdminState>, Option<Weigh>), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_path_names_a_node() {
-        for (path, expected) in [
-            ("/api/v1/nodes/db1", Some("db1")),
-            ("/api/v1/nodes/db%2F2", Some("db/2")),
-            ("/api/v1/nodes/db/2", Some("db/2")),
-            ("/api/v1/nodes/%ff", Some("\u{fffd}")),
-            ("/api/v1/nodes", None),
-            ("/api/v2/nodes/db1", None),
-        ] {
-            assert_eq!(node_of(path).as_deref(), expected, "{path}");
-        }
-    }
 
     #[test]
     fn a_body_says_what_to_change() {

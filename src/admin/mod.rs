@@ -1,81 +1,162 @@
-//! The admin address: metrics for Prometheus, health and readiness for whoever asks, status as JSON and as text.
+//! The admin server: metrics for Prometheus, health and readiness for whoever asks, and the API, which tells everything and
+//! takes orders. On an address and on a Unix socket, by the same code.
 //!
-//! Everything here only reads but `pause` and `change_node`, which want a POST or PATCH and a token. A slow or hostile reader costs one of a few
-//! connections and no session.
+//! A request goes through [`route`], which knows what there is, and [`guard`], which knows who may. What it changes it changes
+//! by the means that everything else has too: here nothing is decided.
+//!
+//! # Invariants
+//!
+//! - Nothing changes without the socket or the token, nor for a page of another origin.
+//! - A slow or hostile reader costs one of a few connections for a bounded time, and no session.
+//! - What a client has said about itself is shown as it is nowhere: neither by JSON nor in words can it drive a terminal.
 
 mod change_node;
+mod follow;
+mod guard;
+mod history;
 pub mod http;
 pub mod now;
+mod patience;
 mod pause;
+mod query;
+mod reply;
+mod route;
+mod sessions;
+mod verdict;
 pub mod view;
 
-use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt::Write;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::HeaderMap;
+use hyper::http::request::Parts;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use crate::front::shared::Fronts;
+use crate::config::show::show;
+use crate::front::shared::{Front, Fronts};
 use crate::net::listen::{Listening, is_peer_gone};
+use crate::net::local::LocalSocket;
 use crate::session::place::is_there_another;
+use crate::session::setup::Setup;
 use crate::session::shared::Shared;
-use pause::Change;
-use view::Status;
+use crate::telemetry::events::{Event, Events, KEPT};
+use crate::telemetry::recent::TURN_INTERVAL;
+use follow::{FOLLOWERS, Statuses};
+use guard::{Asker, Peer};
+use history::History;
+use patience::Patience;
+use query::Query;
+use reply::{Answer, Refusal, json, text, typed};
+use route::Action;
+use view::Seen;
 
-/// Connections at a time; more wait in the backlog.
+/// Connections at a time by each way in, beside those that follow; more wait in the backlog.
 const CONNECTIONS: usize = 32;
 /// A connection that has not sent its headers by then is closed.
 const HEADERS: Duration = Duration::from_secs(5);
-/// The longest life of one connection.
+/// The longest life of one connection that does not follow.
 const CONNECTION: Duration = Duration::from_secs(60);
+/// A connection that takes nothing of what it asked for is closed after this.
+const STUCK: Duration = Duration::from_secs(20);
 /// After an accept that failed for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Events that are told of unless more are asked for.
+const USUAL_EVENTS: usize = 100;
+/// What can be asked for, for programs that want to know.
+const OPENAPI: &str = include_str!("openapi.json");
 
-type Answer = Response<Full<Bytes>>;
-
-/// The admin server.
+/// The admin server; a handle, all of which are for the same one.
 #[derive(Clone, Debug)]
-pub struct Admin {
+pub struct Admin(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     shared: Arc<Shared>,
     fronts: Arc<Fronts>,
     started: SystemTime,
+    events: Events,
+    history: History,
+    statuses: Statuses,
+}
+
+/// Where requests come from.
+#[derive(Debug)]
+pub enum Way {
+    /// An address.
+    Address(Listening),
+    /// A file.
+    Socket(LocalSocket),
+}
+
+/// How many may come by one way.
+struct Places {
+    free: Arc<Semaphore>,
+    followers: Arc<Semaphore>,
+}
+
+/// One connection.
+struct Caller {
+    peer: Peer,
+    followers: Arc<Semaphore>,
+    /// Its place among those that do not follow, while it does not.
+    place: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl Admin {
-    /// A server that shows `shared` and `fronts`.
+    /// A server that shows `shared` and `fronts`, and what `events` tell.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, fronts: Arc<Fronts>) -> Self {
-        Self { shared, fronts, started: SystemTime::now() }
+    pub fn new(shared: Arc<Shared>, fronts: Arc<Fronts>, events: Events) -> Self {
+        Self(Arc::new(Inner {
+            shared,
+            fronts,
+            started: SystemTime::now(),
+            events,
+            history: History::default(),
+            statuses: Statuses::default(),
+        }))
     }
 
-    /// Serves until `end`.
-    pub async fn serve(self, listening: Listening, end: CancellationToken) {
+    /// Looks at everything once a second, for those who ask what was. Cancel safe; ends with its future.
+    pub async fn watch(self) {
+        let (mut tick, mut turn) = (interval(history::STEP), interval(TURN_INTERVAL));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {
+                    self.0.history.sample(&self.0.shared);
+                    if self.0.statuses.has_followers() {
+                        let (setup, fronts) = (self.0.shared.setup(), self.0.fronts.now());
+                        self.0.statuses.publish(&self.seen(&setup, &fronts).status(false));
+                    }
+                }
+                _ = turn.tick() => self.0.shared.metrics.turn(),
+            }
+        }
+    }
+
+    /// Serves who comes by `way` until `end`.
+    pub async fn serve(self, way: Way, end: CancellationToken) {
         let connections = TaskTracker::new();
-        let free = Arc::new(Semaphore::new(CONNECTIONS));
+        let [free, followers] = [CONNECTIONS, FOLLOWERS].map(|most| Arc::new(Semaphore::new(most)));
+        let places = Places { free, followers };
         let accepting = async {
-            while let Ok(permit) = Arc::clone(&free).acquire_owned().await {
-                match listening.accept().await {
-                    Ok((stream, peer)) => {
-                        let admin = self.clone();
-                        connections.spawn(end.clone().run_until_cancelled_owned(async move {
-                            let _permit = permit;
-                            let _ = timeout(CONNECTION, admin.converse(stream, peer)).await;
-                        }));
+            while let Ok(place) = Arc::clone(&places.free).acquire_owned().await {
+                match self.accept(&way, place, &places.followers).await {
+                    Ok(conversation) => {
+                        connections.spawn(end.clone().run_until_cancelled_owned(conversation));
                     }
                     Err(error) if is_peer_gone(&error) => {}
                     Err(error) => {
@@ -86,66 +167,143 @@ impl Admin {
             }
         };
         end.run_until_cancelled(accepting).await;
+        // The socket's file goes now: nobody is served there any more.
+        drop(way);
         connections.close();
         connections.wait().await;
     }
 
-    async fn converse(self, stream: std::net::TcpStream, peer: SocketAddr) {
-        let Ok(stream) = TcpStream::from_std(stream) else { return };
-        let service = service_fn(|request: Request<Incoming>| {
-            let admin = self.clone();
-            async move { Ok::<_, Infallible>(admin.answer(request, peer).await) }
+    async fn accept(
+        &self,
+        way: &Way,
+        place: OwnedSemaphorePermit,
+        followers: &Arc<Semaphore>,
+    ) -> io::Result<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> {
+        let caller = |peer| {
+            Arc::new(Caller { peer, followers: Arc::clone(followers), place: Mutex::new(Some(place)) })
+        };
+        Ok(match way {
+            Way::Address(listening) => {
+                let (stream, peer) = listening.accept().await?;
+                let stream = TcpStream::from_std(stream)?;
+                Box::pin(self.clone().converse(stream, caller(Peer::Address(peer))))
+            }
+            Way::Socket(socket) => {
+                let stream = socket.accept().await?;
+                let peer = Peer::local(stream.peer_cred().ok());
+                Box::pin(self.clone().converse(stream, caller(peer)))
+            }
+        })
+    }
+
+    async fn converse(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send, caller: Arc<Caller>) {
+        let (admin, caller) = (&self, &*caller);
+        let service = service_fn(move |request: Request<Incoming>| async move {
+            Ok::<_, Infallible>(admin.answer(request, caller).await)
         });
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(16 * 1024);
-        // An error here is a client that left or sent no HTTP: its own affair.
-        let _ = http.serve_connection(TokioIo::new(stream), service).await;
+        let conversation = http.serve_connection(TokioIo::new(Patience::new(stream, STUCK)), service);
+        let expiry = async {
+            sleep(CONNECTION).await;
+            if caller.is_following() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            // An error here is a client that left or sent no HTTP: its own affair.
+            _ = conversation => {}
+            () = expiry => {}
+        }
     }
 
-    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
-        if let Some(node) = change_node::node_of(request.uri().path()).map(Cow::into_owned) {
-            return match *request.method() {
-                Method::PATCH => change_node::change(&self.shared, &node, request, peer).await,
-                _ => not_allowed("PATCH", "only PATCH here\n"),
-            };
+    async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
+        let (head, body) = request.into_parts();
+        let answer = self.try_to_answer(&head, body, caller).await;
+        answer.unwrap_or_else(|refusal| refusal.answer(route::is_api(head.uri.path())))
+    }
+
+    async fn try_to_answer(&self, head: &Parts, body: Incoming, caller: &Caller) -> Result<Answer, Refusal> {
+        let Parts { uri, method, headers, .. } = head;
+        let (route, part) = route::find(uri.path())?;
+        let (shared, setup, fronts) = (&self.0.shared, self.0.shared.setup(), self.0.fronts.now());
+        let off = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "admin is off", "");
+        let admin = setup.config.admin.as_ref().ok_or_else(off)?;
+        if !route.is_for_any_host {
+            guard::may_ask(admin, caller.peer, uri, headers)?;
         }
-        let (method, path) = (request.method(), request.uri().path());
-        if let Some(change) = Change::of(path) {
-            return match *method {
-                Method::POST => change.answer(&self.shared, &self.fronts.now(), request.headers(), peer),
-                _ => not_allowed("POST", "only POST here\n"),
-            };
+        let action = route.action(method)?;
+        if !method.is_safe() {
+            guard::may_change(admin, caller.peer, headers)?;
         }
-        if !matches!(*method, Method::GET | Method::HEAD) {
-            return not_allowed("GET, HEAD", "only GET and HEAD here\n");
-        }
-        match path {
-            "/" => text(StatusCode::OK, self.status().in_words()),
-            "/metrics" => {
-                let body = self.shared.metrics.render(&now::now(&self.shared, &self.fronts.now()));
+        let asker = Asker { by: guard::by(headers), peer: &caller.peer };
+        let (query, seen) = (uri.query(), self.seen(&setup, &fronts));
+        Ok(match action {
+            Action::Page => text(StatusCode::OK, seen.status(false).in_words()),
+            Action::Metrics => {
+                let body = shared.metrics.render(&now::now(shared, &fronts));
                 typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
             }
-            "/healthz" => text(StatusCode::OK, "ok\n".into()),
-            "/readyz" => self.readiness(request.uri().query()),
-            "/api/v1/status" => json(StatusCode::OK, &self.status()),
-            _ => {
-                let known = "no such page; there are /, /metrics, /healthz, /readyz and /api/v1/status\n";
-                text(StatusCode::NOT_FOUND, known.into())
+            Action::Health => text(StatusCode::OK, "ok\n".into()),
+            Action::Readiness => self.readiness(query),
+            Action::Status => json(StatusCode::OK, &seen.status(true)),
+            Action::Listeners => json(StatusCode::OK, &seen.listeners()),
+            Action::Pause => pause::set(seen, &part, true, &asker)?,
+            Action::Resume => pause::set(seen, &part, false, &asker)?,
+            Action::Nodes => json(StatusCode::OK, &seen.nodes()),
+            Action::ChangeNode => change_node::change(seen, &part, body, &asker).await?,
+            Action::Http => json(StatusCode::OK, &seen.http()),
+            Action::Sessions => sessions::list(&shared.roster, query)?,
+            Action::Kill => sessions::kill(&shared.roster, &part, &asker)?,
+            Action::KillMany => sessions::kill_many(&shared.roster, query, &asker)?,
+            Action::Events => {
+                self.events(&Query::read(query, &["since", "limit", "node", "follow"])?, headers, caller)?
             }
-        }
+            Action::Stream => {
+                let query = Query::read(query, &["since"])?;
+                let statuses = (&self.0.statuses, &seen.status(true));
+                let answer = follow::stream(&self.0.events, &query, headers, statuses, &caller.followers)?;
+                caller.follows();
+                answer
+            }
+            Action::Config => json(StatusCode::OK, &show(&setup.config)),
+            Action::OpenApi => typed(StatusCode::OK, "application/json", OPENAPI.to_owned()),
+        })
     }
 
-    fn status(&self) -> Status {
-        Status::of(&self.shared, &self.fronts.now(), self.started)
+    fn events(&self, query: &Query<'_>, headers: &HeaderMap, caller: &Caller) -> Result<Answer, Refusal> {
+        let (events, node) = (&self.0.events, query.text("node"));
+        let follow = query.get("follow", "0 or 1", |text| match text {
+            "1" | "true" => Some(true),
+            "0" | "false" => Some(false),
+            _ => None,
+        })?;
+        if follow == Some(true) {
+            let answer = follow::events(events, query, headers, &caller.followers)?;
+            caller.follows();
+            return Ok(answer);
+        }
+        let limit = query.number("limit")?.unwrap_or(USUAL_EVENTS).min(KEPT);
+        let since = query.number("since")?.unwrap_or(0);
+        let last_id = events.last_id();
+        let events = events.since(since, limit, |event: &Event| follow::is_about(event, node));
+        let events: Vec<&Event> = events.iter().map(|event| &**event).collect();
+        Ok(json(StatusCode::OK, &serde_json::json!({ "events": events, "last_id": last_id })))
+    }
+
+    fn seen<'a>(&'a self, setup: &'a Setup, fronts: &'a [Arc<Front>]) -> Seen<'a> {
+        let Inner { shared, history, started, .. } = &*self.0;
+        Seen { shared, setup, fronts, history, started: *started }
     }
 
     /// 200 when every listener has a node and every front can serve, or the one that is asked for.
     fn readiness(&self, query: Option<&str>) -> Answer {
+        let (setup, fronts) = (self.0.shared.setup(), self.0.fronts.now());
         let asked = |key: &str| query?.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
         let (asked, asked_front) = (asked("listener"), asked("front"));
         let mut missing = String::new();
         let mut found = false;
-        for listener in &self.shared.setup().listeners {
+        for listener in &setup.listeners {
             let name = &listener.config.name;
             if asked.is_some_and(|asked| asked != name) || (asked.is_none() && asked_front.is_some()) {
                 continue;
@@ -155,7 +313,7 @@ impl Admin {
                 let _ = writeln!(missing, "listener \"{name}\" has no node");
             }
         }
-        for front in self.fronts.now().iter() {
+        for front in fronts.iter() {
             let name = &front.config.name;
             if asked_front.is_some_and(|asked| asked != name) || (asked_front.is_none() && asked.is_some()) {
                 continue;
@@ -165,7 +323,7 @@ impl Admin {
                 let _ = writeln!(missing, "{trouble}");
             }
         }
-        if self.shared.stop.is_cancelled() {
+        if self.0.shared.stop.is_cancelled() {
             return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
         }
         match (found, missing.is_empty()) {
@@ -176,26 +334,13 @@ impl Admin {
     }
 }
 
-fn json(status: StatusCode, body: &impl serde::Serialize) -> Answer {
-    let body = serde_json::to_string_pretty(body).unwrap_or_default() + "\n";
-    typed(status, "application/json", body)
-}
+impl Caller {
+    /// From now on it is one of those who follow, and leaves its place among the others.
+    fn follows(&self) {
+        drop(self.place.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
 
-fn not_allowed(allow: &'static str, body: &str) -> Answer {
-    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, body.to_owned());
-    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
-    answer
-}
-
-fn text(status: StatusCode, body: String) -> Answer {
-    typed(status, "text/plain; charset=utf-8", body)
-}
-
-fn typed(status: StatusCode, kind: &'static str, body: String) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
+    fn is_following(&self) -> bool {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
 }

@@ -1,4 +1,4 @@
-//! The status as others see it: `/api/v1/status`, and the same in words.
+//! The status as others see it: `/api/v1/status`, its parts, and the same in words.
 //!
 //! Seconds are decimals, bytes integers, times RFC 3339 in UTC, the unknown is `null`. Within v1 fields are only
 //! ever added.
@@ -10,12 +10,15 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use super::history::{History, HistoryView, TotalsView};
 use super::http::FrontView;
+use super::verdict::{self, Going};
 use crate::balance::judge::Verdict;
 use crate::base::role::Role;
 use crate::front::shared::Front;
 use crate::pg::sqlstate;
 use crate::session::place::is_there_another;
+use crate::session::setup::Setup;
 use crate::session::shared::{Listener, Shared};
 use crate::topology::Node;
 use crate::topology::check::{Outcome, Report};
@@ -27,12 +30,45 @@ pub struct Status {
     uptime_seconds: f64,
     ready: bool,
     draining: bool,
+    /// Where writes and reads go, and what is wrong, in a sentence or two.
+    verdict: String,
     config: ConfigView,
+    totals: TotalsView,
     listeners: Vec<ListenerView>,
     nodes: Vec<NodeView>,
     /// Living primaries of each cluster.
     primaries: BTreeMap<String, usize>,
     http: Vec<FrontView>,
+    /// Five minutes, second by second; `null` where it is left out because it was sent before.
+    history: Option<HistoryView>,
+}
+
+/// The listeners alone.
+#[derive(Debug, Serialize)]
+pub(super) struct Listeners {
+    listeners: Vec<ListenerView>,
+}
+
+/// The nodes alone.
+#[derive(Debug, Serialize)]
+pub(super) struct Nodes {
+    nodes: Vec<NodeView>,
+}
+
+/// The HTTP fronts alone.
+#[derive(Debug, Serialize)]
+pub(super) struct Http {
+    http: Vec<FrontView>,
+}
+
+/// What the views are made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen<'a> {
+    pub shared: &'a Shared,
+    pub setup: &'a Setup,
+    pub fronts: &'a [Arc<Front>],
+    pub history: &'a History,
+    pub started: SystemTime,
 }
 
 #[derive(Debug, Serialize)]
@@ -58,6 +94,12 @@ pub(super) struct ListenerView {
     limit: u32,
     accepted_total: u64,
     rejected_total: u64,
+    /// Of late, connections accepted.
+    new_per_second: f64,
+    /// Names of the nodes that new sessions go to now; none: they wait.
+    new_sessions_go_to: Vec<String>,
+    /// Why there.
+    why: String,
 }
 
 /// One node.
@@ -89,6 +131,10 @@ pub(super) struct NodeView {
     weight_in_file: u16,
     backup: bool,
     sessions: u32,
+    /// Of late, sessions that have reached it.
+    new_per_second: f64,
+    /// What all but one of a hundred connects of the last minute or two took at most.
+    connect_p99_seconds: Option<f64>,
     limit: Option<u32>,
     since: String,
     check: Option<CheckView>,
@@ -106,41 +152,131 @@ struct CheckView {
     against: u32,
     /// How many of them it takes.
     needed: u32,
+    /// What was done, in order; of a check that failed, the last one failed.
+    steps: Vec<StepView>,
 }
 
-impl Status {
-    /// The status of a process that started then.
-    #[must_use]
-    pub fn of(shared: &Shared, fronts: &[Arc<Front>], started: SystemTime) -> Self {
-        let setup = shared.setup();
-        let mut nodes = Vec::new();
-        let mut primaries = BTreeMap::new();
-        for (cluster, watched) in setup.config.clusters.iter().zip(&setup.clusters) {
-            let topology = watched.current.borrow();
-            primaries.insert(cluster.name.clone(), topology.living_primaries().count());
-            nodes.extend(topology.nodes.iter().map(|node| NodeView::of(node, &cluster.name)));
-        }
+#[derive(Debug, Serialize)]
+struct StepView {
+    name: &'static str,
+    seconds: f64,
+    /// What it brought, in a few words.
+    found: String,
+}
+
+impl Seen<'_> {
+    /// Everything; `with_history` also what was.
+    pub(super) fn status(self, with_history: bool) -> Status {
+        let Self { shared, setup, fronts, history, started } = self;
+        let clusters = setup.config.clusters.iter().zip(&setup.clusters);
+        let primaries = clusters.map(|(cluster, watched)| {
+            (cluster.name.clone(), watched.current.borrow().living_primaries().count())
+        });
         let draining = shared.stop.is_cancelled();
-        Self {
+        Status {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: started.elapsed().unwrap_or_default().as_secs_f64(),
             ready: !draining
                 && setup.listeners.iter().all(|listener| is_there_another(listener, &[]))
                 && fronts.iter().all(|front| front.troubles().is_empty()),
             draining,
+            verdict: verdict::in_words(shared, setup, fronts),
             config: ConfigView { path: setup.origin.to_string(), loaded_at: time(setup.loaded_at) },
-            listeners: setup.listeners.iter().map(|listener| ListenerView::of(shared, listener)).collect(),
-            nodes,
-            primaries,
-            http: fronts.iter().map(|front| FrontView::of(front)).collect(),
+            totals: history.totals(),
+            listeners: self.listeners().listeners,
+            nodes: self.nodes().nodes,
+            primaries: primaries.collect(),
+            http: self.http().http,
+            history: with_history.then(|| history.all()),
         }
     }
 
+    pub(super) fn listeners(self) -> Listeners {
+        Listeners { listeners: self.setup.listeners.iter().map(|listener| self.listener(listener)).collect() }
+    }
+
+    pub(super) fn http(self) -> Http {
+        Http { http: self.fronts.iter().map(|front| FrontView::of(front)).collect() }
+    }
+
+    pub(super) fn nodes(self) -> Nodes {
+        let mut nodes = Vec::new();
+        let clusters = self.setup.config.clusters.iter().zip(&self.setup.clusters).enumerate();
+        for (index, (cluster, watched)) in clusters {
+            let topology = Arc::clone(&watched.current.borrow());
+            nodes.extend(topology.nodes.iter().map(|node| self.node(node, index, &cluster.name)));
+        }
+        Nodes { nodes }
+    }
+
+    pub(super) fn listener(self, listener: &Listener) -> ListenerView {
+        let metrics = self.shared.metrics.listener(listener.index);
+        let (waiting, oldest) = listener.waiting();
+        let Going { to, why } = verdict::going(listener);
+        ListenerView {
+            name: listener.config.name.clone(),
+            bind: listener.addr.to_string(),
+            cluster: listener.cluster.name.clone(),
+            target: listener.config.target.as_str(),
+            balance: listener.config.balance.as_str(),
+            ready: is_there_another(listener, &[]),
+            paused: listener.is_paused(),
+            sessions: listener.active(),
+            waiting,
+            oldest_wait_seconds: oldest.map_or(0.0, |since| since.elapsed().as_secs_f64()),
+            limit: listener.config.max_connections.get(),
+            accepted_total: metrics.accepted(),
+            rejected_total: metrics.rejected(),
+            new_per_second: self.history.new_of_listener(listener.index),
+            new_sessions_go_to: to,
+            why,
+        }
+    }
+
+    /// A node of the cluster at this place of the configuration.
+    pub(super) fn node(self, node: &Node, index: usize, cluster: &str) -> NodeView {
+        let metrics = self.shared.metrics.node(index, node.id);
+        NodeView {
+            name: node.config.name.clone(),
+            cluster: cluster.to_owned(),
+            addr: node.config.addr.to_string(),
+            shown: node.place_in_words(),
+            ip: node.addrs.first().map(|addr| addr.ip().to_string()),
+            health: match node.verdict {
+                Verdict::Starting => "unknown",
+                Verdict::Up => "up",
+                Verdict::Down => "down",
+            },
+            state: node.state().as_str(),
+            admin: node.admin.as_str(),
+            admin_since: time(node.admin_since),
+            role: node.role().map(Role::as_str),
+            superseded: node.is_superseded,
+            held_back_s: node.held_back().unwrap_or_default().as_secs_f64(),
+            role_from: node.role.map(|known| known.from.as_str()),
+            lag_seconds: node.lag.time.map(|time| time.as_secs_f64()),
+            lag_bytes: node.lag.bytes,
+            server_version: node.version.clone(),
+            weight: node.weight,
+            weight_in_file: node.config.weight,
+            backup: node.config.backup,
+            sessions: node.load.sessions(),
+            new_per_second: self.history.new_of_node(index, node.id),
+            connect_p99_seconds: metrics.connect_p99().map(|time| time.as_secs_f64()),
+            limit: node.config.max_connections.map(std::num::NonZeroU32::get),
+            since: time(node.since),
+            check: node.last_check.as_deref().map(|report| CheckView::of(report, node.progress)),
+        }
+    }
+}
+
+impl Status {
     /// The same for a person with a terminal.
     #[must_use]
     pub fn in_words(&self) -> String {
         let mut out =
             format!("pgsplit {}  up {:.0}s  {}\n", self.version, self.uptime_seconds, self.config.path);
+        let _ = writeln!(out, "\n{}", self.verdict);
         if !self.listeners.is_empty() {
             self.databases_in_words(&mut out);
         }
@@ -188,62 +324,6 @@ impl Status {
     }
 }
 
-impl ListenerView {
-    pub(super) fn of(shared: &Shared, listener: &Listener) -> Self {
-        let metrics = shared.metrics.listener(listener.index);
-        let (waiting, oldest) = listener.waiting();
-        Self {
-            name: listener.config.name.clone(),
-            bind: listener.addr.to_string(),
-            cluster: listener.cluster.name.clone(),
-            target: listener.config.target.as_str(),
-            balance: listener.config.balance.as_str(),
-            ready: is_there_another(listener, &[]),
-            paused: listener.is_paused(),
-            sessions: listener.active(),
-            waiting,
-            oldest_wait_seconds: oldest.map_or(0.0, |since| since.elapsed().as_secs_f64()),
-            limit: listener.config.max_connections.get(),
-            accepted_total: metrics.accepted(),
-            rejected_total: metrics.rejected(),
-        }
-    }
-}
-
-impl NodeView {
-    pub(super) fn of(node: &Node, cluster: &str) -> Self {
-        Self {
-            name: node.config.name.clone(),
-            cluster: cluster.to_owned(),
-            addr: node.config.addr.to_string(),
-            shown: node.place_in_words(),
-            ip: node.addrs.first().map(|addr| addr.ip().to_string()),
-            health: match node.verdict {
-                Verdict::Starting => "unknown",
-                Verdict::Up => "up",
-                Verdict::Down => "down",
-            },
-            state: node.state().as_str(),
-            admin: node.admin.as_str(),
-            admin_since: time(node.admin_since),
-            role: node.role().map(Role::as_str),
-            superseded: node.is_superseded,
-            held_back_s: node.held_back().unwrap_or_default().as_secs_f64(),
-            role_from: node.role.map(|known| known.from.as_str()),
-            lag_seconds: node.lag.time.map(|time| time.as_secs_f64()),
-            lag_bytes: node.lag.bytes,
-            server_version: node.version.clone(),
-            weight: node.weight,
-            weight_in_file: node.config.weight,
-            backup: node.config.backup,
-            sessions: node.load.sessions(),
-            limit: node.config.max_connections.map(std::num::NonZeroU32::get),
-            since: time(node.since),
-            check: node.last_check.as_deref().map(|report| CheckView::of(report, node.progress)),
-        }
-    }
-}
-
 impl CheckView {
     fn of(report: &Report, (against, needed): (u32, u32)) -> Self {
         let (ok, error, sqlstate) = match &report.outcome {
@@ -256,7 +336,13 @@ impl CheckView {
         };
         let step = report.steps.last().map_or("", |step| step.name);
         let duration_seconds = report.took.as_secs_f64();
-        Self { ok, at: time(report.at), step, error, sqlstate, duration_seconds, against, needed }
+        let steps = report.steps.iter().map(|step| StepView {
+            name: step.name,
+            seconds: step.took.as_secs_f64(),
+            found: step.found.clone(),
+        });
+        let steps = steps.collect();
+        Self { ok, at: time(report.at), step, error, sqlstate, duration_seconds, against, needed, steps }
     }
 
     fn in_words(&self) -> String {

@@ -9,6 +9,7 @@ mod systemd;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Way};
 use crate::balance::judge::Verdict;
 use crate::balance::pick::Picker;
 use crate::config::{self, Config};
@@ -31,6 +32,7 @@ use crate::net::crew::Crew;
 use crate::net::descriptors::Descriptors;
 use crate::net::inherited::{Inherited, Place, Unfit};
 use crate::net::listen::{Listening, Sockets};
+use crate::net::local::LocalSocket;
 use crate::net::options::Options;
 use crate::net::roll_call::RollCall;
 use crate::session;
@@ -40,6 +42,7 @@ use crate::session::queue::Queue;
 use crate::session::roster::{Roster, SWEEP_INTERVAL};
 use crate::session::setup::Setup;
 use crate::session::shared::{Listener, Shared, Stage};
+use crate::telemetry::events::Events;
 use crate::telemetry::metrics::{Metrics, UPKEEP_INTERVAL};
 use crate::telemetry::shape::{ClusterShape, ListenerShape, Shape};
 use crate::topology::keeper::{self, Watched};
@@ -47,6 +50,8 @@ use systemd::Systemd;
 
 /// How long sessions have, when the drain timeout is over, to come to the end of a transaction.
 const LAST_CALL: Duration = Duration::from_secs(5);
+/// A reader at the admin address who is gone, or takes nothing, is left after this.
+const ADMIN_OPTIONS: Options = Options { keepalive: None, user_timeout: Some(Duration::from_secs(30)) };
 /// How long control tasks may take to end.
 const CONTROL_END: Duration = Duration::from_secs(2);
 
@@ -66,6 +71,14 @@ pub enum StartError {
     /// A socket was handed over that cannot be used.
     #[error(transparent)]
     Unfit(#[from] Unfit),
+    /// The Unix socket of the admin server could not be made.
+    #[error("cannot make the admin socket {}", path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// No more threads, or descriptors.
     #[error("cannot start a worker thread")]
     Worker(#[source] io::Error),
@@ -98,6 +111,7 @@ impl App {
         descriptors: Descriptors,
         inherited: Inherited,
         log_drops: impl Fn() -> u64 + Send + Sync + 'static,
+        events: Events,
     ) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let threads = match config.runtime.threads {
@@ -120,11 +134,14 @@ impl App {
             let what = || format!("HTTP front \"{}\"", front.name);
             http_sockets.push(open(handed.next(), front.bind, front::connection::OPTIONS, threads, what)?);
         }
-        let admin_socket = config
-            .admin
-            .as_ref()
-            .map(|admin| open(handed.next(), admin.bind, Options::default(), 1, || "admin".to_owned()))
+        let admin_bind = config.admin.as_ref().and_then(|admin| admin.bind);
+        let admin_socket = admin_bind
+            .map(|addr| open(handed.next(), addr, ADMIN_OPTIONS, 1, || "admin".to_owned()))
             .transpose()?;
+        let local_socket = match config.admin.as_ref().and_then(|admin| admin.socket.as_ref()) {
+            Some(socket) => bind_local(socket)?,
+            None => None,
+        };
 
         let own_threads = if http_sockets.is_empty() { threads } else { threads * 2 };
         let own_sockets = sockets.iter().chain(&http_sockets).map(Sockets::count).sum();
@@ -176,18 +193,24 @@ impl App {
         let ground = fronts::Ground { shared: &shared, tasks: &tasks, end: &end, threads, roll: &roll };
         let (fronts, http_workers) = fronts::start(&ground, http_sockets)?;
         workers.extend(http_workers);
+        let admin = Admin::new(Arc::clone(&shared), Arc::clone(&fronts), events);
         let admin_socket = admin_socket.and_then(|sockets| sockets.into_each().next());
-        if let (Some(socket), Some(admin)) = (admin_socket, &config.admin) {
-            let bind_error = |source| StartError::Bind { addr: admin.bind, what: "admin".to_owned(), source };
+        if let (Some(socket), Some(addr)) = (admin_socket, admin_bind) {
+            let bind_error = |source| StartError::Bind { addr, what: "admin".to_owned(), source };
             let listening = Listening::new(socket).map_err(bind_error)?;
-            let admin = Admin::new(Arc::clone(&shared), Arc::clone(&fronts));
-            tasks.spawn(admin.serve(listening, end.clone()));
+            tasks.spawn(admin.clone().serve(Way::Address(listening), end.clone()));
+        }
+        if let Some(socket) = local_socket {
+            tasks.spawn(admin.clone().serve(Way::Socket(socket), end.clone()));
+        }
+        if config.admin.is_some() {
+            tasks.spawn(end.clone().run_until_cancelled_owned(admin.watch()));
         }
         tasks.spawn(end.clone().run_until_cancelled_owned(upkeep(metrics)));
-        tasks.spawn(end.clone().run_until_cancelled_owned(sweep(Arc::clone(&shared))));
         let systemd = Systemd::of_process();
         let told = systemd.clone().keep_told(Arc::clone(&shared), Arc::clone(&fronts), roll);
         tasks.spawn(end.clone().run_until_cancelled_owned(told));
+        tasks.spawn(end.clone().run_until_cancelled_owned(sweep(Arc::clone(&shared))));
         unless_started.disarm();
         Ok(Self { shared, fronts, workers, tasks, end, systemd })
     }
@@ -268,7 +291,7 @@ impl App {
 fn places(config: &Config) -> Vec<Place<'_>> {
     let listeners = config.listeners.iter().map(|listener| (listener.name.as_str(), listener.bind));
     let fronts = config.fronts.iter().map(|front| (front.name.as_str(), front.bind));
-    let admin = config.admin.iter().map(|admin| ("admin", admin.bind));
+    let admin = config.admin.iter().filter_map(|admin| Some(("admin", admin.bind?)));
     listeners.chain(fronts).chain(admin).map(|(name, bind)| Place { name, bind }).collect()
 }
 
@@ -285,6 +308,25 @@ fn open(
         None => Sockets::bind(addr, options, threads),
     };
     sockets.map_err(|source| StartError::Bind { addr, what: what(), source })
+}
+
+/// The admin server's Unix socket; `None`: nobody asked for one, and it cannot be made.
+fn bind_local(socket: &config::AdminSocket) -> Result<Option<LocalSocket>, StartError> {
+    let path = &socket.path;
+    if socket.is_default
+        && let Some(dir) = path.parent()
+    {
+        // Where there is none for it, it is made, if that can be.
+        let _ = std::fs::create_dir(dir);
+    }
+    match LocalSocket::bind(path) {
+        Ok(made) => Ok(Some(made)),
+        Err(error) if socket.is_default => {
+            info!(path = %path.display(), %error, "admin_socket_left_out");
+            Ok(None)
+        }
+        Err(source) => Err(StartError::Socket { path: path.clone(), source }),
+    }
 }
 
 fn cluster_of<'a>(config: &'a Config, listener: &config::Listener) -> &'a Arc<config::Cluster> {

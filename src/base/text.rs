@@ -53,7 +53,9 @@ const fn is_printable(byte: u8) -> bool {
     matches!(byte, b' '..=b'~')
 }
 
-fn is_harmless(c: char) -> bool {
+/// Whether a terminal shows a character as it is, and does nothing else.
+#[must_use]
+pub fn is_harmless(c: char) -> bool {
     let marks =
         matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
     !c.is_control() && !marks

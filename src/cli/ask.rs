@@ -24,10 +24,13 @@ const MOST_SHOWN: usize = 64 * 1024;
 ///
 /// # Errors
 /// In words: nobody can be asked.
-pub(super) fn find(source: &Source) -> Result<Admin, String> {
+pub(super) fn find(source: &Source) -> Result<(SocketAddr, Option<Secret>), String> {
     match load(source) {
         Ok((config, origin)) => match config.admin {
-            Some(admin) if admin.bind.port() != 0 => Ok(admin),
+            Some(Admin { bind: Some(bind), token, .. }) if bind.port() != 0 => Ok((bind, token)),
+            Some(Admin { bind: None, .. }) => {
+                Err(format!("{origin}: admin.bind is off, so there is nobody to ask"))
+            }
             Some(_) => Err(format!("{origin}: the system chooses admin's port: name it by --admin")),
             None => Err(format!("{origin}: admin is off, so there is nobody to ask")),
         },
@@ -37,16 +40,17 @@ pub(super) fn find(source: &Source) -> Result<Admin, String> {
             let Some(usual) = without_file() else {
                 return Err("and without a file there is no admin address".to_owned());
             };
-            out::complain(&format!("pgsplit: asking {} instead\n", usual.bind));
+            out::complain(&format!("pgsplit: asking {} instead\n", usual.0));
             Ok(usual)
         }
     }
 }
 
 /// The admin address where no file says another one: from the environment, or the default.
-fn without_file() -> Option<Admin> {
+fn without_file() -> Option<(SocketAddr, Option<Secret>)> {
     let any = ["localhost=primary".to_owned()];
-    Config::from_nodes(&any, &|name: &str| std::env::var(name).ok()).ok()?.admin
+    let admin = Config::from_nodes(&any, &|name: &str| std::env::var(name).ok()).ok()?.admin?;
+    Some((admin.bind?, admin.token))
 }
 
 /// What is asked.
@@ -101,6 +105,20 @@ async fn converse(admin: SocketAddr, question: &Question<'_>) -> Result<(StatusC
     };
     let (said, _) = tokio::join!(conversation, connection);
     said
+}
+
+/// What was wrong, in words: what an answer of the API says, or the answer itself.
+pub(super) fn words_of(said: &str) -> String {
+    #[derive(serde::Deserialize)]
+    struct Refusal {
+        error: String,
+        hint: String,
+    }
+    match serde_json::from_str(said) {
+        Ok(Refusal { error, hint }) if hint.is_empty() => error,
+        Ok(Refusal { error, hint }) => format!("{error}; {hint}"),
+        Err(_) => said.trim_end().to_owned(),
+    }
 }
 
 /// An address to listen on for everybody is reached by this machine's own.

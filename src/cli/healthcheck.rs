@@ -9,7 +9,7 @@ use crate::cli::ask::{Question, ask, find};
 use crate::cli::{fail, out};
 
 pub(super) fn healthcheck(args: &Healthcheck) -> ExitCode {
-    let admin = match args.admin.map_or_else(|| find(&args.source).map(|admin| admin.bind), Ok) {
+    let admin = match args.admin.map_or_else(|| find(&args.source).map(|(admin, _)| admin), Ok) {
         Ok(admin) => admin,
         Err(why) => return fail(&why),
     };

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::base::secret::Secret;
 use crate::cli::args::Pause;
-use crate::cli::ask::{Question, ask, find};
+use crate::cli::ask::{Question, ask, find, words_of};
 use crate::cli::{fail, load, out};
 use crate::config::read_token;
 
@@ -36,7 +36,7 @@ pub(super) fn pause(args: &Pause, pause: bool) -> ExitCode {
         Err(error) => return fail(&error),
     };
     if status != StatusCode::OK {
-        return fail(&format!("http://{admin}{path} answered {}\n{}", status.as_u16(), said.trim_end()));
+        return fail(&format!("http://{admin}{path} answered {}\n{}", status.as_u16(), words_of(&said)));
     }
     match serde_json::from_str::<State>(&said) {
         Ok(state) if state.name == args.name && state.paused == pause => {
@@ -60,8 +60,8 @@ fn whom(args: &Pause) -> Result<(SocketAddr, Option<Secret>), String> {
         // Without one the other side says what it wants; a file that cannot be read need not be there.
         return Ok((admin, given.or_else(|| load(&args.source).ok()?.0.admin?.token)));
     }
-    let admin = find(&args.source)?;
-    Ok((admin.bind, given.or(admin.token)))
+    let (admin, token) = find(&args.source)?;
+    Ok((admin, given.or(token)))
 }
 
 impl State {

@@ -89,8 +89,9 @@ async fn serve(config: Config, origin: &str, inherited: Inherited, guard: &LogGu
         out::complain("pgsplit: cannot listen for signals\n");
         return ExitCode::from(FAILURE);
     };
-    let drops = guard.dropped();
-    let app = match App::start(config, origin, descriptors, inherited, move || drops.count()) {
+    let (drops, events) = (guard.dropped(), guard.events());
+    let started = App::start(config, origin, descriptors, inherited, move || drops.count(), events);
+    let app = match started {
         Ok(app) => app,
         Err(error) => return cannot_start(&error),
     };
@@ -124,13 +125,18 @@ async fn either(a: &mut Signal, b: &mut Signal) {
 fn cannot_start(error: &StartError) -> ExitCode {
     let (source, addr) = match error {
         StartError::Bind { addr, source, .. } => (source, Some(addr)),
-        StartError::Worker(source) | StartError::Unfit(Unfit::System { source, .. }) => (source, None),
+        StartError::Socket { source, .. }
+        | StartError::Worker(source)
+        | StartError::Unfit(Unfit::System { source, .. }) => (source, None),
         StartError::Unfit(Unfit::Kind { .. } | Unfit::Unknown { .. }) => {
             out::complain(&format!("pgsplit: {error}\n"));
             return ExitCode::from(BAD_CONFIG);
         }
     };
     let hint = match (source.kind(), addr) {
+        _ if matches!(error, StartError::Socket { .. }) => {
+            "\nChoose another admin.socket, or write `admin: {socket: off}`".to_owned()
+        }
         (io::ErrorKind::AddrInUse, Some(addr)) => {
             format!(
                 "\nAnother process listens there: see `ss -ltnp 'sport = :{}'`, or choose another bind",

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ use super::source::Pos;
 use super::table::Given;
 use super::words::{self, Word};
 use super::{
-    Admin, Balance, Check, CheckKind, Cluster, Config, Dns, Keepalive, Listener, Log, LogFormat, LogSessions,
-    MaxLag, Node, OnTrouble, Runtime, Sessions, Tls, credentials, rules,
+    Admin, AdminSocket, Balance, Check, CheckKind, Cluster, Config, Dns, Keepalive, Listener, Log, LogFormat,
+    LogSessions, MaxLag, Node, OnTrouble, Runtime, Sessions, Tls, credentials, rules,
 };
 use crate::base::role::Target;
 
@@ -47,7 +48,7 @@ pub(super) fn check(file: &File, env: Env<'_>, f: &mut Findings<'_>) -> Config {
     let listeners = check_listeners(file, &clusters, host, f);
     let admin = check_admin(file, host, env, f);
     let fronts = check_fronts(file, &listeners, host, f);
-    rules::binds(file, &listeners, admin.as_ref().map(|admin| admin.bind), host, f);
+    rules::binds(file, &listeners, admin.as_ref().and_then(|admin| admin.bind), host, f);
     // With a node or a check missing, what follows would only repeat that.
     if is_sound {
         rules::roles(file, &clusters, &listeners, f);
@@ -249,10 +250,28 @@ fn check_listener(file: &FileListener, clusters: &[Arc<Cluster>], f: &mut Findin
 
 fn check_admin(file: &File, host: IpAddr, env: Env<'_>, f: &mut Findings<'_>) -> Option<Admin> {
     let default = Some(SocketAddr::new(host, ADMIN_PORT));
-    let bind = from_env("PGSPLIT_ADMIN", &words::ADMIN_BIND, env, f)
-        .unwrap_or_else(|| or(file.admin.bind.as_ref(), default));
+    let written = from_env("PGSPLIT_ADMIN", &words::ADMIN_BIND, env, f)
+        .or_else(|| file.admin.bind.as_ref().map(|bind| bind.value));
+    let socket = match &file.admin.socket {
+        Some(socket) => socket.value.clone().map(|path| AdminSocket { path, is_default: false }),
+        // Several may run on one machine, each with an address of its own: only one can have the usual place.
+        None if written.is_none() => default_socket(env),
+        None => None,
+    };
+    let bind = written.unwrap_or(default);
     let token = credentials::token(&file.admin, env, f);
-    Some(Admin { bind: bind?, token })
+    let hosts = file.admin.hosts.iter().map(|host| host.value.clone()).collect();
+    (bind.is_some() || socket.is_some()).then_some(Admin { bind, socket, hosts, token })
+}
+
+/// Where the socket is when nobody says where: in a place that is for root alone, or for this user.
+fn default_socket(env: Env<'_>) -> Option<AdminSocket> {
+    let path = if rustix::process::geteuid().is_root() {
+        PathBuf::from("/run/pgsplit/admin.sock")
+    } else {
+        PathBuf::from(non_empty(env, "XDG_RUNTIME_DIR")?).join("pgsplit.sock")
+    };
+    Some(AdminSocket { path, is_default: true })
 }
 
 fn check_log(file: &File, env: Env<'_>, f: &mut Findings<'_>) -> Log {

@@ -4,9 +4,10 @@
 //! `file_http.rs`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::file_http::{FileFront, read_fronts};
+use super::file_http::{FileFront, read_fronts, words_of};
 use super::finding::Findings;
 use super::http::LogRequests;
 use super::key::Keys;
@@ -98,6 +99,9 @@ pub(super) struct FileCheck {
 pub(super) struct FileAdmin {
     /// Outer `None`: left out; inner: switched off.
     pub bind: Option<Given<Option<SocketAddr>>>,
+    /// Inner `None`: switched off.
+    pub socket: Option<Given<Option<PathBuf>>>,
+    pub hosts: Vec<Given<String>>,
     pub token: Option<Given<Secret>>,
     pub token_file: Option<Given<String>>,
 }
@@ -356,6 +360,8 @@ fn read_admin(top: &Table<'_>, f: &mut Findings<'_>) -> FileAdmin {
     let admin = Table::open(value, "admin", keys::ADMIN, f);
     FileAdmin {
         bind: get(admin.as_ref(), &keys::admin::BIND, f),
+        socket: get(admin.as_ref(), &keys::admin::SOCKET, f),
+        hosts: admin.as_ref().and_then(|admin| words_of(admin, &keys::admin::HOSTS, f)).unwrap_or_default(),
         token: get(admin.as_ref(), &keys::admin::TOKEN, f),
         token_file: get(admin.as_ref(), &keys::admin::TOKEN_FILE, f),
     }

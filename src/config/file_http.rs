@@ -419,7 +419,11 @@ fn is_off(value: &Value) -> bool {
 }
 
 /// A list of which each entry is a word of `key`.
-fn words_of<T>(table: &Table<'_>, key: &key::Key<T>, f: &mut Findings<'_>) -> Option<Vec<Given<T>>> {
+pub(super) fn words_of<T>(
+    table: &Table<'_>,
+    key: &key::Key<T>,
+    f: &mut Findings<'_>,
+) -> Option<Vec<Given<T>>> {
     let list = table.list(key.about.name, f)?;
     Some(entries(&list, f, |value, path, f| read(value, path, key.word, f)))
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::wildcard_imports, reason = "a module for each section, and nothing but keys in it")]
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::http::LogRequests;
@@ -481,7 +482,13 @@ pub(super) mod dns {
 }
 
 /// `admin`
-pub(super) const ADMIN: Keys = &[admin::BIND.about, admin::TOKEN.about, admin::TOKEN_FILE.about];
+pub(super) const ADMIN: Keys = &[
+    admin::BIND.about,
+    admin::SOCKET.about,
+    admin::HOSTS.about,
+    admin::TOKEN.about,
+    admin::TOKEN_FILE.about,
+];
 pub(super) mod admin {
     use super::*;
 
@@ -490,7 +497,23 @@ pub(super) mod admin {
         &words::ADMIN_BIND,
         Value("127.0.0.1:8404"),
         "0.0.0.0:8404",
-        "metrics and status; `\"\"` or `admin: off`: nowhere",
+        "metrics, status and the API; `\"\"`: over the socket alone; `admin: off`: nowhere",
+    );
+    pub(in crate::config) const SOCKET: Key<Option<PathBuf>> = Key::new(
+        "socket",
+        &words::SOCKET,
+        Words(
+            "with the default `bind` `/run/pgsplit/admin.sock` for root, `$XDG_RUNTIME_DIR/pgsplit.sock` for others",
+        ),
+        "/run/pgsplit/admin.sock",
+        "a Unix socket for the same, by which everything may be changed. Its mode is 0660",
+    );
+    pub(in crate::config) const HOSTS: Key<String> = Key::list(
+        "hosts",
+        &words::HOST,
+        Value("[]"),
+        "[lb.example.com]",
+        "names by which browsers come to `bind`. IP addresses, `localhost` and names without a dot always work",
     );
     pub(in crate::config) const TOKEN: Key<Secret> = Key::new(
         "token",

@@ -332,10 +332,23 @@ pub struct Dns {
 /// Where metrics and status are served, and who may change something there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
-    /// The address.
-    pub bind: SocketAddr,
-    /// Who sends it may pause and resume listeners; `None`: nobody may.
+    /// The address; `None`: only the socket.
+    pub bind: Option<SocketAddr>,
+    /// The Unix socket, over which everything may be changed; `None`: none.
+    pub socket: Option<AdminSocket>,
+    /// Names by which browsers may come to the address, beside those that lead nowhere else.
+    pub hosts: Vec<String>,
+    /// Who sends it to the address may change something; `None`: nobody may there.
     pub token: Option<Secret>,
+}
+
+/// The Unix socket of the admin server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminSocket {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether nobody wrote it down, so that pgsplit runs without it where it cannot be made.
+    pub is_default: bool,
 }
 
 /// What is logged, and how.

@@ -7,7 +7,8 @@ pub(super) const STRUCK_OUT: &str = "***";
 /// the line.
 pub(super) fn is_secret_key(name: &str) -> bool {
     let name = name.to_ascii_lowercase().replace(['-', ' ', '.'], "_");
-    if name.ends_with("_file") {
+    // The second is a key, and only looks like one.
+    if name.ends_with("_file") || name == "socket" {
         return false;
     }
     let tells = ["pass", "pwd", "secret", "token", "credential"].iter().any(|part| name.contains(part));
@@ -80,7 +81,9 @@ mod tests {
         {
             assert!(is_secret_key(name), "{name}");
         }
-        for name in ["password_file", "user", "name", "addr", "interval", "keepalive", "dbname", "passive_"] {
+        for name in
+            ["password_file", "socket", "user", "name", "addr", "interval", "keepalive", "dbname", "passive_"]
+        {
             assert_eq!(is_secret_key(name), name.contains("pass") && !name.ends_with("_file"), "{name}");
         }
     }

@@ -212,9 +212,15 @@ fn of_sessions(sessions: &Sessions) -> Shown {
 }
 
 fn of_admin(admin: &Admin) -> Shown {
-    let Admin { bind, token } = admin;
+    let Admin { bind, socket, hosts, token } = admin;
     let token = Shown::One(Value::Secret(token.clone().unwrap_or_default()));
-    mapping(keys::ADMIN, vec![("bind", text(bind)), ("token", token)])
+    let all = vec![
+        ("bind", text(bind.map_or_else(String::new, |bind| bind.to_string()))),
+        ("socket", socket.as_ref().map_or_else(|| text("off"), |socket| text(socket.path.display()))),
+        ("hosts", list(hosts)),
+        ("token", token),
+    ];
+    mapping(keys::ADMIN, all)
 }
 
 fn of_log(log: &Log) -> Shown {

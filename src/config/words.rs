@@ -1,6 +1,7 @@
 //! Single values: which text a key takes, and what is said when it gets another.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::key::Form;
@@ -62,6 +63,14 @@ pub(super) const ADMIN_BIND: Word<Option<SocketAddr>> = Word {
     form: Form::OrOff(&A_BIND_OR_NONE),
     parse: |text| if is_off(text) || text.is_empty() { Ok(None) } else { bind(text).map(Some) },
 };
+const A_SOCKET: Form = Form::OrOff(&Form::Like { what: "absolute path", pattern: "^(/.*)?$" });
+const A_HOST: Form = Form::Like { what: "name", pattern: "^[A-Za-z0-9._-]+$" };
+
+/// `None`: none is meant.
+pub(super) const SOCKET: Word<Option<PathBuf>> =
+    Word { what: "a path such as /run/pgsplit/admin.sock, or off", form: A_SOCKET, parse: socket };
+pub(super) const HOST: Word<String> =
+    Word { what: "a host such as pgsplit.example.com", form: A_HOST, parse: host };
 
 pub(super) const WEIGHT: Word<u32> = Word {
     what: "a whole number from 0 to 256",
@@ -362,6 +371,34 @@ pub(super) fn bind_host(host: &str) -> Result<IpAddr, String> {
     }
 }
 
+/// The path of a Unix socket. The system has room for 107 bytes of it, and some of them are for the name it is made under.
+fn socket(text: &str) -> Result<Option<PathBuf>, String> {
+    const MOST: usize = 90;
+    let text = without_zero(text)?;
+    if text.is_empty() || is_off(text) {
+        return Ok(None);
+    }
+    if MOST < text.len() {
+        return Err(format!("`{text}` is longer than {MOST} bytes, and a socket's path must be short"));
+    }
+    if !text.starts_with('/') {
+        return Err(format!("`{text}` does not begin with `/`, so where it is would depend on who asks"));
+    }
+    Ok(Some(PathBuf::from(text)))
+}
+
+/// A host as a browser names it, in lower case and without a port.
+fn host(text: &str) -> Result<String, String> {
+    let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    if name.len() <= 253 && name.split('.').all(is_label) {
+        return Ok(name);
+    }
+    Err(format!("`{text}` is not a host such as pgsplit.example.com, without scheme and port"))
+}
+
 fn role(text: &str) -> Result<Option<Role>, String> {
     match text {
         "auto" => Ok(None),
@@ -492,6 +529,20 @@ mod tests {
         }
         for text in ["", "6432", ":6432", "db1:6432", "127.0.0.1", "::1", "*:70000", "*"] {
             assert!(bind(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sockets_and_hosts() {
+        let path = |text: &str| Ok(Some(PathBuf::from(text)));
+        assert_eq!(socket("/run/pgsplit/admin.sock"), path("/run/pgsplit/admin.sock"));
+        assert_eq!((socket(""), socket("off")), (Ok(None), Ok(None)));
+        for text in ["admin.sock", "./a", "/a\0b", &format!("/{}", "x".repeat(100))] {
+            assert!(socket(text).is_err(), "{text}");
+        }
+        assert_eq!(host("LB.Example.com."), Ok("lb.example.com".to_owned()));
+        for text in ["", "http://a", "a:80", "a b", "a..b", "*.a", "[::1]", "é.de"] {
+            assert!(host(text).is_err(), "{text}");
         }
     }
 

@@ -1,5 +1,5 @@
-//! Sockets: listening, accepting, the threads that serve (a crew of workers) and whether they answer, names, dialling,
-//! options, and whether a peer is still there.
+//! Sockets: listening, on an address or in the file system, accepting, the threads that serve (a crew of workers) and
+//! whether they answer, names, dialling, options, and whether a peer is still there.
 
 pub mod accept;
 pub mod crew;
@@ -8,6 +8,7 @@ pub mod dial;
 pub mod discover;
 pub mod inherited;
 pub mod listen;
+pub mod local;
 pub mod options;
 pub mod peer;
 pub mod roll_call;

@@ -65,6 +65,19 @@ struct Listener {
     pairs: Shelf<PairMetrics>,
 }
 
+/// What all listeners have done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections turned away.
+    pub rejected: u64,
+    /// Bytes passed on to nodes.
+    pub to_node_bytes: u64,
+    /// Bytes passed on to clients.
+    pub to_client_bytes: u64,
+}
+
 /// Figures by place. Some are added while others count; none is ever taken away.
 struct Shelf<T>(RwLock<Vec<Arc<T>>>);
 
@@ -161,6 +174,35 @@ impl Metrics {
     pub fn bytes_from(&self, cluster: usize, node: NodeId) -> u64 {
         let listeners = self.listeners.iter().filter(|listener| listener.cluster == cluster);
         listeners.filter_map(|listener| listener.pairs.get(node.place)).map(|pair| pair.bytes().1).sum()
+    }
+
+    /// Sessions that have reached the node so far, of all listeners.
+    #[must_use]
+    pub fn sessions_of(&self, cluster: usize, node: NodeId) -> u64 {
+        let listeners = self.listeners.iter().filter(|listener| listener.cluster == cluster);
+        let pairs = listeners.filter_map(|listener| listener.pairs.get(node.place));
+        pairs.map(|pair| pair.ended() + pair.active()).sum()
+    }
+
+    /// What all listeners have done so far.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for listener in &self.listeners {
+            totals.accepted += listener.metrics.accepted();
+            totals.rejected += listener.metrics.rejected();
+            for (to_node, to_client) in listener.pairs.all().iter().map(|pair| pair.bytes()) {
+                totals.to_node_bytes += to_node;
+                totals.to_client_bytes += to_client;
+            }
+        }
+        totals
+    }
+
+    /// Forgets the connect times of the minute before the last one. Call it every
+    /// [`TURN_INTERVAL`](super::recent::TURN_INTERVAL).
+    pub fn turn(&self) {
+        self.clusters.iter().flat_map(|cluster| cluster.nodes.all()).for_each(|node| node.turn());
     }
 
     /// The figures of the HTTP front at this place of the shape.

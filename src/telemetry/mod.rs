@@ -24,6 +24,7 @@ pub mod node;
 pub mod now;
 pub mod pair;
 mod process;
+pub mod recent;
 mod render;
 
 pub mod events;

@@ -8,12 +8,14 @@ use metrics::Histogram;
 use super::catalog;
 use super::count::{Counts, as_f64};
 use super::labels::{CheckResult, ConnectError, NodeState, StartupError};
+use super::recent::RecentTimes;
 use super::registry::Registry;
 
 /// Figures of one node.
 pub struct NodeMetrics {
     name: String,
     connect_duration: Histogram,
+    recent_connects: RecentTimes,
     connect_errors: Counts<{ ConnectError::ALL.len() }>,
     startup_errors: Counts<{ StartupError::ALL.len() }>,
     checks: Counts<{ CheckResult::ALL.len() }>,
@@ -27,6 +29,7 @@ impl NodeMetrics {
     pub(super) fn new(registry: &Registry, name: &str) -> Self {
         Self {
             name: name.to_owned(),
+            recent_connects: RecentTimes::default(),
             connect_duration: registry.histogram(&catalog::NODE_CONNECT_DURATION, &[name]),
             connect_errors: Counts::new(
                 ConnectError::ALL
@@ -52,6 +55,18 @@ impl NodeMetrics {
     /// A session's connect to the node succeeded.
     pub fn connect_duration(&self, took: Duration) {
         self.connect_duration.record(took);
+        self.recent_connects.record(took);
+    }
+
+    /// What all but one of a hundred connects of the last minute or two took at most; `None` when there were none.
+    #[must_use]
+    pub fn connect_p99(&self) -> Option<Duration> {
+        self.recent_connects.p99()
+    }
+
+    /// A minute is over.
+    pub(super) fn turn(&self) {
+        self.recent_connects.turn();
     }
 
     /// A session's connect to the node failed.

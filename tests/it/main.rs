@@ -6,6 +6,7 @@ mod tools;
 
 mod admin;
 mod admin_state;
+mod api;
 mod balance;
 mod cancel;
 mod checks;
@@ -39,6 +40,7 @@ mod logs;
 mod pause;
 mod relay;
 mod replay;
+mod sessions_list;
 mod soak;
 mod support_works;
 mod systemd;

@@ -235,15 +235,25 @@ async fn only_who_has_the_token_may() {
     let balancer = start("queue_timeout: 1m").await;
     let right = format!("Bearer {TOKEN}");
     for (headers, status, challenge, part) in [
-        (&[][..], 401, "Bearer realm=\"pgsplit\"", "send it as `Authorization: Bearer TOKEN`"),
+        (&[][..], 401, "Bearer realm=\"pgsplit\"", "send the token as `Authorization: Bearer TOKEN`"),
         (&[("authorization", "Bearer canary-5d0c7715a3")], 401, "invalid_token", "not the token"),
         (&[("authorization", "Bearer canary")], 401, "invalid_token", "not the token"),
         (&[("authorization", "Bearer ")], 401, "Bearer", ""),
         (&[("authorization", "Basic cm9vdDo=")], 401, "Bearer", "Bearer TOKEN"),
         (&[("authorization", &right), ("authorization", &right)], 401, "Bearer", "Bearer TOKEN"),
-        (&[("authorization", &right), ("origin", "http://evil.example")], 403, "", "no page in a browser"),
-        (&[("authorization", &right), ("sec-fetch-site", "cross-site")], 403, "", "no page in a browser"),
-        (&[("origin", "null"), ("content-type", "text/plain")], 403, "", "no page in a browser"),
+        (
+            &[("authorization", &right), ("origin", "http://evil.example")],
+            403,
+            "",
+            "no page of another origin",
+        ),
+        (
+            &[("authorization", &right), ("sec-fetch-site", "cross-site")],
+            403,
+            "",
+            "no page of another origin",
+        ),
+        (&[("origin", "null"), ("content-type", "text/plain")], 403, "", "no page of another origin"),
     ] {
         let got = post(&balancer, "rw/pause", headers).await;
         assert_eq!(got.status, status, "{headers:?}");
@@ -259,7 +269,8 @@ async fn only_who_has_the_token_may() {
         assert_eq!(rw(&balancer).await["paused"], false, "{method}");
     }
     let got = post(&balancer, "rx/pause", &[("authorization", &right)]).await;
-    assert_eq!((got.status, got.text()), (404, "no such listener; there are \"rw\" and \"ro\"\n".into()));
+    let words = serde_json::json!({"error": "no such listener", "hint": "there are \"rw\" and \"ro\""});
+    assert_eq!((got.status, serde_json::from_str::<serde_json::Value>(&got.text()).unwrap()), (404, words));
     // As typed into an address bar, and a body that nobody asked for.
     let headers = [("authorization", right.as_str()), ("sec-fetch-site", "none")];
     let got = send(balancer.admin(), "POST", "/api/v1/listeners/rw/pause", &headers, "{}").await;
@@ -280,9 +291,8 @@ async fn without_a_token_nobody_may_and_is_told_what_to_set() {
     let balancer = Balancer::start_with(&config, &[("PGSPLIT_ADMIN_TOKEN", TOKEN)]).await;
     assert_eq!(change(&balancer, "rw/pause").await["paused"], true);
     let got = post(&balancer, "api/pause", &[("authorization", &format!("Bearer {TOKEN}"))]).await;
-    let words =
-        "that is an HTTP front, and only listeners can be paused; of these there are \"rw\" and \"ro\"\n";
-    assert_eq!((got.status, got.text()), (404, words.into()));
+    let words = "that is an HTTP front, and only listeners can be paused";
+    assert_eq!((got.status, got.text().contains(words)), (404, true), "{}", got.text());
 }
 
 #[tokio::test]
