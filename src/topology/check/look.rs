@@ -80,10 +80,10 @@ impl<'a> Look<'a> {
         }
     }
 
-    async fn talk(&mut self, addr: &NodeAddr) -> io::Result<Outcome> {
+    async fn talk(&mut self, node: &NodeAddr) -> io::Result<Outcome> {
         let deadline = self.since + self.settings.timeout;
         match self.whither {
-            Whither::Name(known) => self.resolve(addr, known, deadline).await?,
+            Whither::Name(known) => self.resolve(node, known, deadline).await?,
             Whither::Addr(addr) => self.addrs = vec![addr],
         }
 
@@ -96,11 +96,11 @@ impl<'a> Look<'a> {
         }
 
         self.step = "startup";
-        let mut conversation = Conversation { stream, received: BytesMut::with_capacity(1024) };
+        let mut conversation = Conversation { stream, received: BytesMut::with_capacity(1024), addr: node };
         let outcome = match self.log_in(&mut conversation).await? {
             Login::Ready(mut facts) => {
                 facts.is_ready = true;
-                if self.settings.kind == CheckKind::Login {
+                if self.settings.logs_in {
                     self.step = "lag";
                     self.ask_lag(&mut conversation, &mut facts).await?;
                 }
@@ -142,7 +142,7 @@ impl<'a> Look<'a> {
         self.since = now;
     }
 
-    async fn log_in(&mut self, conversation: &mut Conversation) -> io::Result<Login> {
+    async fn log_in(&mut self, conversation: &mut Conversation<'_>) -> io::Result<Login> {
         let settings = self.settings;
         let params = [
             ("user", settings.user.as_str()),
@@ -169,7 +169,7 @@ impl<'a> Look<'a> {
                         self.step = "login";
                         continue;
                     }
-                    if self.settings.kind == CheckKind::Startup {
+                    if !self.settings.logs_in {
                         self.done(method_name(method));
                         return Ok(Login::Enough(facts));
                     }
@@ -216,7 +216,7 @@ impl<'a> Look<'a> {
     }
 
     /// Asks how far the server has come. An error costs the figure, not the node.
-    async fn ask_lag(&mut self, conversation: &mut Conversation, facts: &mut Facts) -> io::Result<()> {
+    async fn ask_lag(&mut self, conversation: &mut Conversation<'_>, facts: &mut Facts) -> io::Result<()> {
         let old = facts.major_version() < Some(LAG_QUERY_VERSION);
         let sql = if old { "select pg_is_in_recovery()" } else { &[LAG_QUERY, LINEAGE_QUERY].concat() };
         let mut query = BytesMut::new();
