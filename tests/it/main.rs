@@ -36,6 +36,7 @@ mod http_upgrade;
 mod limits;
 mod login;
 mod logs;
+mod patroni;
 mod patroni_odd;
 mod pause;
 mod relay;
