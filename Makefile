@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help build deb demo test soak fuzz compose-test package-test reliability bench bench-http bench-pure bench-instructions prerequisites postgres programs haproxy peers http-peers counters rust
+.PHONY: help build deb demo test soak fuzz compose-test package-test reliability bench bench-http bench-pure bench-instructions prerequisites postgres programs patroni haproxy peers http-peers counters rust
 
 help: ## this list
 	@echo 'pgsplit: a load balancer for PostgreSQL'
@@ -62,13 +62,16 @@ soak: rust postgres ## everything goes wrong while clients look for what must no
 	@cargo test --release --locked --test it --no-run
 	@cargo test --release --locked --test it soak::for_an_hour -- --ignored --nocapture
 
-prerequisites: rust postgres programs
+prerequisites: rust postgres programs patroni
 
 postgres: ## installs a PostgreSQL server for tests and demo, unless one is there
 	@tests/install-postgres.sh
 
 programs: ## installs curl, wrk, jq, Python, Prometheus, faketime and g++ for tests, unless they are there
 	@tests/install-programs.sh curl wrk jq python3 prometheus faketime g++
+
+patroni: ## installs Patroni and etcd for tests, unless they are there
+	@tests/install-programs.sh etcd patroni
 
 haproxy: ## installs HAProxy for reliability, unless it is there
 	@tests/install-programs.sh haproxy

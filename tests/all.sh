@@ -38,6 +38,14 @@ no_compose() {
     fi
 }
 
+# What a cluster under Patroni lacks here; nothing when it can be started.
+no_patroni() {
+    local program
+    for program in etcd patroni; do
+        command -v "$program" >/dev/null || echo "$program is not installed"
+    done
+}
+
 service=compose/users-service/Cargo.toml
 fuzz=fuzz/Cargo.toml
 export RUSTDOCFLAGS='-D warnings'
@@ -62,6 +70,7 @@ no_scenarios=${no_package:-$(no_compose)}
 
 echo
 echo 'Summary:'
+no_patroni | sed 's/^/SKIPPED: the cluster under Patroni (make patroni): /'
 [ -z "$no_scenarios" ] || echo "SKIPPED: the scenarios in containers (make compose-test): $no_scenarios"
 [ -z "$no_package" ] || echo "SKIPPED: the package in a container (make package-test): $no_package"
 grep -E '^( +Running |test result|error|compose: |packaging: |monitoring: |fuzz: )' "$log" || true

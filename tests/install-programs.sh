@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes sure that some of curl, wrk, jq, python3, prometheus, faketime, g++ and docker-compose are here for the tests, or
+# Makes sure that some of curl, wrk, jq, python3, prometheus, faketime, g++, etcd, patroni and docker-compose are here for the tests, or
 # nginx, libnginx-mod-stream, haproxy, pgbouncer, valgrind and strace for the benchmarks and `make reliability`.
 # Usage: install-programs.sh PROGRAM... Installs what is missing where that needs no question (Debian or Ubuntu, as
 # root); elsewhere says what to install and fails. Changes nothing when everything is there.
@@ -10,7 +10,7 @@ programs=$*
 # Debian keeps servers where only root's PATH looks.
 PATH=$PATH:/usr/sbin:/usr/local/sbin
 
-# Each is the name of the program and of its package.
+# Each is the name of the program and of its package, but for what package_of says.
 missing() {
     for program in $programs; do
         if [ "$program" = libnginx-mod-stream ]; then
@@ -24,6 +24,19 @@ missing() {
 # Whether nginx can pass sessions on: by a module in a file, or compiled in.
 has_stream() {
     [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || nginx -V 2>&1 | grep -q -e '--with-stream\( \|$\)'
+}
+
+package_of() {
+    case $1 in
+        etcd) echo etcd-server ;;
+        *) echo "$1" ;;
+    esac
+}
+
+packages() {
+    for program in $wanted; do
+        printf '%s ' "$(package_of "$program")"
+    done
 }
 
 install_on_debian() {
@@ -41,8 +54,8 @@ install_on_debian() {
     trap 'exit 1' HUP INT TERM
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod 755 "$policy"
-    # shellcheck disable=SC2086 # several packages
-    apt-get install -q -y --no-install-recommends $wanted
+    # shellcheck disable=SC2046 # several packages
+    apt-get install -q -y --no-install-recommends $(packages)
     for service in $wanted; do
         [ ! -e "/etc/init.d/$service" ] || update-rc.d "$service" disable
     done
@@ -74,7 +87,7 @@ fi
 echo 'install them, then try again:' >&2
 if command -v apt-get >/dev/null; then
     echo '  sudo apt-get update' >&2
-    echo "  sudo apt-get install -y --no-install-recommends $wanted" >&2
+    echo "  sudo apt-get install -y --no-install-recommends $(packages)" >&2
 elif command -v dnf >/dev/null; then
     echo "  sudo dnf install -y $wanted" >&2
 elif command -v apk >/dev/null; then
@@ -89,6 +102,7 @@ for program in $wanted; do
         g++) echo '(a C++ compiler: gcc-c++ where RPMs are used)' ;;
         haproxy) echo '(HAProxy 2.4 or newer; packages start it as a service, which nothing here needs)' ;;
         pgbouncer) echo '(PgBouncer 1.18 or newer; packages start it as a service, which nothing here needs)' ;;
+        etcd | patroni) echo '(packages start it as a service, which nothing here needs)' ;;
         prometheus) echo '(packages start Prometheus as a service, which nothing here needs)' ;;
         wrk) echo '(wrk 4; where there is no package: https://github.com/wg/wrk)' ;;
     esac

@@ -21,6 +21,7 @@ use crate::session::place::is_there_another;
 use crate::session::setup::Setup;
 use crate::session::shared::{Listener, Shared};
 use crate::topology::Node;
+use crate::topology::check::patroni::Said;
 use crate::topology::check::{Outcome, Report};
 
 /// Everything, at one moment.
@@ -126,6 +127,7 @@ pub(super) struct NodeView {
     lag_seconds: Option<f64>,
     lag_bytes: Option<u64>,
     server_version: Option<String>,
+    patroni: Option<PatroniView>,
     weight: u16,
     /// That of the file; `weight` is another one when somebody has said so.
     weight_in_file: u16,
@@ -138,6 +140,17 @@ pub(super) struct NodeView {
     limit: Option<u32>,
     since: String,
     check: Option<CheckView>,
+}
+
+/// What the Patroni beside a node said last.
+#[derive(Debug, Serialize)]
+struct PatroniView {
+    state: String,
+    timeline: Option<u32>,
+    /// Patroni has been told to leave the cluster alone.
+    paused: bool,
+    /// It is not to be read from while it is a standby.
+    noloadbalance: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -257,6 +270,7 @@ impl Seen<'_> {
             lag_seconds: node.lag.time.map(|time| time.as_secs_f64()),
             lag_bytes: node.lag.bytes,
             server_version: node.version.clone(),
+            patroni: node.patroni.as_ref().map(PatroniView::of),
             weight: node.weight,
             weight_in_file: node.config.weight,
             backup: node.config.backup,
@@ -313,14 +327,32 @@ impl Status {
         for n in &self.nodes {
             let lag = n.lag_seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1} s"));
             let check = n.check.as_ref().map_or_else(|| "not yet".to_owned(), CheckView::in_words);
+            let notes = n.patroni.as_ref().map(PatroniView::notes).unwrap_or_default();
             let role = if n.superseded { "old primary" } else { n.role.unwrap_or("unknown") };
             let state = if 0.0 < n.held_back_s { "held back" } else { n.state };
             let _ = writeln!(
                 out,
-                "{:<wide$} {:<far$} {state:<10} {role:<11} {lag:>9} {:>8}  {check}",
+                "{:<wide$} {:<far$} {state:<10} {role:<11} {lag:>9} {:>8}  {check}{notes}",
                 n.name, n.shown, n.sessions
             );
         }
+    }
+}
+
+impl PatroniView {
+    fn of(said: &Said) -> Self {
+        Self {
+            state: said.state.clone(),
+            timeline: said.timeline,
+            paused: said.is_paused,
+            noloadbalance: said.noloadbalance,
+        }
+    }
+
+    /// What people should know who look at the node; mostly nothing.
+    fn notes(&self) -> String {
+        let notes = [(self.noloadbalance, ", noloadbalance"), (self.paused, ", Patroni paused")];
+        notes.into_iter().filter(|(is_so, _)| *is_so).map(|(_, words)| words).collect()
     }
 }
 

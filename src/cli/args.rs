@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::base::units::parse_duration;
+use crate::config::PatroniAddr;
 
 /// Load balancer for PostgreSQL: point `DATABASE_URL` at it.
 #[derive(Debug, Parser)]
@@ -41,7 +42,8 @@ pub(super) enum Verb {
     ///
     /// Exit codes are those of `pg_isready`: 0 accepting, 1 rejecting, 2 no answer, 3 nothing was tried.
     #[command(after_help = "Examples:\n  pgsplit probe db1:5432\n  pgsplit probe db1 --user lb_check   \
-        (password from PGPASSWORD or ~/.pgpass)")]
+        (password from PGPASSWORD or ~/.pgpass)\n  pgsplit probe db1 --patroni\n  \
+        pgsplit probe db1 --patroni=10.0.0.1:8009")]
     Probe(Probe),
     /// Ask the pgsplit that runs here whether it is alive; exit code 0 or 1
     ///
@@ -133,6 +135,9 @@ pub(super) struct Probe {
     /// The server; the port is 5432 unless written
     #[arg(value_name = "HOST:PORT")]
     pub(super) addr: String,
+    /// Also ask its Patroni: on port 8008 of the same host unless written
+    #[arg(long, value_name = "HOST:PORT", num_args = 0..=1, require_equals = true, default_missing_value = "8008")]
+    pub(super) patroni: Option<PatroniAddr>,
     /// Log in as this user instead of only knocking
     #[arg(long, short = 'U', env = "PGUSER")]
     pub(super) user: Option<String>,

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::cli::args::Probe;
 use crate::cli::{out, refuse};
-use crate::config::{Check, Config, Node};
+use crate::config::{Check, CheckKind, Config, Node};
 use crate::topology::check::{self, Outcome, Report, TlsAnswer, Whither};
 
 /// Exit codes of `pg_isready`.
@@ -56,8 +56,13 @@ fn target(args: &Probe) -> Result<Option<(Arc<Node>, Check)>, crate::config::Con
     let text = if args.user.is_some() { args.addr.clone() } else { format!("{}=primary", args.addr) };
     let config = Config::from_nodes(&[text], &env)?;
     let Some(cluster) = config.clusters.first() else { return Ok(None) };
-    let check = Check { timeout: args.timeout, dbname: args.dbname.clone(), ..cluster.check.clone() };
-    Ok(cluster.nodes.first().map(|node| (Arc::clone(node), check)))
+    let mut check = Check { timeout: args.timeout, dbname: args.dbname.clone(), ..cluster.check.clone() };
+    let mut node = cluster.nodes.first().map(Arc::clone);
+    if let (Some(node), Some(patroni)) = (&mut node, &args.patroni) {
+        check.kind = CheckKind::Patroni;
+        Arc::make_mut(node).patroni = patroni.clone();
+    }
+    Ok(node.map(|node| (node, check)))
 }
 
 fn in_words(report: &Report, (tls, tls_took): (Option<TlsAnswer>, Duration)) -> String {

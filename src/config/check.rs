@@ -17,7 +17,7 @@ use super::table::Given;
 use super::words::{self, Word};
 use super::{
     Admin, AdminSocket, Balance, Check, CheckKind, Cluster, Config, Dns, Keepalive, Listener, Log, LogFormat,
-    LogSessions, MaxLag, Node, OnTrouble, Runtime, Sessions, Tls, credentials, rules,
+    LogSessions, MaxLag, Node, OnTrouble, PatroniAddr, Runtime, Sessions, Tls, credentials, rules, rules_patroni,
 };
 use crate::base::role::Target;
 
@@ -53,6 +53,7 @@ pub(super) fn check(file: &File, env: Env<'_>, f: &mut Findings<'_>) -> Config {
     if is_sound {
         rules::roles(file, &clusters, &listeners, f);
         rules::loops(file, &listeners, f);
+        rules_patroni::of_addresses(file, &clusters, f);
     }
     Config {
         clusters,
@@ -85,6 +86,7 @@ fn check_cluster(cluster: &FileCluster, env: Env<'_>, f: &mut Findings<'_>) -> C
                 backup: or(node.backup.as_ref(), false),
                 max_connections: NonZeroU32::new(or(node.max_connections.as_ref(), 0)),
                 password: None,
+                patroni: or(node.patroni.as_ref(), PatroniAddr::default()),
             })
         })
         .collect();
@@ -105,8 +107,9 @@ fn check_check(cluster: &FileCluster, nodes: &mut [Node], env: Env<'_>, f: &mut 
     let kind = file.kind.as_ref().and_then(|kind| kind.value);
     let kind = kind.unwrap_or(if user.is_some() { CheckKind::Login } else { CheckKind::Startup });
     let dbname = text_or(file.dbname.as_ref(), "postgres");
-    login_rules(cluster, kind, user.is_some(), f);
-    if let (CheckKind::Login, Some(user), None) = (kind, &user, &password) {
+    let logs_in = kind == CheckKind::Login || (kind == CheckKind::Patroni && user.is_some());
+    login_rules(cluster, (kind, logs_in), user.is_some(), f);
+    if let (true, Some(user), None) = (logs_in, &user, &password) {
         credentials::from_pgpass(nodes, &dbname, user, env, f);
     }
     let interval = or(file.interval.as_ref(), Duration::from_secs(1));
@@ -119,6 +122,7 @@ fn check_check(cluster: &FileCluster, nodes: &mut [Node], env: Env<'_>, f: &mut 
         timeout: or(file.timeout.as_ref(), Duration::from_secs(1)),
         rise: at_least_one(file.rise.as_ref(), 2),
         fall: at_least_one(file.fall.as_ref(), 3),
+        logs_in,
         user: user.unwrap_or_else(|| ANY_USER.to_owned()),
         password,
         dbname,
@@ -127,25 +131,34 @@ fn check_check(cluster: &FileCluster, nodes: &mut [Node], env: Env<'_>, f: &mut 
         passive: or(file.passive.as_ref(), true),
     };
     rules::check_times(cluster, &check, f);
+    rules_patroni::patroni(cluster, kind, f);
     check
 }
 
 /// What only works with a login.
-fn login_rules(cluster: &FileCluster, kind: CheckKind, has_user: bool, f: &mut Findings<'_>) {
+fn login_rules(
+    cluster: &FileCluster,
+    (kind, logs_in): (CheckKind, bool),
+    has_user: bool,
+    f: &mut Findings<'_>,
+) {
     let file: &FileCheck = &cluster.check;
     if let Some(written) = file.kind.as_ref().filter(|_| kind == CheckKind::Login && !has_user) {
         f.fault(&written.path, written.at, "login needs `user`: whom should checks log in as");
     }
-    if kind == CheckKind::Login {
+    if logs_in {
         return;
     }
-    if let Some(lag) = file.max_lag.as_ref().filter(|lag: &&Given<Option<MaxLag>>| lag.value.is_some()) {
-        let message = format!("needs checks of type login, and these are of type {}", kind.as_str());
+    let lag = file.max_lag.as_ref().filter(|lag: &&Given<Option<MaxLag>>| lag.value.is_some());
+    if let Some(lag) = lag.filter(|_| kind != CheckKind::Patroni) {
+        let message =
+            format!("needs checks of type login or patroni, and these are of type {}", kind.as_str());
         f.fault(&lag.path, lag.at, &message).help("set check.user");
     }
     let password = file.password.as_ref().filter(|password| !password.value.is_empty());
     if let Some(password) = password {
-        let message = format!("is never sent: checks are of type {}", kind.as_str());
+        let way = if kind == CheckKind::Patroni { " without a `user`" } else { "" };
+        let message = format!("is never sent: checks are of type {}{way}", kind.as_str());
         f.warning(&password.path, password.at, &message);
     }
 }

@@ -15,7 +15,9 @@ use super::source::Pos;
 use super::table::{Given, Table, read};
 use super::tree::{Key, Kind, Value};
 use super::words;
-use super::{Balance, CheckKind, LogFormat, LogSessions, MaxLag, NodeAddr, OnTrouble, Tls, key, keys};
+use super::{
+    Balance, CheckKind, LogFormat, LogSessions, MaxLag, NodeAddr, OnTrouble, PatroniAddr, Tls, key, keys,
+};
 use crate::base::role::{Role, Target};
 use crate::base::secret::Secret;
 
@@ -60,6 +62,7 @@ pub(super) struct FileNode {
     pub weight: Option<Given<u32>>,
     pub backup: Option<Given<bool>>,
     pub max_connections: Option<Given<u32>>,
+    pub patroni: Option<Given<PatroniAddr>>,
 }
 
 /// One entry of `listeners`.
@@ -242,6 +245,7 @@ fn read_node(value: &Value, path: &str, f: &mut Findings<'_>) -> Option<FileNode
         weight: None,
         backup: None,
         max_connections: None,
+        patroni: None,
     };
     match &value.kind {
         Kind::Scalar(_) | Kind::Null => node.addr = read(value, path, &words::ADDR, f),
@@ -257,6 +261,7 @@ fn read_node(value: &Value, path: &str, f: &mut Findings<'_>) -> Option<FileNode
             node.weight = table.get(&keys::node::WEIGHT, f);
             node.backup = table.get(&keys::node::BACKUP, f);
             node.max_connections = table.get(&keys::node::MAX_CONNECTIONS, f);
+            node.patroni = table.get(&keys::node::PATRONI, f);
         }
         Kind::Seq(_) => {
             f.fault(path, value.at, "must be `host:port` or a mapping with `addr`, not a list");

@@ -11,7 +11,8 @@ use super::key::Without::{Required, Value, Words};
 use super::key::{About, Form, Key, Keys, Takes};
 use super::keys_http::HTTP;
 use super::{
-    Balance, CheckKind, LogFormat, LogSessions, MaxLag, NodeAddr, OnTrouble, Tls, words, words_http,
+    Balance, CheckKind, LogFormat, LogSessions, MaxLag, NodeAddr, OnTrouble, PatroniAddr, Tls, words,
+    words_http,
 };
 use crate::base::role::{Role, Target};
 use crate::base::secret::Secret;
@@ -100,6 +101,7 @@ pub(super) const NODE: Keys = &[
     node::WEIGHT.about,
     node::BACKUP.about,
     node::MAX_CONNECTIONS.about,
+    node::PATRONI.about,
 ];
 pub(super) mod node {
     use super::*;
@@ -118,7 +120,7 @@ pub(super) mod node {
         &words::ROLE,
         Value("auto"),
         "primary",
-        "`auto` is found out by a login check. `replica` is another word for `standby`. A logical replica is not in \
+        "`auto` is found out by checks of type `login` or `patroni`. `replica` is another word for `standby`. A logical replica is not in \
          recovery: write its role down. At most one node of a cluster is written as primary",
     );
     pub(in crate::config) const WEIGHT: Key<u32> =
@@ -136,6 +138,14 @@ pub(super) mod node {
         Value("0"),
         "80",
         "most sessions at a time; 0: no limit",
+    );
+    pub(in crate::config) const PATRONI: Key<PatroniAddr> = Key::new(
+        "patroni",
+        &words::PATRONI,
+        Value("8008"),
+        "10.0.0.3:8009",
+        "where its Patroni answers: a port on the host of `addr`, or an address. Asked by checks of type `patroni`; \
+         elsewhere a warning. With `dns.all_addresses` only a port",
     );
 }
 
@@ -235,7 +245,8 @@ pub(super) mod check {
         Value("auto"),
         "tcp",
         "`tcp` connects; `startup` sends a startup packet and takes any answer of a living server; `login` logs in and \
-         learns role and lag. `auto` is `login` when there is a user, else `startup`",
+         learns role and lag; `patroni` does what `startup` does and learns role and lag from the Patroni beside the server: \
+         see [patroni.md](patroni.md). `auto` is `login` when there is a user, else `startup`",
     );
     pub(in crate::config) const INTERVAL: Key<Duration> = Key::new(
         "interval",
@@ -281,7 +292,8 @@ pub(super) mod check {
         &words::TEXT,
         Value(""),
         "lb_check",
-        "whom to log in as. Without one, startup packets name the user `postgres`",
+        "whom to log in as. Without one, startup packets name the user `postgres`. With `type: patroni` it is not needed; \
+         checks log in as well then",
     );
     pub(in crate::config) const PASSWORD: Key<Secret> = Key::new(
         "password",
@@ -319,8 +331,8 @@ pub(super) mod check {
         &words::LAG,
         Value("0"),
         "30s",
-        "standbys that are further behind get no new sessions, by time (`30s`) or log (`16MiB`); needs a login check. 0: \
-         never mind",
+        "standbys that are further behind get no new sessions, by time (`30s`) or log (`16MiB`); needs checks \
+         of type `login` or `patroni`. 0: never mind",
     );
     pub(in crate::config) const PASSIVE: Key<bool> = Key::new(
         "passive",

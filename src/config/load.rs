@@ -180,6 +180,7 @@ fn node(path: &str, addr: Option<Given<super::NodeAddr>>) -> FileNode {
         weight: None,
         backup: None,
         max_connections: None,
+        patroni: None,
     }
 }
 

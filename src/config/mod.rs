@@ -35,6 +35,7 @@ mod pgpass;
 pub mod report;
 mod rules;
 mod rules_http;
+mod rules_patroni;
 pub mod schema;
 mod secrets;
 pub mod show;
@@ -113,6 +114,50 @@ pub struct Node {
     pub max_connections: Option<NonZeroU32>,
     /// The password of the check's login to this node, from `~/.pgpass`; [`Check::password`] comes first.
     pub password: Option<Secret>,
+    /// Where its Patroni answers; only asked with [`CheckKind::Patroni`].
+    pub patroni: PatroniAddr,
+}
+
+/// Where a Patroni answers. The host is resolved for each check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PatroniAddr {
+    /// Name or address, without brackets; `None`: the host of its server.
+    pub host: Option<String>,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl Default for PatroniAddr {
+    /// Port 8008 on the host of its server.
+    fn default() -> Self {
+        Self { host: None, port: words::PATRONI_PORT }
+    }
+}
+
+impl PatroniAddr {
+    /// The whole address, beside a server on `host`.
+    #[must_use]
+    pub fn beside(&self, host: &str) -> NodeAddr {
+        NodeAddr { host: self.host.clone().unwrap_or_else(|| host.to_owned()), port: self.port }
+    }
+}
+
+impl fmt::Display for PatroniAddr {
+    /// As it is written in the file.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            None => write!(f, "{}", self.port),
+            Some(host) => write!(f, "{}", self.beside(host)),
+        }
+    }
+}
+
+impl std::str::FromStr for PatroniAddr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        words::patroni_addr(text)
+    }
 }
 
 impl Node {
@@ -217,7 +262,9 @@ pub struct Check {
     pub rise: NonZeroU32,
     /// Bad checks in a row that take a node down.
     pub fall: NonZeroU32,
-    /// Whom to log in as; with [`CheckKind::Startup`] only the name is sent.
+    /// Whether a check logs in; else only the user's name is sent.
+    pub logs_in: bool,
+    /// Whom to log in as.
     pub user: String,
     /// The password, when the node asks for one; `None`: each node may have its own ([`Node::password`]).
     pub password: Option<Secret>,
@@ -231,6 +278,14 @@ pub struct Check {
     pub passive: bool,
 }
 
+impl Check {
+    /// Whether a check can find out which role a node has.
+    #[must_use]
+    pub fn finds_roles(&self) -> bool {
+        self.logs_in || self.kind == CheckKind::Patroni
+    }
+}
+
 /// What a check does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckKind {
@@ -240,6 +295,8 @@ pub enum CheckKind {
     Startup,
     /// Logs in; learns role, version and lag.
     Login,
+    /// Asks the Patroni beside the server for role, lag and tags, and the server itself whether it lives.
+    Patroni,
 }
 
 impl CheckKind {
@@ -250,6 +307,7 @@ impl CheckKind {
             Self::Tcp => "tcp",
             Self::Startup => "startup",
             Self::Login => "login",
+            Self::Patroni => "patroni",
         }
     }
 }

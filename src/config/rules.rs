@@ -10,7 +10,7 @@ use super::check_http::bind_of;
 use super::file::{File, FileCluster, FileListener, FileNode};
 use super::finding::Findings;
 use super::source::Pos;
-use super::{Check, CheckKind, Cluster, Listener, Node, NodeAddr};
+use super::{Check, Cluster, Listener, Node, NodeAddr};
 use crate::base::role::{Role, Target};
 
 /// One cluster's list of nodes.
@@ -143,7 +143,7 @@ pub(super) fn roles(file: &File, clusters: &[Arc<Cluster>], listeners: &[Listene
             } else {
                 Role::Standby
             };
-            let can_serve = cluster.nodes.iter().any(|node| can_serve(node, target, cluster.check.kind));
+            let can_serve = cluster.nodes.iter().any(|node| can_serve(node, target, &cluster.check));
             if can_serve || missing.contains(&role.as_str()) {
                 continue;
             }
@@ -152,10 +152,13 @@ pub(super) fn roles(file: &File, clusters: &[Arc<Cluster>], listeners: &[Listene
                 format!(
                     "write one as HOST:PORT={role}, or set PGSPLIT_CHECK_USER so that roles can be found out"
                 )
-            } else if cluster.check.kind == CheckKind::Login {
+            } else if cluster.check.finds_roles() {
                 "one must have that role, or `auto`".to_owned()
             } else {
-                format!("give one `role: {role}`, or set `check.user` so that roles can be found out")
+                format!(
+                    "give one `role: {role}`, or set `check.user` (or `check.type: patroni`) so that roles can be \
+                     found out"
+                )
             };
             let message = format!("no node can be {role}, and a listener has target {target}: {way}");
             f.fault(&format!("{}nodes", written.prefix), written.nodes_at, &message);
@@ -163,14 +166,14 @@ pub(super) fn roles(file: &File, clusters: &[Arc<Cluster>], listeners: &[Listene
     }
 }
 
-fn can_serve(node: &Node, target: Target, kind: CheckKind) -> bool {
-    let is_login = kind == CheckKind::Login;
+fn can_serve(node: &Node, target: Target, check: &Check) -> bool {
+    let is_found = check.finds_roles();
     match target {
         Target::Any | Target::PreferStandby => true,
-        Target::Primary | Target::ReadWrite => node.role.map_or(is_login, |role| role == Role::Primary),
-        Target::Standby => node.role.map_or(is_login, |role| role == Role::Standby),
+        Target::Primary | Target::ReadWrite => node.role.map_or(is_found, |role| role == Role::Primary),
+        Target::Standby => node.role.map_or(is_found, |role| role == Role::Standby),
         // A primary counts once a login has shown that its sessions are read-only by default.
-        Target::ReadOnly => is_login || node.role == Some(Role::Standby),
+        Target::ReadOnly => check.logs_in || node.role.map_or(is_found, |role| role == Role::Standby),
     }
 }
 

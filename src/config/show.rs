@@ -100,7 +100,7 @@ fn cluster(cluster: &Cluster) -> Vec<(&'static str, Shown)> {
 
 fn node(node: &Node) -> Shown {
     // The password is from `~/.pgpass`, and no key of the file.
-    let Node { name, addr, role, weight, backup, max_connections, password: _ } = node;
+    let Node { name, addr, role, weight, backup, max_connections, password: _, patroni } = node;
     let all = vec![
         ("addr", text(addr)),
         ("name", text(name)),
@@ -108,6 +108,7 @@ fn node(node: &Node) -> Shown {
         ("weight", number(*weight)),
         ("backup", yes_no(*backup)),
         ("max_connections", limit(*max_connections)),
+        ("patroni", text(patroni)),
     ];
     mapping(keys::NODE, all)
 }
@@ -140,6 +141,7 @@ fn of_check(check: &Check) -> Shown {
         timeout,
         rise,
         fall,
+        logs_in,
         user,
         password,
         dbname,
@@ -160,7 +162,8 @@ fn of_check(check: &Check) -> Shown {
         ("timeout", time(*timeout)),
         ("rise", number(rise.get())),
         ("fall", number(fall.get())),
-        ("user", text(user)),
+        // Written down, the name that is only sent would mean a login there.
+        ("user", text(if *logs_in || *kind != CheckKind::Patroni { user } else { "" })),
         ("password", Shown::One(Value::Secret(password.clone().unwrap_or_default()))),
         ("dbname", text(dbname)),
         ("application_name", text(application_name)),

@@ -14,7 +14,7 @@ use super::key::{About, Form, Keys, Takes, Without};
 use super::report::Report;
 use super::schema::schema;
 use super::show::{Shown, show};
-use super::{Config, ConfigError, Env, MaxLag, keys, keys_http, read_token};
+use super::{CheckKind, Config, ConfigError, Env, MaxLag, keys, keys_http, read_token};
 use crate::base::secret::Secret;
 
 /// A password that must be in nothing that is printed.
@@ -70,13 +70,23 @@ fn summary(config: &Config) -> String {
                 "{}: node {} {} {role} weight {} backup {} max {:?}",
                 cluster.name, n.name, n.addr, n.weight, n.backup, n.max_connections
             );
+            if cluster.check.kind == CheckKind::Patroni {
+                let _ = writeln!(
+                    out,
+                    "{}: patroni of {} {}",
+                    cluster.name,
+                    n.name,
+                    n.patroni.beside(&n.addr.host)
+                );
+            }
         }
         let c = &cluster.check;
         let _ = writeln!(
             out,
-            "{}: check {} as {} password {:?} every {:?}/{:?}/{:?} lag {:?}",
+            "{}: check {}{} as {} password {:?} every {:?}/{:?}/{:?} lag {:?}",
             cluster.name,
             c.kind.as_str(),
+            if c.logs_in && c.kind != CheckKind::Login { " with a login" } else { "" },
             c.user,
             c.password,
             c.interval,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::key::Form;
 use super::table::listed;
-use super::{Balance, CheckKind, LogFormat, LogSessions, MaxLag, NodeAddr, OnTrouble, Tls};
+use super::{Balance, CheckKind, LogFormat, LogSessions, MaxLag, NodeAddr, OnTrouble, PatroniAddr, Tls};
 use crate::base::role::{Role, Target};
 use crate::base::secret::Secret;
 use crate::base::text::NAME_MAX;
@@ -26,6 +26,8 @@ pub(super) struct Word<T> {
 const TIME_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// The port of `PostgreSQL`.
 const DEFAULT_PORT: u16 = 5432;
+/// The port of Patroni's REST API in its own examples, and in those of everybody else.
+pub(super) const PATRONI_PORT: u16 = 8008;
 
 const A_NAME: Form = Form::Like { what: "name", pattern: "^[\\p{L}\\p{N}._:-]+$" };
 const AN_ADDRESS: Form = Form::Like { what: "address", pattern: "^[^@/ ]+$" };
@@ -56,6 +58,11 @@ pub(super) const LAG: Word<Option<MaxLag>> = Word {
 };
 pub(super) const ADDR: Word<NodeAddr> =
     Word { what: "an address such as db1:5432", form: AN_ADDRESS, parse: node_addr };
+pub(super) const PATRONI: Word<PatroniAddr> = Word {
+    what: "an address such as db1:8008, or a port",
+    form: Form::Like { what: "port or address", pattern: "^(http://)?[^@/ ]+/?$" },
+    parse: patroni_addr,
+};
 pub(super) const BIND: Word<SocketAddr> =
     Word { what: "an address such as 127.0.0.1:6432", form: A_BIND, parse: bind };
 pub(super) const ADMIN_BIND: Word<Option<SocketAddr>> = Word {
@@ -145,7 +152,7 @@ pub(super) const ON_TROUBLE: Word<OnTrouble> = Word {
 /// `None`: auto.
 pub(super) const CHECK_KIND: Word<Option<CheckKind>> = Word {
     what: "a type of check",
-    form: Form::Words(&["auto", "tcp", "startup", "login"]),
+    form: Form::Words(&["auto", "tcp", "startup", "login", "patroni"]),
     parse: check_kind,
 };
 pub(super) const SSLMODE: Word<()> =
@@ -284,6 +291,29 @@ pub(super) fn node_addr(text: &str) -> Result<NodeAddr, String> {
         );
     }
     host_port(text, "db1", DEFAULT_PORT)
+}
+
+/// Where a Patroni answers: `db1:8008`, `db1`, `http://db1:8008`, or `8008` on the node's own host.
+pub(super) fn patroni_addr(text: &str) -> Result<PatroniAddr, String> {
+    let text = text.trim();
+    if text.contains('@') {
+        // What stands before the sign may be a password.
+        return Err("no user or password can stand here: write host:port".to_owned());
+    }
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return number(text, 1, 65535)
+            .map(|port| PatroniAddr { host: None, port: u16::try_from(port).unwrap_or(PATRONI_PORT) });
+    }
+    let addr = match text.split_once("://") {
+        None => text,
+        Some((scheme, addr)) if scheme.eq_ignore_ascii_case("http") => addr.trim_end_matches('/'),
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
+            return Err("TLS to Patroni's REST API is not in this version: write host:port".to_owned());
+        }
+        Some(_) => return Err(format!("`{text}` is not an address such as db1:{PATRONI_PORT}")),
+    };
+    let NodeAddr { host, port } = host_port(addr, "db1", PATRONI_PORT)?;
+    Ok(PatroniAddr { host: Some(host), port })
 }
 
 /// A host, and a port unless it is `default`.
@@ -434,10 +464,9 @@ fn check_kind(text: &str) -> Result<Option<CheckKind>, String> {
         "tcp" => Ok(Some(CheckKind::Tcp)),
         "startup" => Ok(Some(CheckKind::Startup)),
         "login" => Ok(Some(CheckKind::Login)),
-        "query" | "patroni" => {
-            Err(format!("`{text}` is not in this version; use auto, tcp, startup or login"))
-        }
-        _ => Err(format!("`{text}` is not a type of check; use auto, tcp, startup or login")),
+        "patroni" => Ok(Some(CheckKind::Patroni)),
+        "query" => Err("`query` is not in this version; use auto, tcp, startup, login or patroni".to_owned()),
+        _ => Err(format!("`{text}` is not a type of check; use auto, tcp, startup, login or patroni")),
     }
 }
 
@@ -513,6 +542,25 @@ mod tests {
             "d b",
         ] {
             assert!(node_addr(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_a_patroni() {
+        let good = [
+            ("8009", None, 8009),
+            ("db1", Some("db1"), 8008),
+            ("db1:8009", Some("db1"), 8009),
+            ("http://db1:8008/", Some("db1"), 8008),
+            ("[::1]", Some("::1"), 8008),
+        ];
+        for (text, host, port) in good {
+            assert_eq!(patroni_addr(text).unwrap(), PatroniAddr { host: host.map(str::to_owned), port });
+        }
+        for text in
+            ["", "0", "65536", "db1:", "https://db1:8008", "u:p@db1", "ftp://db1", "http://db1:8008/patroni"]
+        {
+            assert!(patroni_addr(text).is_err(), "{text}");
         }
     }
 

@@ -8,6 +8,7 @@
 
 mod conversation;
 mod look;
+pub mod patroni;
 mod starved;
 mod tls;
 
@@ -19,9 +20,10 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::base::role::Role;
 use crate::base::text::escaped;
-use crate::config::{self, Check};
+use crate::config::{self, Check, CheckKind, PatroniAddr};
 use crate::net::dial::{self, io_text};
 use crate::net::peer;
+use conversation::is_this_patroni;
 use look::Look;
 use starved::{Lateness, measured};
 
@@ -48,7 +50,7 @@ pub struct Report {
 /// One step of a check.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// `resolve`, `connect`, `startup`, `authentication`, `login`, `lag`.
+    /// `resolve`, `connect`, `startup`, `authentication`, `login`, `lag`, `patroni`.
     pub name: &'static str,
     /// How long it took.
     pub took: Duration,
@@ -88,10 +90,10 @@ impl Outcome {
     }
 }
 
-/// What a login taught; all of it may be missing.
+/// What a login taught, or a Patroni; all of it may be missing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Facts {
-    /// From `in_hot_standby`, or `pg_is_in_recovery()` before version 14.
+    /// From `in_hot_standby`, or `pg_is_in_recovery()` before version 14; else as Patroni has it.
     pub role: Option<Role>,
     /// `default_transaction_read_only`.
     pub read_only: Option<bool>,
@@ -109,6 +111,8 @@ pub struct Facts {
     pub is_ready: bool,
     /// The server lives, but something about the check needs a hand.
     pub warning: Option<String>,
+    /// What its Patroni said.
+    pub patroni: Option<patroni::Said>,
 }
 
 /// Where the history of a primary stands: each promotion begins a new timeline of the same database system.
@@ -149,6 +153,14 @@ pub enum Whither<'a> {
 
 /// Looks at the node once. Takes no longer than `settings.timeout`. Cancel safe.
 pub async fn check(node: &config::Node, whither: Whither<'_>, settings: &Check) -> Report {
+    match settings.kind {
+        CheckKind::Tcp | CheckKind::Startup | CheckKind::Login => look_at(node, whither, settings).await,
+        CheckKind::Patroni => patroni::check(node, whither, settings).await,
+    }
+}
+
+/// Looks at the server itself.
+async fn look_at(node: &config::Node, whither: Whither<'_>, settings: &Check) -> Report {
     let at = SystemTime::now();
     let began = Instant::now();
     let password = settings.password.as_ref().or(node.password.as_ref());
@@ -164,7 +176,11 @@ pub async fn check(node: &config::Node, whither: Whither<'_>, settings: &Check) 
         }
         Ok(Err(error)) => look.failed(&error),
         Err(_) => {
-            let text = format!("no answer within {}", humantime::format_duration(settings.timeout));
+            let mut text = format!("no answer within {}", humantime::format_duration(settings.timeout));
+            // Patroni waits for the end of the line, which no startup packet has.
+            if look.step == "startup" && node.addr.port == PatroniAddr::default().port {
+                text += &is_this_patroni(&node.addr);
+            }
             let shows_life = !matches!(look.step, "resolve" | "connect" | "startup");
             heard_nothing(look.step, text, shows_life, lateness, settings.timeout)
         }

@@ -10,10 +10,15 @@ use crate::topology::{Node, Topology};
 /// after those that are not. Standbys that are further behind than allowed come last rather than never: for a read, late
 /// is better than not at all. Before all that, a node on probation, because it came and went, is only taken when none else of
 /// any kind is left. An old primary, whose place another one has taken, fits nothing, nor does a node that somebody has taken out
-/// of use.
+/// of use, nor a standby whose Patroni says that it is not to be read from.
 pub fn fitting(topology: &Topology, target: Target, allowed: impl Fn(&Node) -> bool) -> Vec<&Node> {
     let takes_new = |node: &Node| {
-        node.is_up() && node.is_of_use() && !node.is_superseded && !node.is_full() && allowed(node)
+        node.is_up()
+            && node.is_of_use()
+            && !node.is_superseded
+            && !node.is_kept_from_reads()
+            && !node.is_full()
+            && allowed(node)
     };
     let is_primary = |node: &Node| topology.primary == Some(node.id);
     let fits = |node: &Node, kind: Kind| match kind {
@@ -72,6 +77,7 @@ pub(crate) mod tests {
     use crate::balance::judge::Verdict;
     use crate::base::id::NodeId;
     use crate::config;
+    use crate::topology::check::patroni::Said;
     use crate::topology::order::AdminState;
     use crate::topology::{KnownRole, RoleSource};
     use std::sync::Arc;
@@ -97,6 +103,7 @@ pub(crate) mod tests {
                 backup: flags.contains(&"backup"),
                 max_connections: None,
                 password: None,
+                patroni: config::PatroniAddr::default(),
             };
             let mut node = Node::starting(NodeId::first(at), &Arc::new(config), Arc::default());
             node.verdict = if word.starts_with('-') { Verdict::Down } else { Verdict::Up };
@@ -109,6 +116,8 @@ pub(crate) mod tests {
             node.is_superseded = flags.contains(&"superseded");
             let admin = flags.iter().find_map(|flag| AdminState::from_word(flag));
             node.admin = admin.unwrap_or_default();
+            let noloadbalance = flags.contains(&"noloadbalance");
+            node.patroni = noloadbalance.then(|| Said { noloadbalance, ..Said::default() });
             node
         });
         let mut topology = Topology { nodes: nodes.collect(), ..Topology::default() };
@@ -187,6 +196,17 @@ pub(crate) mod tests {
         check("primary:superseded primary ?", Target::Any, &[1, 2]);
         check("primary:superseded:readonly primary", Target::ReadOnly, &[]);
         check("primary:superseded primary standby", Target::PreferStandby, &[2]);
+    }
+
+    #[test]
+    fn a_standby_that_is_not_to_be_read_from_waits_until_it_is_promoted() {
+        for target in [Target::Any, Target::PreferStandby, Target::Standby, Target::ReadOnly] {
+            check("standby:noloadbalance standby", target, &[1]);
+            check("standby:noloadbalance -primary", target, &[]);
+        }
+        check("?:noloadbalance primary", Target::Any, &[1]);
+        check("primary:noloadbalance standby", Target::Primary, &[0]);
+        check("primary:noloadbalance -standby", Target::PreferStandby, &[0]);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::warn;
 
 use crate::balance::judge::Verdict;
 use crate::base::id::NodeId;
@@ -139,6 +140,8 @@ struct Keeper {
     last_primary: Option<NodeId>,
     /// Whether there was a primary, and it is gone or fails.
     is_primary_awaited: bool,
+    /// Whether Patroni has been told to leave the cluster alone.
+    is_paused: bool,
 }
 
 /// What watchers are started with.
@@ -178,6 +181,7 @@ impl Keeper {
             primary: None,
             last_primary: None,
             is_primary_awaited: false,
+            is_paused: false,
         }
     }
 
@@ -314,6 +318,23 @@ impl Keeper {
         if has_passed {
             record.passed = Some(Instant::now());
             self.confirm_primary(id);
+            self.note_pause(id);
+        }
+    }
+
+    /// Says so when Patroni stops to look after the cluster, or begins again. One knows it earlier than the other.
+    fn note_pause(&mut self, told_by: NodeId) {
+        // Who is gone, or whose Patroni is, said it before.
+        let says = |record: &Record| match record.node.last_check.as_deref().map(|report| &report.outcome) {
+            Some(Outcome::Up(facts)) => facts.patroni.as_ref().map(|said| said.is_paused),
+            _ => None,
+        };
+        let Some(paused) = self.places.records().filter_map(says).reduce(|one, other| one || other) else {
+            return;
+        };
+        if std::mem::replace(&mut self.is_paused, paused) != paused {
+            let node = self.places.get(told_by).map(|record| record.node.config.name.as_str());
+            warn!(cluster = self.cluster.name.as_str(), paused, node, "patroni_paused");
         }
     }
 

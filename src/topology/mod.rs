@@ -36,7 +36,7 @@ use crate::base::id::NodeId;
 use crate::base::role::Role;
 use crate::config;
 use crate::telemetry::labels::NodeState;
-use check::{Outcome, Report};
+use check::{Outcome, Report, patroni};
 use order::AdminState;
 use trouble::{Trouble, Troubles};
 
@@ -106,6 +106,8 @@ pub struct Node {
     pub lag: Lag,
     /// Whether that is more than allowed.
     pub is_lagging: bool,
+    /// What its Patroni said last.
+    pub patroni: Option<patroni::Said>,
     /// The server's version, when a login told it.
     pub version: Option<String>,
     /// When the verdict last changed.
@@ -204,6 +206,7 @@ impl Node {
             read_only: None,
             lag: Lag::default(),
             is_lagging: false,
+            patroni: None,
             version: None,
             since: SystemTime::now(),
             last_check: None,
@@ -244,6 +247,12 @@ impl Node {
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.full_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Whether it is a standby that is not to be read from, by a tag of its Patroni. As a primary it takes all that comes.
+    #[must_use]
+    pub fn is_kept_from_reads(&self) -> bool {
+        self.role() != Some(Role::Primary) && self.patroni.as_ref().is_some_and(|said| said.noloadbalance)
     }
 
     /// How long it is still on probation: it gets no session then that another node could have.
@@ -309,6 +318,7 @@ impl Node {
             _ if !self.is_in_service() => format!("{name} in {}", self.admin.as_str()),
             Verdict::Starting => format!("{name} not checked yet"),
             Verdict::Up if self.weight == 0 => format!("{name} has weight 0"),
+            Verdict::Up if self.is_kept_from_reads() => format!("{name} {role}, tag noloadbalance"),
             Verdict::Up if self.is_full() => format!("{name} {role}, full"),
             Verdict::Up if !self.has_room() => format!("{name} {role}, all its places taken"),
             Verdict::Up if self.is_superseded => format!("{name} old primary, another has taken its place"),

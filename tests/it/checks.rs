@@ -323,7 +323,7 @@ async fn what_is_no_server_is_down_in_clear_words_and_costs_nothing() {
     balancer.wait_health("n0", "up").await;
     let memory = balancer.metric("process_resident_memory_bytes").await;
     for (name, step, expected) in [
-        ("n1", "startup", "speaks HTTP, not PostgreSQL (\"HTTP/1.1 400 Bad Request\")"),
+        ("n1", "startup", "speaks HTTP, not PostgreSQL, on port 5432 (got \"HTTP/1.1 400 Bad Request\")"),
         ("n2", "startup", "no answer within 500ms"),
         ("n3", "startup", "not a PostgreSQL message"),
         ("n5", "startup", "no answer within 500ms"),

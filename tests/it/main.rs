@@ -37,6 +37,8 @@ mod http_upgrade;
 mod limits;
 mod login;
 mod logs;
+mod patroni;
+mod patroni_odd;
 mod pause;
 mod relay;
 mod replay;

@@ -73,10 +73,10 @@ impl<'a> Look<'a> {
         Outcome::Failed(Failure { step, sqlstate: None, text, answered: false, shows_life })
     }
 
-    pub(super) async fn run(&mut self, addr: &NodeAddr) -> io::Result<Outcome> {
+    pub(super) async fn run(&mut self, node: &NodeAddr) -> io::Result<Outcome> {
         let deadline = self.since + self.settings.timeout;
         match self.whither {
-            Whither::Name(known) => self.resolve(addr, known, deadline).await?,
+            Whither::Name(known) => self.resolve(node, known, deadline).await?,
             Whither::Addr(addr) => self.addrs = vec![addr],
         }
 
@@ -89,11 +89,11 @@ impl<'a> Look<'a> {
         }
 
         self.step = "startup";
-        let mut conversation = Conversation { stream, received: BytesMut::with_capacity(1024) };
+        let mut conversation = Conversation { stream, received: BytesMut::with_capacity(1024), addr: node };
         let outcome = match self.log_in(&mut conversation).await? {
             Login::Ready(mut facts) => {
                 facts.is_ready = true;
-                if self.settings.kind == CheckKind::Login {
+                if self.settings.logs_in {
                     self.step = "lag";
                     self.ask_lag(&mut conversation, &mut facts).await?;
                 }
@@ -135,7 +135,7 @@ impl<'a> Look<'a> {
         self.since = now;
     }
 
-    async fn log_in(&mut self, conversation: &mut Conversation) -> io::Result<Login> {
+    async fn log_in(&mut self, conversation: &mut Conversation<'_>) -> io::Result<Login> {
         let settings = self.settings;
         let params = [
             ("user", settings.user.as_str()),
@@ -162,7 +162,7 @@ impl<'a> Look<'a> {
                         self.step = "login";
                         continue;
                     }
-                    if self.settings.kind == CheckKind::Startup {
+                    if !self.settings.logs_in {
                         self.done(method_name(method));
                         return Ok(Login::Enough(facts));
                     }
@@ -209,7 +209,7 @@ impl<'a> Look<'a> {
     }
 
     /// Asks how far the server has come. An error costs the figure, not the node.
-    async fn ask_lag(&mut self, conversation: &mut Conversation, facts: &mut Facts) -> io::Result<()> {
+    async fn ask_lag(&mut self, conversation: &mut Conversation<'_>, facts: &mut Facts) -> io::Result<()> {
         let old = facts.major_version() < Some(LAG_QUERY_VERSION);
         let sql = if old { "select pg_is_in_recovery()" } else { &[LAG_QUERY, LINEAGE_QUERY].concat() };
         let mut query = BytesMut::new();

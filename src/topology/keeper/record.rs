@@ -395,6 +395,13 @@ impl Record {
         if facts.version.is_some() {
             node.version.clone_from(&facts.version);
         }
+        if let Some(said) = &facts.patroni {
+            let before = node.patroni.replace(said.clone()).is_some_and(|before| before.noloadbalance);
+            if before != said.noloadbalance {
+                let (name, noloadbalance) = (node.config.name.as_str(), said.noloadbalance);
+                info!(node = name, noloadbalance, "patroni_noloadbalance");
+            }
+        }
         node.lag = if node.role() == Some(Role::Standby) { lag(facts, written) } else { Lag::default() };
         let Lag { time, bytes } = node.lag;
         let over = match max_lag {

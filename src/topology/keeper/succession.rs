@@ -25,7 +25,6 @@ use tracing::warn;
 
 use crate::base::id::NodeId;
 use crate::base::role::Role;
-use crate::config::CheckKind;
 use crate::topology::check::{Lineage, Outcome};
 use crate::topology::keeper::Keeper;
 use crate::topology::keeper::record::Record;
@@ -140,7 +139,7 @@ impl Keeper {
 
     /// Whether a check might find that it has been promoted. A role that is written in the file stays what it is.
     fn may_be_promoted(&self, node: &Node) -> bool {
-        self.cluster.check.kind == CheckKind::Login
+        self.cluster.check.finds_roles()
             && node.is_up()
             && (node.role() != Some(Role::Primary) || node.is_superseded)
             && node.role.is_none_or(|role| role.from != RoleSource::File)

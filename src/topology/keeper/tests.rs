@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::telemetry::labels::NodeState;
 use crate::telemetry::shape::{ClusterShape, Shape};
 use crate::topology::check::Facts;
+use crate::topology::check::patroni::Said;
 use crate::topology::trouble::Trouble;
 use crate::topology::{Lag, Node};
 use record::FULL_FOR;
@@ -117,6 +118,25 @@ async fn the_first_look_decides_and_then_it_takes_a_row() {
     assert_eq!(keeper.states()[..2], ["down", "going_up"]);
     keeper.sees(1, Role::Standby);
     assert_eq!(keeper.states()[..2], ["down", "up"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_is_paused_for_as_long_as_any_patroni_that_answers_says_so() {
+    let mut keeper = keeper("{nodes: [a:1, b:1, c:1], check: {type: patroni}}");
+    let says = |keeper: &mut Keeper, node: usize, is_paused: Option<bool>| {
+        let patroni = is_paused.map(|is_paused| Said { is_paused, ..Said::default() });
+        keeper.report(node, Outcome::Up(Facts { patroni, ..Facts::default() }));
+        keeper.is_paused
+    };
+    assert!(!says(&mut keeper, 0, Some(false)));
+    assert!(says(&mut keeper, 1, Some(true)), "one knows it earlier than the other");
+    assert!(says(&mut keeper, 0, Some(true)));
+    assert!(says(&mut keeper, 0, None));
+    assert!(says(&mut keeper, 1, None), "nobody says otherwise");
+    assert!(!says(&mut keeper, 0, Some(false)), "the other one may never answer again");
+    assert!(says(&mut keeper, 2, Some(true)));
+    keeper.fails(2);
+    assert!(!says(&mut keeper, 0, Some(false)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,6 +21,7 @@ pub mod cluster;
 pub mod gate;
 pub mod home;
 pub mod instance;
+pub mod patroni;
 pub mod postgres;
 pub mod process;
 pub mod programs;

@@ -57,6 +57,11 @@ impl Programs {
         command
     }
 
+    /// Where they are.
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+
     /// The same for a program of the system.
     pub fn system_command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
