@@ -17,7 +17,8 @@ use super::table::Given;
 use super::words::{self, Word};
 use super::{
     Admin, AdminSocket, Balance, Check, CheckKind, Cluster, Config, Dns, Keepalive, Listener, Log, LogFormat,
-    LogSessions, MaxLag, Node, OnTrouble, PatroniAddr, Runtime, Sessions, Tls, credentials, rules, rules_patroni,
+    LogSessions, MaxLag, Node, OnTrouble, PatroniAddr, Runtime, Sessions, Tls, credentials, rules,
+    rules_patroni,
 };
 use crate::base::role::Target;
 
