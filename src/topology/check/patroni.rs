@@ -74,7 +74,8 @@ pub(super) async fn check(node: &config::Node, whither: Whither<'_>, settings: &
     if let Some((answer, took)) = answer {
         let found = answer.as_ref().map_or_else(Clone::clone, Said::in_words);
         // The last one is the one that has failed, if any has.
-        let at = report.steps.len() - usize::from(matches!(report.outcome, Outcome::Failed(_)));
+        let at = report.steps.len()
+            - usize::from(matches!(report.outcome, Outcome::Failed(_) | Outcome::NotMade(_)));
         report.steps.insert(at, Step { name: "patroni", took, found });
         report.outcome = both(report.outcome, answer, &addr, settings);
     }
