@@ -1,6 +1,6 @@
 //! The API: what it tells and to whom, what it changes and for whom, and who can hold it up.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -105,9 +105,6 @@ fn check(value: &Value, schema: &Value, all: &Value, at: &str) {
                 .as_array()
                 .unwrap()
                 .iter()
-                .cloned()
-                .collect::<Vec<_>>()
-                .into_iter()
                 .map(|name| name.as_str().unwrap().to_owned())
                 .collect();
             assert_eq!(required, names(known), "{at}: all are always there");
@@ -118,7 +115,9 @@ fn check(value: &Value, schema: &Value, all: &Value, at: &str) {
             fields.iter().for_each(|(name, value)| check(value, of_all, all, &format!("{at}.{name}")));
         }
         (Value::Array(items), _) => {
-            items.iter().for_each(|item| check(item, &schema["items"], all, &format!("{at}[]")));
+            for item in items {
+                check(item, &schema["items"], all, &format!("{at}[]"));
+            }
         }
         _ => {}
     }

@@ -1,16 +1,17 @@
 //! Sessions as others see them, and ended by hand in whatever they are doing.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::time::Duration;
 
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_postgres::NoTls;
 
 use crate::support::balancer::Balancer;
-use crate::support::client::{config, connect, value};
+use crate::support::client::{background, config, connect, value};
 use crate::support::cluster::{config_for, shared};
 use crate::support::postgres::{Postgres, Settings};
 use crate::support::wait::wait_until;
@@ -92,7 +93,7 @@ async fn a_session_is_listed_with_all_that_is_known_of_it() {
     let mut settings = config(balancer.ro());
     settings.application_name("web \"<b>\u{7}'");
     let (client, connection) = settings.connect(NoTls).await.unwrap();
-    let connection = tokio::spawn(connection);
+    let connection = background().spawn(connection);
     client.simple_query("select repeat('x', 10000)").await.unwrap();
     let session = in_state(&balancer, "active").await;
     assert_eq!((&session["listener"], &session["tls"]), (&"ro".into(), &"none".into()));
@@ -193,7 +194,7 @@ async fn names_that_mean_harm_are_shown_and_found_and_do_none() {
     assert!(!body.chars().any(|c| c != '\n' && (c.is_control() || c == '\u{202e}')), "{body}");
     // As it is shown, and as it is.
     for name in [session["user"].as_str().unwrap(), evil] {
-        let query: String = name.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let query = percent_encode(name.as_bytes(), NON_ALPHANUMERIC);
         assert_eq!(list(&balancer, &format!("user={query}")).await.1, 1, "{name}");
     }
     kill(&balancer, &session).await;
