@@ -1,7 +1,7 @@
 //! The admin server: metrics for Prometheus, health and readiness for whoever asks, and the API, which tells everything and
 //! takes orders. On an address and on a Unix socket, by the same code.
 //!
-//! A request goes through [`route`], which knows what there is, and [`guard`], which knows who may. What it changes it changes
+//! A request goes through `route`, which knows what there is, and `guard`, which knows who may. What it changes it changes
 //! by the means that everything else has too: here nothing is decided.
 //!
 //! # Invariants

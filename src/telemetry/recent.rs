@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// How often [`RecentTimes::turn`] wants to be called.
+/// How often `RecentTimes::turn` wants to be called.
 pub const TURN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Each doubling is cut into so many steps: a time is known to a fifth.
