@@ -19,6 +19,7 @@ pub mod now;
 mod patience;
 mod pause;
 mod query;
+pub mod reload;
 mod reply;
 mod route;
 mod sessions;
@@ -59,6 +60,7 @@ use guard::{Asker, Peer};
 use history::History;
 use patience::Patience;
 use query::Query;
+use reload::Reloads;
 use reply::{Answer, Refusal, json, text, typed};
 use route::Action;
 use view::Seen;
@@ -86,6 +88,7 @@ pub struct Admin(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     fronts: Arc<Fronts>,
+    reloads: Reloads,
     started: SystemTime,
     events: Events,
     history: History,
@@ -116,12 +119,13 @@ struct Caller {
 }
 
 impl Admin {
-    /// A server that shows `shared` and `fronts`, and what `events` tell.
+    /// A server that shows `shared` and `fronts`, and what `events` tell; it asks `reloads` for a reload.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, fronts: Arc<Fronts>, events: Events) -> Self {
+    pub fn new(shared: Arc<Shared>, fronts: Arc<Fronts>, reloads: Reloads, events: Events) -> Self {
         Self(Arc::new(Inner {
             shared,
             fronts,
+            reloads,
             started: SystemTime::now(),
             events,
             history: History::default(),
@@ -266,6 +270,7 @@ impl Admin {
                 caller.follows();
                 answer
             }
+            Action::Reload => reload::answer(&self.0.reloads).await,
             Action::Config => json(StatusCode::OK, &show(&setup.config)),
             Action::OpenApi => typed(StatusCode::OK, "application/json", OPENAPI.to_owned()),
         })
@@ -292,8 +297,8 @@ impl Admin {
     }
 
     fn seen<'a>(&'a self, setup: &'a Setup, fronts: &'a [Arc<Front>]) -> Seen<'a> {
-        let Inner { shared, history, started, .. } = &*self.0;
-        Seen { shared, setup, fronts, history, started: *started }
+        let Inner { shared, reloads, history, started, .. } = &*self.0;
+        Seen { shared, setup, fronts, reloads, history, started: *started }
     }
 
     /// 200 when every listener has a node and every front can serve, or the one that is asked for.
@@ -323,7 +328,7 @@ impl Admin {
                 let _ = writeln!(missing, "{trouble}");
             }
         }
-        if self.0.shared.stop.is_cancelled() {
+        if self.0.shared.is_draining() {
             return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
         }
         match (found, missing.is_empty()) {

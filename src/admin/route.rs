@@ -26,6 +26,7 @@ pub(super) enum Action {
     KillMany,
     Events,
     Stream,
+    Reload,
     Config,
     OpenApi,
 }
@@ -57,6 +58,7 @@ pub(super) const ROUTES: &[Route] = &[
     page("/api/v1/sessions/{}", &[(Method::DELETE, Action::Kill)]),
     page("/api/v1/events", &[(Method::GET, Action::Events)]),
     page("/api/v1/stream", &[(Method::GET, Action::Stream)]),
+    page("/api/v1/reload", &[(Method::POST, Action::Reload)]),
     page("/api/v1/config", &[(Method::GET, Action::Config)]),
     page("/api/v1/openapi.json", &[(Method::GET, Action::OpenApi)]),
 ];

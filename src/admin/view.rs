@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::history::{History, HistoryView, TotalsView};
 use super::http::FrontView;
+use super::reload::Reloads;
 use super::verdict::{self, Going};
 use crate::balance::judge::Verdict;
 use crate::base::role::Role;
@@ -68,6 +69,7 @@ pub(super) struct Seen<'a> {
     pub shared: &'a Shared,
     pub setup: &'a Setup,
     pub fronts: &'a [Arc<Front>],
+    pub reloads: &'a Reloads,
     pub history: &'a History,
     pub started: SystemTime,
 }
@@ -75,7 +77,18 @@ pub(super) struct Seen<'a> {
 #[derive(Debug, Serialize)]
 struct ConfigView {
     path: String,
+    /// When what is in force was read.
     loaded_at: String,
+    /// Of what is in force; `null` when it came from no file.
+    sha256: Option<String>,
+    /// When it was last to be loaded again.
+    last_reload_at: Option<String>,
+    /// Who wanted that: `signal`, `file` or `api`.
+    last_reload_by: Option<&'static str>,
+    /// `applied`, `unchanged` or `failed`.
+    last_reload: Option<&'static str>,
+    /// Why the last reload failed; `null`: it did not.
+    last_error: Option<String>,
 }
 
 /// One listener.
@@ -180,12 +193,12 @@ struct StepView {
 impl Seen<'_> {
     /// Everything; `with_history` also what was.
     pub(super) fn status(self, with_history: bool) -> Status {
-        let Self { shared, setup, fronts, history, started } = self;
+        let Self { shared, setup, fronts, reloads, history, started } = self;
         let clusters = setup.config.clusters.iter().zip(&setup.clusters);
         let primaries = clusters.map(|(cluster, watched)| {
             (cluster.name.clone(), watched.current.borrow().living_primaries().count())
         });
-        let draining = shared.stop.is_cancelled();
+        let draining = shared.is_draining();
         Status {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: started.elapsed().unwrap_or_default().as_secs_f64(),
@@ -194,7 +207,7 @@ impl Seen<'_> {
                 && fronts.iter().all(|front| front.troubles().is_empty()),
             draining,
             verdict: verdict::in_words(shared, setup, fronts),
-            config: ConfigView { path: setup.origin.to_string(), loaded_at: time(setup.loaded_at) },
+            config: ConfigView::of(setup, reloads),
             totals: history.totals(),
             listeners: self.listeners().listeners,
             nodes: self.nodes().nodes,
@@ -223,7 +236,7 @@ impl Seen<'_> {
     }
 
     pub(super) fn listener(self, listener: &Listener) -> ListenerView {
-        let metrics = self.shared.metrics.listener(listener.index);
+        let metrics = &listener.metrics;
         let (waiting, oldest) = listener.waiting();
         let Going { to, why } = verdict::going(listener);
         ListenerView {
@@ -291,6 +304,9 @@ impl Status {
         let mut out =
             format!("pgsplit {}  up {:.0}s  {}\n", self.version, self.uptime_seconds, self.config.path);
         let _ = writeln!(out, "\n{}", self.verdict);
+        if let Some(error) = &self.config.last_error {
+            let _ = writeln!(out, "the last reload failed, what was before stays in force: {error}");
+        }
         if !self.listeners.is_empty() {
             self.databases_in_words(&mut out);
         }
@@ -335,6 +351,21 @@ impl Status {
                 "{:<wide$} {:<far$} {state:<10} {role:<11} {lag:>9} {:>8}  {check}{notes}",
                 n.name, n.shown, n.sessions
             );
+        }
+    }
+}
+
+impl ConfigView {
+    fn of(setup: &Setup, reloads: &Reloads) -> Self {
+        let last = reloads.last();
+        Self {
+            path: setup.origin.to_string(),
+            loaded_at: time(setup.loaded_at),
+            sha256: setup.config.read.sha256.clone(),
+            last_reload_at: last.as_ref().map(|last| time(last.at)),
+            last_reload_by: last.as_ref().map(|last| last.by),
+            last_reload: last.as_ref().map(|last| last.result().as_str()),
+            last_error: last.and_then(|last| last.error()),
         }
     }
 }

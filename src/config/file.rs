@@ -35,7 +35,9 @@ pub(super) struct File {
     pub log_sessions: Option<Given<LogSessions>>,
     pub log_requests: Option<Given<LogRequests>>,
     pub threads: Option<Given<u32>>,
+    pub drain_delay: Option<Given<Duration>>,
     pub drain_timeout: Option<Given<Duration>>,
+    pub watch_config: Option<Given<bool>>,
 }
 
 /// One entry of `clusters`, or the keys at the top that make the cluster `main`.
@@ -162,7 +164,9 @@ pub(super) fn read_file(root: &Value, f: &mut Findings<'_>) -> File {
         log_sessions: get(log.as_ref(), &keys::log::SESSIONS, f),
         log_requests: get(log.as_ref(), &keys::log::REQUESTS, f),
         threads: get(runtime.as_ref(), &keys::runtime::THREADS, f),
+        drain_delay: get(runtime.as_ref(), &keys::runtime::DRAIN_DELAY, f),
         drain_timeout: get(runtime.as_ref(), &keys::runtime::DRAIN_TIMEOUT, f),
+        watch_config: get(runtime.as_ref(), &keys::runtime::WATCH_CONFIG, f),
     }
 }
 

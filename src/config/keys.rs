@@ -580,7 +580,12 @@ pub(super) mod log {
 }
 
 /// `runtime`
-pub(super) const RUNTIME: Keys = &[runtime::THREADS.about, runtime::DRAIN_TIMEOUT.about];
+pub(super) const RUNTIME: Keys = &[
+    runtime::THREADS.about,
+    runtime::DRAIN_DELAY.about,
+    runtime::DRAIN_TIMEOUT.about,
+    runtime::WATCH_CONFIG.about,
+];
 pub(super) mod runtime {
     use super::*;
 
@@ -592,6 +597,14 @@ pub(super) mod runtime {
         "worker threads; 0: one for each core. As many again for HTTP, if there is a front",
     )
     .at_restart();
+    pub(in crate::config) const DRAIN_DELAY: Key<Duration> = Key::new(
+        "drain_delay",
+        &words::TIME,
+        Value("0"),
+        "10s",
+        "how long new sessions are still accepted after SIGTERM, while `/readyz` and `monitor_uri` say 503 already: time for \
+         a load balancer in front to look elsewhere",
+    );
     pub(in crate::config) const DRAIN_TIMEOUT: Key<Duration> = Key::new(
         "drain_timeout",
         &words::TIME,
@@ -599,5 +612,12 @@ pub(super) mod runtime {
         "5m",
         "how long sessions and HTTP requests may go on after SIGTERM; then sessions end between two transactions, and what \
          is left five seconds later at once",
+    );
+    pub(in crate::config) const WATCH_CONFIG: Key<bool> = Key::new(
+        "watch_config",
+        &words::YES_NO,
+        Value("true"),
+        "false",
+        "whether the file is loaded again when it, or a file with a secret that it names, changes; SIGHUP does so in any case",
     );
 }

@@ -11,7 +11,7 @@
 //! The way back, to what one would write, is [`show`]; [`explain`] and [`schema`] tell people and editors of the keys.
 //!
 //! What is about HTTP alone stands in files of its own, as in `check_http`.
-//! [`url`] reads connection strings. Nothing outside this module knows YAML.
+//! [`url`] reads connection strings. [`diff`] says what is different between two configurations, as `written` writes them. Nothing outside this module knows YAML.
 //!
 //! # Invariants
 //!
@@ -21,6 +21,7 @@
 mod check;
 mod check_http;
 mod credentials;
+pub mod diff;
 mod env;
 pub mod explain;
 mod file;
@@ -46,12 +47,15 @@ mod tree;
 pub mod url;
 mod words;
 mod words_http;
+mod written;
+mod written_http;
 
 #[cfg(test)]
 mod tests;
 
 pub use credentials::read_token;
 pub use env::Env;
+pub use load::sha256_of;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -82,10 +86,21 @@ pub struct Config {
     pub runtime: Runtime,
     /// What is allowed but will surprise somebody; shown at start and by `pgsplit check`.
     pub warnings: Vec<String>,
+    /// What it was read from.
+    pub read: Read,
+}
+
+/// What a configuration was read from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Read {
+    /// The files: the configuration itself first, then those with secrets. None when no file was named.
+    pub files: Vec<PathBuf>,
+    /// SHA-256 of the configuration itself, in hexadecimal digits.
+    pub sha256: Option<String>,
 }
 
 /// Nodes that replicate one another, and how they are checked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
     /// `main` unless the file names several.
     pub name: String,
@@ -189,7 +204,7 @@ impl fmt::Display for NodeAddr {
 }
 
 /// An address clients connect to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// Unique name, a metric label.
     pub name: String,
@@ -322,7 +337,7 @@ pub enum MaxLag {
 }
 
 /// How sessions are set up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sessions {
     /// One TCP connect to a node.
     pub connect_timeout: Duration,
@@ -451,8 +466,12 @@ pub enum LogSessions {
 pub struct Runtime {
     /// Worker threads; zero: one for each core.
     pub threads: usize,
-    /// How long sessions may go on after SIGTERM.
+    /// How long new sessions are still accepted after SIGTERM, so that whoever asks `/readyz` can send them elsewhere.
+    pub drain_delay: Duration,
+    /// How long sessions may go on after that.
     pub drain_timeout: Duration,
+    /// Whether the configuration is loaded again when its file changes.
+    pub watch_config: bool,
 }
 
 /// Why there is no [`Config`].

@@ -64,7 +64,7 @@ pub enum Value {
 /// Each structure is taken apart without `..`, so that no key is forgotten here.
 #[must_use]
 pub fn show(config: &Config) -> Shown {
-    let Config { clusters, listeners, fronts: _, dns, admin, log, runtime, warnings: _ } = config;
+    let Config { clusters, listeners, fronts: _, dns, admin, log, runtime, warnings: _, read: _ } = config;
     let mut all = Vec::new();
     match clusters.as_slice() {
         [] => (),
@@ -83,8 +83,13 @@ pub fn show(config: &Config) -> Shown {
     all.push(("dns", mapping(keys::DNS, of_dns)));
     all.push(("admin", admin.as_ref().map_or_else(|| text("off"), of_admin)));
     all.push(("log", of_log(log)));
-    let Runtime { threads, drain_timeout } = runtime;
-    let of_runtime = vec![("threads", number(*threads as u64)), ("drain_timeout", time(*drain_timeout))];
+    let Runtime { threads, drain_delay, drain_timeout, watch_config } = runtime;
+    let of_runtime = vec![
+        ("threads", number(*threads as u64)),
+        ("drain_delay", time(*drain_delay)),
+        ("drain_timeout", time(*drain_timeout)),
+        ("watch_config", yes_no(*watch_config)),
+    ];
     all.push(("runtime", mapping(keys::RUNTIME, of_runtime)));
     mapping(keys::TOP, all)
 }

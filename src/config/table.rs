@@ -36,7 +36,6 @@ const LATER: &[&str] = &[
     "sslrootcert",
     "state_file",
     "tls",
-    "watch_config",
     "zone",
 ];
 

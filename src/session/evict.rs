@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -61,7 +62,7 @@ enum Order {
 /// A session's stay on its node.
 #[derive(Debug)]
 pub struct Stay<'a> {
-    listener: &'a Listener,
+    listener: Arc<Listener>,
     card: &'a Card,
     trouble: Watch<Trouble>,
     stage: Watch<Stage>,
@@ -72,8 +73,14 @@ pub struct Stay<'a> {
 impl<'a> Stay<'a> {
     /// A stay that has just begun, on the node with these troubles.
     #[must_use]
-    pub fn new(shared: &Shared, listener: &'a Listener, card: &'a Card, troubles: &Troubles) -> Self {
+    pub fn new(shared: &Shared, listener: Arc<Listener>, card: &'a Card, troubles: &Troubles) -> Self {
         Self { listener, card, trouble: troubles.watch(), stage: shared.stage.watch(), told_again: None }
+    }
+
+    /// The listener it came through, in the version whose rules it goes by.
+    #[must_use]
+    pub fn listener(&self) -> Arc<Listener> {
+        Arc::clone(&self.listener)
     }
 
     /// Drives `step` to its end, unless the session must leave at once before that. Cancel safe if `step` is.

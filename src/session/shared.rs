@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
@@ -21,6 +21,7 @@ use crate::session::cancel::{CancelTable, SourceLimit};
 use crate::session::queue::Queue;
 use crate::session::roster::Roster;
 use crate::session::setup::Setup;
+use crate::telemetry::listener::ListenerMetrics;
 use crate::telemetry::metrics::Metrics;
 use crate::topology::keeper::Watched;
 
@@ -39,6 +40,8 @@ pub struct Shared {
     pub ids: SessionIds,
     /// All of them.
     pub roster: Roster,
+    /// Whether it is on its way to its end: it may still accept for a while.
+    pub is_draining: AtomicBool,
     /// Nothing is accepted from now on, and nobody waits for a node any more.
     pub stop: CancellationToken,
     /// What is asked of sessions that are on a node.
@@ -59,6 +62,7 @@ impl Shared {
             cancel_limit: SourceLimit::default(),
             ids: SessionIds::default(),
             roster,
+            is_draining: AtomicBool::new(false),
             stop: CancellationToken::new(),
             stage: Board::new(Stage::Serving),
             kill: CancellationToken::new(),
@@ -70,6 +74,24 @@ impl Shared {
     #[must_use]
     pub fn setup(&self) -> Arc<Setup> {
         self.setup.load_full()
+    }
+
+    /// Lets this one be the current setup. Listeners that it has in another version are told, so that who waits there goes on
+    /// by the new rules.
+    pub fn replace_setup(&self, setup: Setup) {
+        let old = self.setup.swap(Arc::new(setup));
+        let new = self.setup();
+        for listener in &old.listeners {
+            if !new.listeners.iter().any(|other| Arc::ptr_eq(other, listener)) {
+                listener.is_outdated.cancel();
+            }
+        }
+    }
+
+    /// Whether it is on its way to its end.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
     }
 }
 
@@ -102,10 +124,12 @@ impl Small for Stage {
     }
 }
 
-/// One listener and what is going on there.
+/// One listener and what is going on there, by the rules of one configuration. Other versions of it share what is counted.
 pub struct Listener {
     /// Its number, by which its counters are found; the same for as long as the process lives.
     pub index: usize,
+    /// Its counters.
+    pub metrics: Arc<ListenerMetrics>,
     /// What the file says.
     pub config: Arc<config::Listener>,
     /// The cluster its sessions go to.
@@ -124,6 +148,8 @@ pub struct Listener {
     pub queue: Arc<Queue>,
     /// Whether somebody has paused it: sessions that come wait until it is resumed.
     pub pause: watch::Sender<bool>,
+    /// Whether another version has taken its place, or it is gone.
+    pub is_outdated: CancellationToken,
 }
 
 impl Listener {

@@ -41,6 +41,7 @@ mod patroni;
 mod patroni_odd;
 mod pause;
 mod relay;
+mod reload;
 mod replay;
 mod sessions_list;
 mod soak;

@@ -84,7 +84,7 @@ impl Systemd {
             if is_due {
                 states.push(NotifyState::Status(&text));
             }
-            if shared.stop.is_cancelled() {
+            if shared.is_draining() {
                 states.push(patience());
             }
             if !states.is_empty() {

@@ -9,7 +9,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::config::{self, NodeAddr};
-use crate::net::discover::{Finding, Name, Resolve, follow};
+use crate::net::discover::{Finding, Name, Refresh, Resolve, follow};
 
 /// What was found out about a node's name.
 pub(super) struct Found {
@@ -70,7 +70,8 @@ impl Names {
             }
             self.begun += 1;
             let (end, number, addr) = (self.stop.child_token(), self.begun, node.addr.clone());
-            let name = Name { host: addr.host.clone(), port: addr.port, refresh: dns.refresh };
+            let name =
+                Name { host: addr.host.clone(), port: addr.port, refresh: Refresh::every(dns.refresh) };
             (self.begin)(name, number, end.clone());
             let (node, refresh) = (node.name.clone(), dns.refresh);
             self.followed.push(Followed { number, node, addr, refresh, _end: end.drop_guard() });
