@@ -31,7 +31,7 @@ fn each_key_has_its_line() {
     let new = "check: {interval: 250ms, user: lb, max_lag: 16MiB}\nsessions: {queue_timeout: 0, keepalive: off}\n\
                runtime: {drain_timeout: 90s, threads: 4}\nlog: {requests: 1/100}\nadmin: off\n";
     assert_eq!(
-        differences("", new),
+        differences("admin: {socket: off}\n", new),
         "~ check.type: startup -> login\n\
          ~ check.interval: 1s -> 250ms\n\
          ~ check.fast_interval: 500ms -> 250ms\n\
@@ -43,7 +43,7 @@ fn each_key_has_its_line() {
          ~ log.requests: all -> 1/100\n\
          ~ runtime.threads: 0 -> 4  (needs a restart)\n\
          ~ runtime.drain_timeout: 1m -> 1m30s\n\
-         - admin: {bind: 127.0.0.1:8404, token: }\n"
+         - admin: {bind: 127.0.0.1:8404, socket: off, hosts: [], token: }\n"
     );
 }
 
@@ -58,11 +58,11 @@ fn entries_come_and_go_as_a_whole_and_are_known_by_name() {
     );
     assert_eq!(
         diff(&old, &new).to_string(),
-        "+ nodes.db4: {addr: db4:5432, role: standby, weight: 50, backup: false, max_connections: 0}\n\
+        "+ nodes.db4: {addr: db4:5432, role: standby, weight: 50, backup: false, max_connections: 0, patroni: 8008}\n\
          ~ nodes.db3.backup: false -> true\n\
          ~ listeners.rw.bind: 127.0.0.1:6432 -> 127.0.0.1:7000\n\
          + listeners.all: {bind: 127.0.0.1:6433, cluster: main, target: any, balance: leastconn, max_connections: 1000, tls: passthrough}\n\
-         - nodes.db2: {addr: db2:5432, role: standby, weight: 100, backup: false, max_connections: 0}\n\
+         - nodes.db2: {addr: db2:5432, role: standby, weight: 100, backup: false, max_connections: 0, patroni: 8008}\n\
          - listeners.ro: {bind: 127.0.0.1:6433, cluster: main, target: prefer-standby, balance: leastconn, max_connections: 1000, tls: passthrough}\n\
          ~ nodes: [db1, db3] -> [db3, db1]\n"
     );
@@ -97,8 +97,8 @@ fn fronts_are_compared_down_to_their_upstreams() {
          ~ http.api.cache: off -> {size: 1MiB, max_entry: 1MiB, stale_while_revalidate: 10s, stale_if_error: 1m}\n\
          ~ http.api.check: {path: /health, host: \"\", interval: 2s, fast_interval: 500ms, timeout: 1s, rise: 2, fall: 3, expect: 200-399} -> \
          {path: /healthz, host: \"\", interval: 2s, fast_interval: 500ms, timeout: 1s, rise: 2, fall: 3, expect: 200-399}\n\
-         + http.api.upstreams.users3:8080: {weight: 10, backup: false, max_connections: 0}\n\
-         - http.api.upstreams.users1:8080: {weight: 100, backup: false, max_connections: 0}\n"
+         + http.api.upstreams.users3:8080: {weight: 10, backup: false, max_connections: 0, patroni: 8008}\n\
+         - http.api.upstreams.users1:8080: {weight: 100, backup: false, max_connections: 0, patroni: 8008}\n"
     );
 }
 
