@@ -97,8 +97,8 @@ fn fronts_are_compared_down_to_their_upstreams() {
          ~ http.api.cache: off -> {size: 1MiB, max_entry: 1MiB, stale_while_revalidate: 10s, stale_if_error: 1m}\n\
          ~ http.api.check: {path: /health, host: \"\", interval: 2s, fast_interval: 500ms, timeout: 1s, rise: 2, fall: 3, expect: 200-399} -> \
          {path: /healthz, host: \"\", interval: 2s, fast_interval: 500ms, timeout: 1s, rise: 2, fall: 3, expect: 200-399}\n\
-         + http.api.upstreams.users3:8080: {weight: 10, backup: false, max_connections: 0, patroni: 8008}\n\
-         - http.api.upstreams.users1:8080: {weight: 100, backup: false, max_connections: 0, patroni: 8008}\n"
+         + http.api.upstreams.users3:8080: {weight: 10, backup: false, max_connections: 0}\n\
+         - http.api.upstreams.users1:8080: {weight: 100, backup: false, max_connections: 0}\n"
     );
 }
 
