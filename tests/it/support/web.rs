@@ -23,6 +23,8 @@ use super::wait::wait_until;
 const PATIENCE: Duration = Duration::from_secs(45);
 /// What requests of [`get`] name as their host.
 pub const HOST: &str = "front.test";
+/// Where the admin server of a test listens.
+const ADMIN_PORT: u16 = 8404;
 
 /// A whole answer.
 #[derive(Clone, Debug)]
@@ -175,7 +177,13 @@ pub async fn send(
     headers: &[(&str, &str)],
     body: impl Into<Bytes>,
 ) -> Got {
-    let request = request(method, path, headers, full(body));
+    let own = addr.to_string();
+    let mut headers = headers.to_vec();
+    // The admin server answers to no name that could lead elsewhere.
+    if addr.port() == ADMIN_PORT && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        headers.push(("host", &own));
+    }
+    let request = request(method, path, &headers, full(body));
     Web::connect(addr).await.expect("the front listens").send(request).await.expect("an answer")
 }
 
