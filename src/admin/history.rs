@@ -49,26 +49,26 @@ struct Sample {
 /// The last second, in sum over all listeners.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct TotalsView {
-    sessions: u64,
-    waiting: u64,
-    new_per_second: u64,
-    rejected_per_second: u64,
-    to_node_bytes_per_second: u64,
-    to_client_bytes_per_second: u64,
+    pub(super) sessions: u64,
+    pub(super) waiting: u64,
+    pub(super) new_per_second: u64,
+    pub(super) rejected_per_second: u64,
+    pub(super) to_node_bytes_per_second: u64,
+    pub(super) to_client_bytes_per_second: u64,
 }
 
 /// All that is kept, the oldest first: one figure a second for each.
 #[derive(Debug, Serialize)]
 pub(super) struct HistoryView {
     /// The time of the last figures; `null` when there are none yet.
-    until: Option<String>,
-    step_seconds: f64,
-    sessions: Vec<u64>,
-    waiting: Vec<u64>,
-    new: Vec<u64>,
-    rejected: Vec<u64>,
-    to_node_bytes: Vec<u64>,
-    to_client_bytes: Vec<u64>,
+    pub(super) until: Option<String>,
+    pub(super) step_seconds: f64,
+    pub(super) sessions: Vec<u64>,
+    pub(super) waiting: Vec<u64>,
+    pub(super) new: Vec<u64>,
+    pub(super) rejected: Vec<u64>,
+    pub(super) to_node_bytes: Vec<u64>,
+    pub(super) to_client_bytes: Vec<u64>,
 }
 
 impl History {

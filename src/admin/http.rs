@@ -13,41 +13,41 @@ use crate::front::upstream::check::Outcome;
 /// One front.
 #[derive(Debug, Serialize)]
 pub(super) struct FrontView {
-    name: String,
-    bind: String,
-    ready: bool,
+    pub(super) name: String,
+    pub(super) bind: String,
+    pub(super) ready: bool,
     /// Why it cannot serve everything.
-    troubles: Vec<String>,
+    pub(super) troubles: Vec<String>,
     /// The listener its services depend on.
-    listener: Option<String>,
-    connections: u64,
-    requests: u64,
-    waiting: u64,
-    accepted_total: u64,
-    rejected_total: u64,
-    groups: Vec<GroupView>,
+    pub(super) listener: Option<String>,
+    pub(super) connections: u64,
+    pub(super) requests: u64,
+    pub(super) waiting: u64,
+    pub(super) accepted_total: u64,
+    pub(super) rejected_total: u64,
+    pub(super) groups: Vec<GroupView>,
 }
 
 #[derive(Debug, Serialize)]
-struct GroupView {
-    name: String,
-    balance: &'static str,
-    upstreams: Vec<UpstreamView>,
+pub(super) struct GroupView {
+    pub(super) name: String,
+    pub(super) balance: &'static str,
+    pub(super) upstreams: Vec<UpstreamView>,
 }
 
 #[derive(Debug, Serialize)]
-struct UpstreamView {
-    upstream: String,
-    addr: String,
-    health: &'static str,
-    weight: u16,
-    backup: bool,
-    requests: u32,
-    requests_total: u64,
-    limit: Option<u32>,
-    since: String,
+pub(super) struct UpstreamView {
+    pub(super) upstream: String,
+    pub(super) addr: String,
+    pub(super) health: &'static str,
+    pub(super) weight: u16,
+    pub(super) backup: bool,
+    pub(super) requests: u32,
+    pub(super) requests_total: u64,
+    pub(super) limit: Option<u32>,
+    pub(super) since: String,
     /// What the last check found; `null` before the first, or without checks.
-    check: Option<String>,
+    pub(super) check: Option<String>,
 }
 
 impl FrontView {

@@ -21,8 +21,8 @@ use crate::session::roster::Roster;
 /// By what sessions are chosen.
 const FILTERS: [&str; 8] =
     ["listener", "node", "user", "database", "client", "state", "older_than", "idle_for"];
-/// How they are shown.
-const ORDERS: [&str; 3] = ["sort", "order", "limit"];
+/// How they are looked for and shown.
+const ORDERS: [&str; 4] = ["search", "sort", "order", "limit"];
 /// So many are shown unless more are asked for,
 const USUAL: usize = 100;
 /// and never more than so many.
@@ -30,30 +30,30 @@ const MOST: usize = 10_000;
 
 /// One session.
 #[derive(Debug, Serialize)]
-struct SessionView {
-    id: String,
-    listener: String,
-    client: String,
-    user: Option<String>,
-    database: Option<String>,
-    application: Option<String>,
-    node: Option<String>,
-    node_addr: Option<String>,
-    role: Option<&'static str>,
-    state: &'static str,
-    tls: &'static str,
-    age_seconds: f64,
+pub(super) struct SessionView {
+    pub(super) id: String,
+    pub(super) listener: String,
+    pub(super) client: String,
+    pub(super) user: Option<String>,
+    pub(super) database: Option<String>,
+    pub(super) application: Option<String>,
+    pub(super) node: Option<String>,
+    pub(super) node_addr: Option<String>,
+    pub(super) role: Option<&'static str>,
+    pub(super) state: &'static str,
+    pub(super) tls: &'static str,
+    pub(super) age_seconds: f64,
     /// To two seconds or so.
-    idle_seconds: f64,
-    to_node_bytes: u64,
-    to_client_bytes: u64,
+    pub(super) idle_seconds: f64,
+    pub(super) to_node_bytes: u64,
+    pub(super) to_client_bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
-struct List {
-    sessions: Vec<SessionView>,
+pub(super) struct List {
+    pub(super) sessions: Vec<SessionView>,
     /// How many fit, also those that are not shown.
-    total: usize,
+    pub(super) total: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -92,6 +92,14 @@ enum Sort {
 /// # Errors
 /// The query cannot be understood.
 pub(super) fn list(roster: &Roster, query: Option<&str>) -> Result<Answer, Refusal> {
+    Ok(json(StatusCode::OK, &find(roster, query)?))
+}
+
+/// The same, for the page.
+///
+/// # Errors
+/// The query cannot be understood.
+pub(super) fn find(roster: &Roster, query: Option<&str>) -> Result<List, Refusal> {
     let query = Query::read(query, &[&FILTERS[..], &ORDERS].concat())?;
     let filter = Filter::of(&query)?;
     let sort = query.get("sort", "age, idle or bytes", |text| match text {
@@ -107,6 +115,10 @@ pub(super) fn list(roster: &Roster, query: Option<&str>) -> Result<Answer, Refus
     })?;
     let limit = query.number("limit")?.unwrap_or(USUAL).min(MOST);
     let mut found = filter.choose(roster);
+    if let Some(text) = query.text("search") {
+        let text = text.to_lowercase();
+        found.retain(|card| SessionView::of(roster, card).has(&text));
+    }
     let total = found.len();
     match sort.unwrap_or(Sort::Age) {
         Sort::Age => found.sort_by_key(|card| card.accepted),
@@ -117,7 +129,7 @@ pub(super) fn list(roster: &Roster, query: Option<&str>) -> Result<Answer, Refus
         found.reverse();
     }
     let sessions = found.iter().take(limit).map(|card| SessionView::of(roster, card)).collect();
-    Ok(json(StatusCode::OK, &List { sessions, total }))
+    Ok(List { sessions, total })
 }
 
 /// Ends one session.
@@ -243,6 +255,14 @@ fn bytes(card: &Card) -> u64 {
 }
 
 impl SessionView {
+    /// Whether one of its names has this text in it, which is in lower case.
+    fn has(&self, text: &str) -> bool {
+        let names = [&self.user, &self.database, &self.application, &self.node, &self.node_addr];
+        let names = names.into_iter().flatten().map(String::as_str);
+        let mut all = names.chain([self.id.as_str(), &self.listener, &self.client, self.state]);
+        all.any(|name| name.to_lowercase().contains(text))
+    }
+
     fn of(roster: &Roster, card: &Card) -> Self {
         let said = card.said().clone();
         let (to_node_bytes, to_client_bytes) = card.moved.bytes();

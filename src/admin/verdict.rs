@@ -181,7 +181,7 @@ fn trouble(node: &Node) -> Option<String> {
 }
 
 /// A time as somebody says it: `12 s`, `41 min`, `3 h`, `2 d`.
-fn age(time: Duration) -> String {
+pub(super) fn age(time: Duration) -> String {
     match time.as_secs() {
         seconds @ ..120 => format!("{seconds} s"),
         seconds @ ..7200 => format!("{} min", seconds / 60),

@@ -16,6 +16,7 @@ use super::reload::Reloads;
 use super::verdict::{self, Going};
 use crate::balance::judge::Verdict;
 use crate::base::role::Role;
+use crate::config::OnTrouble;
 use crate::front::shared::Front;
 use crate::pg::sqlstate;
 use crate::session::place::is_there_another;
@@ -28,21 +29,23 @@ use crate::topology::check::{Outcome, Report};
 /// Everything, at one moment.
 #[derive(Debug, Serialize)]
 pub struct Status {
-    version: &'static str,
-    uptime_seconds: f64,
-    ready: bool,
-    draining: bool,
+    pub(super) version: &'static str,
+    pub(super) uptime_seconds: f64,
+    pub(super) ready: bool,
+    pub(super) draining: bool,
+    /// How things are, in one word: `ok`, `degraded` (all is served, but not all is well), `failing` or `stopping`.
+    pub(super) condition: &'static str,
     /// Where writes and reads go, and what is wrong, in a sentence or two.
-    verdict: String,
-    config: ConfigView,
-    totals: TotalsView,
-    listeners: Vec<ListenerView>,
-    nodes: Vec<NodeView>,
+    pub(super) verdict: String,
+    pub(super) config: ConfigView,
+    pub(super) totals: TotalsView,
+    pub(super) listeners: Vec<ListenerView>,
+    pub(super) nodes: Vec<NodeView>,
     /// Living primaries of each cluster.
-    primaries: BTreeMap<String, usize>,
-    http: Vec<FrontView>,
+    pub(super) primaries: BTreeMap<String, usize>,
+    pub(super) http: Vec<FrontView>,
     /// Five minutes, second by second; `null` where it is left out because it was sent before.
-    history: Option<HistoryView>,
+    pub(super) history: Option<HistoryView>,
 }
 
 /// The listeners alone.
@@ -75,89 +78,90 @@ pub(super) struct Seen<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct ConfigView {
-    path: String,
+pub(super) struct ConfigView {
+    pub(super) path: String,
     /// When what is in force was read.
-    loaded_at: String,
+    pub(super) loaded_at: String,
     /// Of what is in force; `null` when it came from no file.
-    sha256: Option<String>,
+    pub(super) sha256: Option<String>,
     /// When it was last to be loaded again.
-    last_reload_at: Option<String>,
+    pub(super) last_reload_at: Option<String>,
     /// Who wanted that: `signal`, `file` or `api`.
-    last_reload_by: Option<&'static str>,
+    pub(super) last_reload_by: Option<&'static str>,
     /// `applied`, `unchanged` or `failed`.
-    last_reload: Option<&'static str>,
+    pub(super) last_reload: Option<&'static str>,
     /// Why the last reload failed; `null`: it did not.
-    last_error: Option<String>,
+    pub(super) last_error: Option<String>,
 }
 
 /// One listener.
 #[derive(Debug, Serialize)]
 pub(super) struct ListenerView {
-    name: String,
-    bind: String,
-    cluster: String,
-    target: &'static str,
-    balance: &'static str,
-    ready: bool,
+    pub(super) name: String,
+    pub(super) bind: String,
+    pub(super) cluster: String,
+    pub(super) target: &'static str,
+    pub(super) balance: &'static str,
+    pub(super) ready: bool,
     /// Whether new sessions wait until somebody resumes it. That says nothing about `ready`.
-    paused: bool,
-    sessions: u32,
-    waiting: usize,
-    oldest_wait_seconds: f64,
-    limit: u32,
-    accepted_total: u64,
-    rejected_total: u64,
+    pub(super) paused: bool,
+    pub(super) sessions: u32,
+    pub(super) waiting: usize,
+    pub(super) oldest_wait_seconds: f64,
+    pub(super) limit: u32,
+    pub(super) accepted_total: u64,
+    pub(super) rejected_total: u64,
     /// Of late, connections accepted.
-    new_per_second: f64,
+    pub(super) new_per_second: f64,
     /// Names of the nodes that new sessions go to now; none: they wait.
-    new_sessions_go_to: Vec<String>,
+    pub(super) new_sessions_go_to: Vec<String>,
     /// Why there.
-    why: String,
+    pub(super) why: String,
 }
 
 /// One node.
 #[derive(Debug, Serialize)]
 pub(super) struct NodeView {
-    name: String,
-    cluster: String,
-    addr: String,
+    pub(super) name: String,
+    pub(super) cluster: String,
+    pub(super) addr: String,
     /// Where it is, in words: `addr`, or the one address of a name that is this node.
-    #[serde(skip)]
-    shown: String,
-    ip: Option<String>,
-    health: &'static str,
-    state: &'static str,
+    pub(super) at: String,
+    pub(super) ip: Option<String>,
+    pub(super) health: &'static str,
+    pub(super) state: &'static str,
     /// What is wanted of it: ready, drain or maint.
-    admin: &'static str,
-    admin_since: String,
-    role: Option<&'static str>,
+    pub(super) admin: &'static str,
+    pub(super) admin_since: String,
+    /// What becomes of its sessions when it is drained: `keep`, `drain` or `close`.
+    pub(super) on_drain: &'static str,
+    pub(super) role: Option<&'static str>,
     /// An old primary, whose place another one has taken.
-    superseded: bool,
+    pub(super) superseded: bool,
     /// How long it still gets no session that another node could have, because it came and went; 0: it is not held back.
-    held_back_s: f64,
-    role_from: Option<&'static str>,
-    lag_seconds: Option<f64>,
-    lag_bytes: Option<u64>,
-    server_version: Option<String>,
-    patroni: Option<PatroniView>,
-    weight: u16,
+    pub(super) held_back_s: f64,
+    pub(super) role_from: Option<&'static str>,
+    pub(super) lag_seconds: Option<f64>,
+    pub(super) lag_bytes: Option<u64>,
+    pub(super) server_version: Option<String>,
+    pub(super) patroni: Option<PatroniView>,
+    pub(super) weight: u16,
     /// That of the file; `weight` is another one when somebody has said so.
-    weight_in_file: u16,
-    backup: bool,
-    sessions: u32,
+    pub(super) weight_in_file: u16,
+    pub(super) backup: bool,
+    pub(super) sessions: u32,
     /// Of late, sessions that have reached it.
-    new_per_second: f64,
+    pub(super) new_per_second: f64,
     /// What all but one of a hundred connects of the last minute or two took at most.
-    connect_p99_seconds: Option<f64>,
-    limit: Option<u32>,
-    since: String,
-    check: Option<CheckView>,
+    pub(super) connect_p99_seconds: Option<f64>,
+    pub(super) limit: Option<u32>,
+    pub(super) since: String,
+    pub(super) check: Option<CheckView>,
 }
 
 /// What the Patroni beside a node said last.
 #[derive(Debug, Serialize)]
-struct PatroniView {
+pub(super) struct PatroniView {
     state: String,
     timeline: Option<u32>,
     /// Patroni has been told to leave the cluster alone.
@@ -167,27 +171,27 @@ struct PatroniView {
 }
 
 #[derive(Debug, Serialize)]
-struct CheckView {
-    ok: bool,
-    at: String,
-    step: &'static str,
-    error: Option<String>,
-    sqlstate: Option<String>,
-    duration_seconds: f64,
+pub(super) struct CheckView {
+    pub(super) ok: bool,
+    pub(super) at: String,
+    pub(super) step: &'static str,
+    pub(super) error: Option<String>,
+    pub(super) sqlstate: Option<String>,
+    pub(super) duration_seconds: f64,
     /// Observations in a row against the present health.
-    against: u32,
+    pub(super) against: u32,
     /// How many of them it takes.
-    needed: u32,
+    pub(super) needed: u32,
     /// What was done, in order; of a check that failed, the last one failed.
-    steps: Vec<StepView>,
+    pub(super) steps: Vec<StepView>,
 }
 
 #[derive(Debug, Serialize)]
-struct StepView {
-    name: &'static str,
-    seconds: f64,
+pub(super) struct StepView {
+    pub(super) name: &'static str,
+    pub(super) seconds: f64,
     /// What it brought, in a few words.
-    found: String,
+    pub(super) found: String,
 }
 
 impl Seen<'_> {
@@ -199,13 +203,15 @@ impl Seen<'_> {
             (cluster.name.clone(), watched.current.borrow().living_primaries().count())
         });
         let draining = shared.is_draining();
-        Status {
+        let ready = !draining
+            && setup.listeners.iter().all(|listener| is_there_another(listener, &[]))
+            && fronts.iter().all(|front| front.troubles().is_empty());
+        let mut status = Status {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: started.elapsed().unwrap_or_default().as_secs_f64(),
-            ready: !draining
-                && setup.listeners.iter().all(|listener| is_there_another(listener, &[]))
-                && fronts.iter().all(|front| front.troubles().is_empty()),
+            ready,
             draining,
+            condition: "",
             verdict: verdict::in_words(shared, setup, fronts),
             config: ConfigView::of(setup, reloads),
             totals: history.totals(),
@@ -214,7 +220,9 @@ impl Seen<'_> {
             primaries: primaries.collect(),
             http: self.http().http,
             history: with_history.then(|| history.all()),
-        }
+        };
+        status.condition = status.in_one_word();
+        status
     }
 
     pub(super) fn listeners(self) -> Listeners {
@@ -262,11 +270,13 @@ impl Seen<'_> {
     /// A node of the cluster at this place of the configuration.
     pub(super) fn node(self, node: &Node, index: usize, cluster: &str) -> NodeView {
         let metrics = self.shared.metrics.node(index, node.id);
+        let on_drain = self.setup.config.clusters.get(index).map(|cluster| cluster.sessions.on_drain);
+        let on_drain = on_drain.map_or("", OnTrouble::as_str);
         NodeView {
             name: node.config.name.clone(),
             cluster: cluster.to_owned(),
             addr: node.config.addr.to_string(),
-            shown: node.place_in_words(),
+            at: node.place_in_words(),
             ip: node.addrs.first().map(|addr| addr.ip().to_string()),
             health: match node.verdict {
                 Verdict::Starting => "unknown",
@@ -276,6 +286,7 @@ impl Seen<'_> {
             state: node.state().as_str(),
             admin: node.admin.as_str(),
             admin_since: time(node.admin_since),
+            on_drain,
             role: node.role().map(Role::as_str),
             superseded: node.is_superseded,
             held_back_s: node.held_back().unwrap_or_default().as_secs_f64(),
@@ -298,6 +309,26 @@ impl Seen<'_> {
 }
 
 impl Status {
+    fn in_one_word(&self) -> &'static str {
+        // Who has been taken out of use by hand is no fault.
+        let is_well =
+            |n: &NodeView| matches!(n.state, "drain" | "maint") || (n.state == "up" && n.is_of_full_use());
+        let upstreams =
+            || self.http.iter().flat_map(|front| &front.groups).flat_map(|group| &group.upstreams);
+        if self.draining {
+            "stopping"
+        } else if !self.ready {
+            "failing"
+        } else if self.nodes.iter().all(is_well)
+            && upstreams().all(|upstream| upstream.health == "up")
+            && !self.listeners.iter().any(|listener| listener.paused)
+        {
+            "ok"
+        } else {
+            "degraded"
+        }
+    }
+
     /// The same for a person with a terminal.
     #[must_use]
     pub fn in_words(&self) -> String {
@@ -334,7 +365,7 @@ impl Status {
             );
         }
         let wide = self.nodes.iter().map(|n| n.name.len()).fold(16, usize::max);
-        let far = self.nodes.iter().map(|n| n.shown.len()).fold(22, usize::max);
+        let far = self.nodes.iter().map(|n| n.at.len()).fold(22, usize::max);
         let _ = writeln!(
             out,
             "\n{:<wide$} {:<far$} {:<10} {:<11} {:>9} {:>8}  CHECK",
@@ -349,7 +380,7 @@ impl Status {
             let _ = writeln!(
                 out,
                 "{:<wide$} {:<far$} {state:<10} {role:<11} {lag:>9} {:>8}  {check}{notes}",
-                n.name, n.shown, n.sessions
+                n.name, n.at, n.sessions
             );
         }
     }
@@ -384,6 +415,13 @@ impl PatroniView {
     fn notes(&self) -> String {
         let notes = [(self.noloadbalance, ", noloadbalance"), (self.paused, ", Patroni paused")];
         notes.into_iter().filter(|(is_so, _)| *is_so).map(|(_, words)| words).collect()
+    }
+}
+
+impl NodeView {
+    /// Whether nothing keeps a node that is up from its share of sessions.
+    fn is_of_full_use(&self) -> bool {
+        !self.superseded && self.held_back_s <= 0.0
     }
 }
 

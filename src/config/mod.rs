@@ -382,6 +382,18 @@ pub enum OnTrouble {
     Close,
 }
 
+impl OnTrouble {
+    /// The word in the file.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Drain => "drain",
+            Self::Close => "close",
+        }
+    }
+}
+
 /// TCP keepalive times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
