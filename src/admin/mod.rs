@@ -11,6 +11,7 @@
 //! - What a client has said about itself is shown as it is nowhere: neither by JSON nor in words can it drive a terminal.
 
 mod change_node;
+mod dashboard;
 mod follow;
 mod guard;
 mod history;
@@ -63,7 +64,7 @@ use query::Query;
 use reload::Reloads;
 use reply::{Answer, Refusal, json, text, typed};
 use route::Action;
-use view::Seen;
+use view::{Seen, Status};
 
 /// Connections at a time by each way in, beside those that follow; more wait in the backlog.
 const CONNECTIONS: usize = 32;
@@ -243,7 +244,10 @@ impl Admin {
         let asker = Asker { by: guard::by(headers), peer: &caller.peer };
         let (query, seen) = (uri.query(), self.seen(&setup, &fronts));
         Ok(match action {
+            Action::Page if dashboard::is_for_a_browser(headers) => self.dashboard(&seen.status(true))?,
             Action::Page => text(StatusCode::OK, seen.status(false).in_words()),
+            Action::Script => dashboard::files::SCRIPT.answer(query, headers),
+            Action::Style => dashboard::files::STYLE.answer(query, headers),
             Action::Metrics => {
                 let body = shared.metrics.render(&now::now(shared, &fronts));
                 typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
@@ -274,6 +278,15 @@ impl Admin {
             Action::Config => json(StatusCode::OK, &show(&setup.config)),
             Action::OpenApi => typed(StatusCode::OK, "application/json", OPENAPI.to_owned()),
         })
+    }
+
+    fn dashboard(&self, status: &Status) -> Result<Answer, Refusal> {
+        let Inner { shared, events, .. } = &*self.0;
+        // What comes after this number, the page is told of when it listens.
+        let last_event = events.last_id();
+        let events = events.since(0, dashboard::EVENTS, |event| event.id <= last_event);
+        let sessions = sessions::find(&shared.roster, Some(&format!("limit={}", dashboard::SESSIONS)))?;
+        Ok(dashboard::answer(dashboard::Page { status, events: &events, last_event, sessions: &sessions }))
     }
 
     fn events(&self, query: &Query<'_>, headers: &HeaderMap, caller: &Caller) -> Result<Answer, Refusal> {

@@ -11,6 +11,8 @@ use super::reply::Refusal;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Page,
+    Script,
+    Style,
     Metrics,
     Health,
     Readiness,
@@ -44,6 +46,8 @@ pub(super) struct Route {
 /// All there are.
 pub(super) const ROUTES: &[Route] = &[
     page("/", &[(Method::GET, Action::Page)]),
+    page("/dashboard/app.js", &[(Method::GET, Action::Script)]),
+    page("/dashboard/style.css", &[(Method::GET, Action::Style)]),
     for_machines("/metrics", &[(Method::GET, Action::Metrics)]),
     for_machines("/healthz", &[(Method::GET, Action::Health)]),
     for_machines("/readyz", &[(Method::GET, Action::Readiness)]),
