@@ -67,8 +67,8 @@ prerequisites: rust postgres programs patroni
 postgres: ## installs a PostgreSQL server for tests and demo, unless one is there
 	@tests/install-postgres.sh
 
-programs: ## installs curl, wrk, jq, Python, Prometheus, faketime and g++ for tests, unless they are there
-	@tests/install-programs.sh curl wrk jq python3 prometheus faketime g++
+programs: ## installs curl, wrk, jq, Python, Prometheus, faketime, g++ and Chromium (360 MB) for tests, unless they are there
+	@tests/install-programs.sh curl wrk jq python3 prometheus faketime g++ chromium
 
 patroni: ## installs Patroni and etcd for tests, unless they are there
 	@tests/install-programs.sh etcd patroni

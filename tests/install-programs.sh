@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes sure that some of curl, wrk, jq, python3, prometheus, faketime, g++, etcd, patroni and docker-compose are here for the tests, or
+# Makes sure that some of curl, wrk, jq, python3, prometheus, faketime, g++, etcd, patroni, chromium and docker-compose are here for the tests, or
 # nginx, libnginx-mod-stream, haproxy, pgbouncer, valgrind and strace for the benchmarks and `make reliability`.
 # Usage: install-programs.sh PROGRAM... Installs what is missing where that needs no question (Debian or Ubuntu, as
 # root); elsewhere says what to install and fails. Changes nothing when everything is there.
@@ -103,6 +103,7 @@ for program in $wanted; do
         haproxy) echo '(HAProxy 2.4 or newer; packages start it as a service, which nothing here needs)' ;;
         pgbouncer) echo '(PgBouncer 1.18 or newer; packages start it as a service, which nothing here needs)' ;;
         etcd | patroni) echo '(packages start it as a service, which nothing here needs)' ;;
+        chromium) echo '(a browser for the tests of the dashboard, which are skipped without: 110 MB to fetch, 360 MB on the disk)' ;;
         prometheus) echo '(packages start Prometheus as a service, which nothing here needs)' ;;
         wrk) echo '(wrk 4; where there is no package: https://github.com/wg/wrk)' ;;
     esac

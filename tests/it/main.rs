@@ -13,6 +13,7 @@ mod checks;
 mod cli;
 mod cli_config;
 mod counters;
+mod dashboard;
 mod encryption;
 mod evict;
 mod failover;

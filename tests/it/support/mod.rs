@@ -16,6 +16,7 @@
 
 pub mod address;
 pub mod balancer;
+pub mod browser;
 pub mod client;
 pub mod cluster;
 pub mod gate;
