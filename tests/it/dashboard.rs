@@ -93,8 +93,8 @@ async fn a_browser_gets_a_page_that_loads_nothing_from_elsewhere_and_a_terminal_
         assert!(!html.contains(inline), "{inline}");
     }
     // All that a browser would fetch for it, of itself or when asked.
-    let links = html.split(['"', '\'']).filter(|text| text.contains("//") && !text.starts_with("data:"));
-    assert_eq!(links.collect::<Vec<_>>(), ["http://www.w3.org/2000/svg"; 0]);
+    let links = html.split('"').filter(|text| text.contains("//") && !text.starts_with("data:"));
+    assert_eq!(links.collect::<Vec<_>>(), [""; 0]);
     for node in ["n0", "n1", "n2"] {
         assert!(html.contains(&format!(">{node}</span>")), "the first paint has {node}");
     }
@@ -273,6 +273,8 @@ async fn the_first_paint_and_the_script_say_the_same() {
     browser.value("document.querySelectorAll('tbody:not(#events-rows), #fronts').forEach((e) => e.replaceChildren())").await;
     browser.value("document.querySelector('#sessions').scrollIntoView()").await;
     wait_until("the script to say what the server has painted", async || {
+        // Rows that come back push it out of sight, and what nobody sees is not asked for.
+        browser.value("document.querySelector('#sessions').scrollIntoView()").await;
         let scripted = browser.value(texts).await;
         let (a, b) = (painted.as_array().unwrap(), scripted.as_array().unwrap());
         let differ = a.iter().zip(b).find(|(a, b)| a != b);

@@ -412,8 +412,8 @@ async function sessions() {
 }
 
 let looking = false;
-new IntersectionObserver(([entry]) => {
-  looking = entry.isIntersecting;
+new IntersectionObserver((entries) => {
+  looking = entries.at(-1).isIntersecting;
 }).observe($("sessions"));
 setInterval(() => {
   if (looking && !asking && !document.hidden && source) sessions();
