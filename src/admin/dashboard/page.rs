@@ -18,7 +18,8 @@ const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'
                     stroke-width='2' stroke-linecap='round'/%3E%3C/svg%3E";
 
 /// What stands in that column.
-const P99: &str = "pgsplit_node_connect_duration_seconds: what 99 of 100 connects of the last minutes took at most";
+const P99: &str =
+    "pgsplit_node_connect_duration_seconds: what 99 of 100 connects of the last minutes took at most";
 
 /// What is on the page.
 #[derive(Clone, Copy, Debug)]
