@@ -70,6 +70,8 @@ pub(super) struct Running {
     front_doors: Vec<Opened<FrontDoor>>,
     admin_server: Option<AdminServer>,
     local_server: Option<LocalServer>,
+    /// Left by the change before: their sockets may be open for a moment yet.
+    closing: Vec<SocketAddr>,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -131,6 +133,7 @@ impl Running {
             front_doors: Vec::new(),
             admin_server: None,
             local_server: None,
+            closing: Vec::new(),
             workers,
         })
     }
@@ -174,6 +177,7 @@ impl Running {
         let mut leaving = not_kept(&self.listener_doors, &listeners_kept);
         leaving.extend(not_kept(&self.front_doors, &fronts_kept));
         leaving.extend(self.admin_server.as_ref().filter(|_| !is_admin_kept).map(|server| server.addr));
+        leaving.extend(&self.closing);
 
         if !fronts.is_empty() && self.http.is_none() {
             self.start_http().map_err(StartError::Worker)?;
@@ -234,6 +238,7 @@ impl Running {
     pub(super) async fn go_by(&mut self, config: Config, prepared: Prepared) {
         let Prepared { listeners, fronts, admin, local } = prepared;
         let (old, config) = (self.shared.setup(), Arc::new(config));
+        self.closing.clear();
         self.ground.refresh.set(config.dns.refresh);
         self.ground.requests.store(Arc::new(config.log.requests));
 
@@ -299,7 +304,10 @@ impl Running {
                 }
             }
         }
-        before.into_iter().flatten().for_each(|opened| opened.open.close());
+        for left in before.into_iter().flatten() {
+            self.closing.push(left.open.addr());
+            left.open.close();
+        }
     }
 
     fn serve_admin(&mut self, setup: &Setup, entrance: AdminEntrance<(SocketAddr, Listening)>) {
@@ -307,6 +315,7 @@ impl Running {
             return;
         }
         if let Some(server) = self.admin_server.take() {
+            self.closing.push(server.addr);
             server.end.cancel();
         }
         let bind = setup.config.admin.as_ref().and_then(|admin| admin.bind);
@@ -366,7 +375,10 @@ impl Running {
                 (Entrance::New(_), None) => {}
             }
         }
-        doors.into_iter().flatten().for_each(|opened| opened.open.close());
+        for left in doors.into_iter().flatten() {
+            self.closing.push(left.open.addr());
+            left.open.close();
+        }
         self.fronts.replace(all);
     }
 

@@ -20,7 +20,7 @@ const SSL: u32 = (1234 << 16) + 5679;
 const GSSENC: u32 = (1234 << 16) + 5680;
 
 /// No read of a test waits longer than this.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(70);
 
 /// A startup packet of protocol 3.0.
 pub fn startup(parameters: &[(&str, &str)]) -> Vec<u8> {
