@@ -1,7 +1,7 @@
 //! Builds everything, starts it, changes it when the configuration is loaded again, and ends it in order.
 //!
-//! [`running`] is what runs, and how it comes to run by another configuration: the start is its first change. [`reloader`]
-//! makes the others, one at a time, for whoever asks: a signal, [`watch`], the admin server.
+//! `running` is what runs, and how it comes to run by another configuration: the start is its first change. `reloader`
+//! makes the others, one at a time, for whoever asks: a signal, `watch`, the admin server.
 //!
 //! The end comes in order: the token `stop` ends accepting, the board `stage` asks sessions on a node to leave and then
 //! ends them, the token `kill` ends whatever has not come that far, and `end` ends checks and the admin server, which go on
