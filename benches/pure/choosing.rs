@@ -15,8 +15,10 @@ use pgsplit::net::options::Options;
 use pgsplit::session::place::{Chosen, choose};
 use pgsplit::session::queue::Queue;
 use pgsplit::session::shared::Listener;
+use pgsplit::telemetry::metrics::Metrics;
+use pgsplit::telemetry::shape::Shape;
 use pgsplit::topology::choose::fitting;
-use pgsplit::topology::keeper::Watched;
+use pgsplit::topology::keeper::{Life, Watched};
 use pgsplit::topology::order::Orders;
 use pgsplit::topology::outcome::Outcomes;
 use pgsplit::topology::{Node, Topology};
@@ -107,18 +109,29 @@ fn listener(config: &Config, topology: Topology) -> Listener {
     let nodes = topology.nodes.len();
     let written = config.listeners.first().expect("a listener");
     // Nobody tells and nobody hears here, so neither end need be kept.
+    let (clusters, listeners, fronts) = (Vec::new(), Vec::new(), Vec::new());
+    let shape = Shape { version: "", clusters, listeners, fronts, workers: 1 };
     let (outcomes, _) = Outcomes::channel();
     let current = watch::channel(Arc::new(topology)).1;
     Listener {
         index: 0,
+        metrics: Metrics::new(&shape).listener(0),
         config: Arc::clone(written),
         cluster: Arc::clone(config.clusters.first().expect("a cluster")),
-        watched: Watched { index: 0, current, outcomes, freed: Arc::default(), orders: Orders::nowhere() },
+        watched: Watched {
+            index: 0,
+            current,
+            outcomes,
+            freed: Arc::default(),
+            orders: Orders::nowhere(),
+            life: Life::default(),
+        },
         addr: SocketAddr::new(CLIENT, 0),
         options: Options::default(),
         picker: Mutex::new(Picker::new(written.balance, nodes, 7)),
         sessions: Arc::default(),
         queue: Arc::<Queue>::default(),
         pause: watch::Sender::new(false),
+        is_outdated: tokio_util::sync::CancellationToken::new(),
     }
 }

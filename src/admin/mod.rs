@@ -1,12 +1,13 @@
 //! The admin address: metrics for Prometheus, health and readiness for whoever asks, status as JSON and as text.
 //!
-//! Everything here only reads but `pause` and `change_node`, which want a POST or PATCH and a token. A slow or hostile reader costs one of a few
+//! Everything here only reads but `pause`, `reload` and `change_node`, which want a POST or PATCH and a token. A slow or hostile reader costs one of a few
 //! connections and no session.
 
 mod change_node;
 pub mod http;
 pub mod now;
 mod pause;
+pub mod reload;
 pub mod view;
 
 use std::borrow::Cow;
@@ -34,7 +35,8 @@ use crate::front::shared::Fronts;
 use crate::net::listen::{Listening, is_peer_gone};
 use crate::session::place::is_there_another;
 use crate::session::shared::Shared;
-use pause::Change;
+use pause::{Change, may_change};
+use reload::Reloads;
 use view::Status;
 
 /// Connections at a time; more wait in the backlog.
@@ -53,14 +55,15 @@ type Answer = Response<Full<Bytes>>;
 pub struct Admin {
     shared: Arc<Shared>,
     fronts: Arc<Fronts>,
+    reloads: Reloads,
     started: SystemTime,
 }
 
 impl Admin {
-    /// A server that shows `shared` and `fronts`.
+    /// A server that shows `shared` and `fronts`, and asks `reloads` for a reload.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, fronts: Arc<Fronts>) -> Self {
-        Self { shared, fronts, started: SystemTime::now() }
+    pub fn new(shared: Arc<Shared>, fronts: Arc<Fronts>, reloads: Reloads) -> Self {
+        Self { shared, fronts, reloads, started: SystemTime::now() }
     }
 
     /// Serves until `end`.
@@ -110,6 +113,9 @@ impl Admin {
             };
         }
         let (method, path) = (request.method(), request.uri().path());
+        if path == "/api/v1/reload" {
+            return self.reload(&request).await;
+        }
         if let Some(change) = Change::of(path) {
             return match *method {
                 Method::POST => change.answer(&self.shared, &self.fronts.now(), request.headers(), peer),
@@ -135,8 +141,18 @@ impl Admin {
         }
     }
 
+    async fn reload(&self, request: &Request<Incoming>) -> Answer {
+        if *request.method() != Method::POST {
+            return not_allowed("POST", "only POST here\n");
+        }
+        if let Err(refusal) = may_change(&self.shared, request.headers()) {
+            return *refusal;
+        }
+        reload::answer(&self.reloads).await
+    }
+
     fn status(&self) -> Status {
-        Status::of(&self.shared, &self.fronts.now(), self.started)
+        Status::of(&self.shared, &self.fronts.now(), &self.reloads, self.started)
     }
 
     /// 200 when every listener has a node and every front can serve, or the one that is asked for.
@@ -165,7 +181,7 @@ impl Admin {
                 let _ = writeln!(missing, "{trouble}");
             }
         }
-        if self.shared.stop.is_cancelled() {
+        if self.shared.is_draining() {
             return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
         }
         match (found, missing.is_empty()) {

@@ -16,7 +16,9 @@ use crate::topology::{Node, Topology};
 #[must_use]
 pub fn now(shared: &Shared, fronts: &[Arc<Front>]) -> Now {
     let setup = shared.setup();
-    let clusters = setup.clusters.iter().map(|watched| cluster_now(&watched.current.borrow()));
+    let clusters = setup.config.clusters.iter().zip(&setup.clusters);
+    let clusters =
+        clusters.map(|(config, watched)| cluster_now(&config.name, watched.index, &watched.current.borrow()));
     Now {
         clusters: clusters.collect(),
         listeners: setup.listeners.iter().map(|listener| listener_now(listener)).collect(),
@@ -31,6 +33,7 @@ fn front_now(front: &Front) -> FrontNow {
         standing.members.iter().map(|member| upstream_now(name, member)).collect::<Vec<_>>()
     });
     FrontNow {
+        name: front.config.name.clone(),
         ready: front.troubles().is_empty(),
         cache_bytes: front.cache.as_ref().map(|cache| cache.bytes()),
         upstreams: upstreams.collect(),
@@ -49,10 +52,12 @@ fn upstream_now(group: &str, member: &Member) -> UpstreamNow {
     }
 }
 
-fn cluster_now(topology: &Topology) -> ClusterNow {
+fn cluster_now(name: &str, number: usize, topology: &Topology) -> ClusterNow {
     let standbys = topology.nodes.iter().filter(|node| node.is_up() && node.role() == Some(Role::Standby));
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     ClusterNow {
+        number,
+        name: name.to_owned(),
         primaries: count(topology.living_primaries().count()),
         standbys_up: count(standbys.count()),
         nodes: topology.nodes.iter().map(node_now).collect(),
@@ -84,6 +89,8 @@ fn listener_now(listener: &Listener) -> ListenerNow {
     let nodes = fitting(&topology, listener.config.target, |_| true);
     let on_primary = nodes.first().is_some_and(|node| node.role() == Some(Role::Primary));
     ListenerNow {
+        name: listener.config.name.clone(),
+        limit: listener.config.max_connections.get(),
         oldest_wait: listener.waiting().1.map_or(Duration::ZERO, |since| since.elapsed()),
         reads_on_primary: (listener.config.target == Target::PreferStandby).then_some(on_primary),
         ready: !nodes.is_empty(),

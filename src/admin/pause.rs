@@ -17,12 +17,12 @@ use super::{Answer, json, text};
 use crate::front::shared::Front;
 use crate::session::shared::{Listener, Shared};
 
-const UNSET: &str = "nobody may change anything here: set admin.token_file (or admin.token, or PGSPLIT_ADMIN_TOKEN) \
-                     and start pgsplit again\n";
+const UNSET: &str = "nobody may change anything here: set admin.token_file (or admin.token, or PGSPLIT_ADMIN_TOKEN), \
+                     then reload or start pgsplit again\n";
 const FOREIGN: &str = "no page in a browser may change anything here\n";
 const MISSING: &str = "only with the token: send it as `Authorization: Bearer TOKEN`, or give it to `pgsplit pause` and \
                        `pgsplit resume` by --token-file or PGSPLIT_ADMIN_TOKEN\n";
-const WRONG: &str = "this is not the token that pgsplit was started with\n";
+const WRONG: &str = "this is not the token that pgsplit goes by\n";
 
 /// What a path asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl<'p> Change<'p> {
                 info!(listener = name, client = %client, waiting, "listener_resumed");
             }
         }
-        json(StatusCode::OK, &ListenerView::of(shared, listener))
+        json(StatusCode::OK, &ListenerView::of(listener))
     }
 
     /// Names what there is, never what was asked for: that came from anywhere.

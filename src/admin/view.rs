@@ -11,11 +11,13 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::http::FrontView;
+use super::reload::Reloads;
 use crate::balance::judge::Verdict;
 use crate::base::role::Role;
 use crate::front::shared::Front;
 use crate::pg::sqlstate;
 use crate::session::place::is_there_another;
+use crate::session::setup::Setup;
 use crate::session::shared::{Listener, Shared};
 use crate::topology::Node;
 use crate::topology::check::{Outcome, Report};
@@ -38,7 +40,18 @@ pub struct Status {
 #[derive(Debug, Serialize)]
 struct ConfigView {
     path: String,
+    /// When what is in force was read.
     loaded_at: String,
+    /// Of what is in force; `null` when it came from no file.
+    sha256: Option<String>,
+    /// When it was last to be loaded again.
+    last_reload_at: Option<String>,
+    /// Who wanted that: `signal`, `file` or `api`.
+    last_reload_by: Option<&'static str>,
+    /// `applied`, `unchanged` or `failed`.
+    last_reload: Option<&'static str>,
+    /// Why the last reload failed; `null`: it did not.
+    last_error: Option<String>,
 }
 
 /// One listener.
@@ -111,7 +124,7 @@ struct CheckView {
 impl Status {
     /// The status of a process that started then.
     #[must_use]
-    pub fn of(shared: &Shared, fronts: &[Arc<Front>], started: SystemTime) -> Self {
+    pub fn of(shared: &Shared, fronts: &[Arc<Front>], reloads: &Reloads, started: SystemTime) -> Self {
         let setup = shared.setup();
         let mut nodes = Vec::new();
         let mut primaries = BTreeMap::new();
@@ -120,7 +133,7 @@ impl Status {
             primaries.insert(cluster.name.clone(), topology.living_primaries().count());
             nodes.extend(topology.nodes.iter().map(|node| NodeView::of(node, &cluster.name)));
         }
-        let draining = shared.stop.is_cancelled();
+        let draining = shared.is_draining();
         Self {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: started.elapsed().unwrap_or_default().as_secs_f64(),
@@ -128,8 +141,8 @@ impl Status {
                 && setup.listeners.iter().all(|listener| is_there_another(listener, &[]))
                 && fronts.iter().all(|front| front.troubles().is_empty()),
             draining,
-            config: ConfigView { path: setup.origin.to_string(), loaded_at: time(setup.loaded_at) },
-            listeners: setup.listeners.iter().map(|listener| ListenerView::of(shared, listener)).collect(),
+            config: ConfigView::of(&setup, reloads),
+            listeners: setup.listeners.iter().map(|listener| ListenerView::of(listener)).collect(),
             nodes,
             primaries,
             http: fronts.iter().map(|front| FrontView::of(front)).collect(),
@@ -141,6 +154,9 @@ impl Status {
     pub fn in_words(&self) -> String {
         let mut out =
             format!("pgsplit {}  up {:.0}s  {}\n", self.version, self.uptime_seconds, self.config.path);
+        if let Some(error) = &self.config.last_error {
+            let _ = writeln!(out, "the last reload failed, what was before stays in force: {error}");
+        }
         if !self.listeners.is_empty() {
             self.databases_in_words(&mut out);
         }
@@ -188,9 +204,24 @@ impl Status {
     }
 }
 
+impl ConfigView {
+    fn of(setup: &Setup, reloads: &Reloads) -> Self {
+        let last = reloads.last();
+        Self {
+            path: setup.origin.to_string(),
+            loaded_at: time(setup.loaded_at),
+            sha256: setup.config.read.sha256.clone(),
+            last_reload_at: last.as_ref().map(|last| time(last.at)),
+            last_reload_by: last.as_ref().map(|last| last.by),
+            last_reload: last.as_ref().map(|last| last.result().as_str()),
+            last_error: last.and_then(|last| last.error()),
+        }
+    }
+}
+
 impl ListenerView {
-    pub(super) fn of(shared: &Shared, listener: &Listener) -> Self {
-        let metrics = shared.metrics.listener(listener.index);
+    pub(super) fn of(listener: &Listener) -> Self {
+        let metrics = &listener.metrics;
         let (waiting, oldest) = listener.waiting();
         Self {
             name: listener.config.name.clone(),

@@ -1,47 +1,53 @@
-//! Builds everything once, starts it, and ends it in order.
+//! Builds everything, starts it, changes it when the configuration is loaded again, and ends it in order.
+//!
+//! [`running`] is what runs, and how it comes to run by another configuration: the start is its first change. [`reloader`]
+//! makes the others, one at a time, for whoever asks: a signal, [`watch`], the admin server.
 //!
 //! The end comes in order: the token `stop` ends accepting, the board `stage` asks sessions on a node to leave and then
 //! ends them, the token `kill` ends whatever has not come that far, and `end` ends checks and the admin server, which go on
 //! to the last so that a drain can be watched.
 
+mod clusters;
+mod doors;
 mod fronts;
+mod listeners;
+mod reloader;
+mod running;
 mod systemd;
+mod watch;
 
+use std::future::ready;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::task;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::admin::Admin;
+use crate::admin::reload::Reloads;
 use crate::balance::judge::Verdict;
-use crate::balance::pick::Picker;
 use crate::config::{self, Config};
+use crate::front::shared::{Front, Fronts};
 use crate::front::upstream::Standing;
-use crate::front::{self, shared::Fronts};
-use crate::net::crew::Crew;
 use crate::net::descriptors::Descriptors;
+use crate::net::discover::Refresh;
 use crate::net::inherited::{Inherited, Place, Unfit};
-use crate::net::listen::{Listening, Sockets};
-use crate::net::options::Options;
 use crate::net::roll_call::RollCall;
-use crate::session;
-use crate::session::accept::ListenerDoor;
-use crate::session::desk::Desk;
-use crate::session::queue::Queue;
 use crate::session::setup::Setup;
-use crate::session::shared::{Listener, Shared, Stage};
+use crate::session::shared::{Shared, Stage};
 use crate::telemetry::metrics::{Metrics, UPKEEP_INTERVAL};
-use crate::telemetry::shape::{ClusterShape, ListenerShape, Shape};
-use crate::topology::keeper::{self, Watched};
+use crate::telemetry::shape::Shape;
+use reloader::Reloader;
+use running::{Ground, Running};
 use systemd::Systemd;
 
 /// How long sessions have, when the drain timeout is over, to come to the end of a transaction.
@@ -70,6 +76,25 @@ pub enum StartError {
     Worker(#[source] io::Error),
 }
 
+/// Lets the log go by other settings from now on, or says what is wrong with them.
+pub type SetLog = Box<dyn Fn(&config::Log) -> Result<(), String> + Send + Sync>;
+
+/// What a balancer is started with, beside its configuration.
+pub struct Outfit {
+    /// Where the configuration came from.
+    pub origin: String,
+    /// The file that can be loaded again; `None`: it came from none.
+    pub file: Option<PathBuf>,
+    /// What there is to open.
+    pub descriptors: Descriptors,
+    /// Sockets that were bound before.
+    pub inherited: Inherited,
+    /// Changes the log.
+    pub set_log: SetLog,
+    /// How many lines of it were lost.
+    pub log_drops: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
 /// A running balancer.
 #[derive(Debug)]
 pub struct App {
@@ -77,117 +102,69 @@ pub struct App {
     pub shared: Arc<Shared>,
     /// The HTTP fronts.
     pub fronts: Arc<Fronts>,
-    workers: Vec<JoinHandle<()>>,
+    reloads: Reloads,
+    /// Ends when nothing is accepted any more, with the threads whose connections go on.
+    reloading: task::JoinHandle<Vec<JoinHandle<()>>>,
     tasks: TaskTracker,
     end: CancellationToken,
     systemd: Systemd,
 }
 
 impl App {
-    /// Binds what was not `inherited`, and starts everything. Nodes need not be there, nor their names resolve.
+    /// Binds what was not inherited, and starts everything. Nodes need not be there, nor their names resolve.
     ///
     /// Not cancel safe: what has been started stays.
     ///
     /// # Errors
     /// An address that cannot be bound, a socket that was handed over for nothing that is here, or a thread that cannot be
     /// started.
-    pub fn start(
-        config: Config,
-        origin: &str,
-        descriptors: Descriptors,
-        inherited: Inherited,
-        log_drops: impl Fn() -> u64 + Send + Sync + 'static,
-    ) -> Result<Self, StartError> {
-        let config = Arc::new(config);
+    pub async fn start(config: Config, outfit: Outfit) -> Result<Self, StartError> {
+        let Outfit { origin, file, descriptors, inherited, set_log, log_drops } = outfit;
         let threads = match config.runtime.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
-        let metrics = Arc::new(Metrics::new(&shape(&config, threads)));
+        let metrics = Arc::new(Metrics::new(&empty_shape(threads)));
         metrics.set_log_drops(log_drops);
-
-        // In the order in which they are taken below.
-        let mut handed = inherited.share_out(&places(&config))?.into_iter();
-        let mut sockets = Vec::new();
-        for listener in &config.listeners {
-            let options = options(cluster_of(&config, listener));
-            let what = || format!("listener \"{}\"", listener.name);
-            sockets.push(open(handed.next(), listener.bind, options, threads, what)?);
-        }
-        let mut http_sockets = Vec::new();
-        for front in &config.fronts {
-            let what = || format!("HTTP front \"{}\"", front.name);
-            http_sockets.push(open(handed.next(), front.bind, front::connection::OPTIONS, threads, what)?);
-        }
-        let admin_socket = config
-            .admin
-            .as_ref()
-            .map(|admin| open(handed.next(), admin.bind, Options::default(), 1, || "admin".to_owned()))
-            .transpose()?;
-
-        let own_threads = if http_sockets.is_empty() { threads } else { threads * 2 };
-        let own_sockets = sockets.iter().chain(&http_sockets).map(Sockets::count).sum();
-
+        let shared = Arc::new(Shared::new(empty_setup(&config, &origin), Arc::clone(&metrics), descriptors));
+        let (fronts, (reloads, asked)) = (Arc::new(Fronts::none()), Reloads::channel());
         let (tasks, end) = (TaskTracker::new(), CancellationToken::new());
-        let clusters: Vec<_> = config
-            .clusters
-            .iter()
-            .enumerate()
-            .map(|(index, cluster)| keeper::start(cluster, index, config.dns, &metrics, &tasks, &end))
-            .collect();
-        let listeners = config.listeners.iter().zip(&sockets).enumerate();
-        let listeners: Vec<_> = listeners
-            .filter_map(|(index, (listener, socket))| {
-                let watched = clusters.get(listener.cluster)?.clone();
-                Some(Arc::new(build_listener(&config, index, listener, watched, socket.addr())))
-            })
-            .collect();
-        let setup = Setup {
-            config: Arc::clone(&config),
-            origin: origin.into(),
-            loaded_at: SystemTime::now(),
-            clusters,
-            listeners: listeners.clone(),
-            admin: admin_socket.as_ref().map(Sockets::addr),
-        };
-        let descriptors = descriptors.with_own(own_threads, own_sockets);
-        let shared = Arc::new(Shared::new(setup, Arc::clone(&metrics), descriptors));
-
-        let roll = RollCall::default();
-        let door = |listener| {
-            Arc::new(ListenerDoor { shared: Arc::clone(&shared), listener: ArcSwap::new(listener) })
-        };
-        let crew = Crew {
-            name: "worker",
-            workers: threads,
-            doors: listeners.into_iter().map(door).zip(sockets).collect(),
-            descriptors: shared.descriptors.clone(),
+        let (systemd, roll) = (Systemd::of_process(), RollCall::default());
+        let ground = Ground {
+            tasks: tasks.clone(),
+            end: end.clone(),
+            threads,
             roll: roll.clone(),
-            stop: shared.stop.clone(),
+            refresh: Refresh::every(config.dns.refresh),
+            requests: Arc::new(ArcSwap::from_pointee(config.log.requests)),
         };
         // Should the start fail later on, those that have started must not stay.
         let unless_started = shared.stop.clone().drop_guard();
-        let started = crew.start(|index| {
-            let (shared, desk) = (Arc::clone(&shared), Arc::new(Desk::new(index)));
-            move |accepted| session::serve(Arc::clone(&shared), Arc::clone(&desk), accepted)
-        });
-        let mut workers = started.map_err(StartError::Worker)?;
-        let ground = fronts::Ground { shared: &shared, tasks: &tasks, end: &end, threads, roll: &roll };
-        let (fronts, http_workers) = fronts::start(&ground, http_sockets)?;
-        workers.extend(http_workers);
-        let admin_socket = admin_socket.and_then(|sockets| sockets.into_each().next());
-        if let (Some(socket), Some(admin)) = (admin_socket, &config.admin) {
-            let bind_error = |source| StartError::Bind { addr: admin.bind, what: "admin".to_owned(), source };
-            let listening = Listening::new(socket).map_err(bind_error)?;
-            let admin = Admin::new(Arc::clone(&shared), Arc::clone(&fronts));
-            tasks.spawn(admin.serve(listening, end.clone()));
-        }
+        let mut running = Running::new(&shared, &fronts, &reloads, ground).map_err(StartError::Worker)?;
+        let prepared = running.prepare(&config, inherited.share_out(&places(&config))?)?;
+        running.go_by(config, prepared).await;
         tasks.spawn(end.clone().run_until_cancelled_owned(upkeep(metrics)));
-        let systemd = Systemd::of_process();
+        let reloader = Reloader {
+            shared: Arc::clone(&shared),
+            running,
+            reloads: reloads.clone(),
+            file,
+            set_log,
+            tasks: tasks.clone(),
+            watching: None,
+            systemd: systemd.clone(),
+        };
         let told = systemd.clone().keep_told(Arc::clone(&shared), Arc::clone(&fronts), roll);
         tasks.spawn(end.clone().run_until_cancelled_owned(told));
         unless_started.disarm();
-        Ok(Self { shared, fronts, workers, tasks, end, systemd })
+        let reloading = tasks.spawn(reloader.run(asked));
+        Ok(Self { shared, fronts, reloads, reloading, tasks, end, systemd })
+    }
+
+    /// Has the configuration loaded again for `by`, and waits for nothing.
+    pub fn reload(&self, by: &'static str) {
+        let reloads = self.reloads.clone();
+        self.tasks.spawn(async move { reloads.reload(by).await });
     }
 
     /// Resolves when every node, and every upstream whose name leads somewhere, has been looked at once. Cancel safe.
@@ -198,15 +175,7 @@ impl App {
                 current.wait_for(|t| t.nodes.iter().all(|node| node.verdict != Verdict::Starting)).await;
             drop(all_seen);
         }
-        for group in self.fronts.now().iter().flat_map(|front| &front.groups) {
-            let mut current = group.current();
-            let is_seen = |standing: &Arc<Standing>| {
-                let members = &standing.members;
-                !members.is_empty() && members.iter().all(|member| member.verdict != Verdict::Starting)
-            };
-            let all_seen = current.wait_for(is_seen).await;
-            drop(all_seen);
-        }
+        groups_seen(&self.fronts.now()).await;
     }
 
     /// Tells systemd that clients may come, if it waits for that.
@@ -214,8 +183,8 @@ impl App {
         self.systemd.is_ready().await;
     }
 
-    /// Drains and ends: no new sessions from now on; those that run may end by themselves until the drain timeout, then
-    /// they end between two transactions, and those that have not come to that in five seconds, or when `hurry` resolves,
+    /// Drains and ends: no new sessions once the drain delay is over; those that run may end by themselves until the drain
+    /// timeout, then they end between two transactions, and those that have not come to that in five seconds, or when `hurry` resolves,
     /// are cut. Not cancel safe.
     pub async fn stop(self, hurry: impl Future<Output = ()>) {
         self.systemd.is_stopping().await;
@@ -223,13 +192,20 @@ impl App {
         let (setup, fronts) = (shared.setup(), self.fronts.now());
         let sessions = || setup.listeners.iter().map(|listener| listener.active()).sum::<u32>();
         let requests = || fronts.iter().map(|front| front.metrics.in_flight()).sum::<u64>();
-        let drain = setup.config.runtime.drain_timeout;
+        let (delay, drain) = (setup.config.runtime.drain_delay, setup.config.runtime.drain_timeout);
         info!(sessions = sessions(), requests = requests(), drain_s = drain.as_secs_f64(), "draining");
+        shared.is_draining.store(true, Ordering::Relaxed);
         fronts.iter().for_each(|front| front.is_stopping.store(true, Ordering::Relaxed));
+        let mut hurry = pin!(hurry);
+        // Who comes now has not seen yet that it should go elsewhere.
+        let is_hurried = !delay.is_zero() && timeout(delay, hurry.as_mut()).await.is_ok();
         shared.stop.cancel();
         let kill = shared.kill.clone();
-        let mut ended = tokio::task::spawn_blocking(move || {
-            self.workers.into_iter().for_each(|worker| drop(worker.join()));
+        let workers = self.reloading.await.unwrap_or_default();
+        let mut ended = task::spawn_blocking(move || {
+            for worker in workers {
+                drop(worker.join());
+            }
         });
         let last_call = async {
             sleep(drain).await;
@@ -239,7 +215,8 @@ impl App {
         tokio::select! {
             _ = &mut ended => {}
             () = last_call => {}
-            () = hurry => {}
+            () = &mut hurry, if !is_hurried => {}
+            () = ready(()), if is_hurried => {}
         }
         // Asked before they are cut: they may be gone a moment later.
         let (sessions, requests) = (sessions(), requests());
@@ -257,6 +234,19 @@ impl App {
     }
 }
 
+/// Resolves when every upstream of these whose name leads somewhere has been looked at once. Cancel safe.
+async fn groups_seen(fronts: &[Arc<Front>]) {
+    for group in fronts.iter().flat_map(|front| &front.groups) {
+        let mut current = group.current();
+        let is_seen = |standing: &Arc<Standing>| {
+            let members = &standing.members;
+            !members.is_empty() && members.iter().all(|member| member.verdict != Verdict::Starting)
+        };
+        let all_seen = current.wait_for(is_seen).await;
+        drop(all_seen);
+    }
+}
+
 /// Who listens: listeners, fronts, admin.
 fn places(config: &Config) -> Vec<Place<'_>> {
     let listeners = config.listeners.iter().map(|listener| (listener.name.as_str(), listener.bind));
@@ -265,75 +255,28 @@ fn places(config: &Config) -> Vec<Place<'_>> {
     listeners.chain(fronts).chain(admin).map(|(name, bind)| Place { name, bind }).collect()
 }
 
-/// Takes the sockets that were handed over, or binds `addr`.
-fn open(
-    handed: Option<Vec<TcpListener>>,
-    addr: SocketAddr,
-    options: Options,
-    threads: usize,
-    what: impl FnOnce() -> String,
-) -> Result<Sockets, StartError> {
-    let sockets = match handed.filter(|handed| !handed.is_empty()) {
-        Some(handed) => Sockets::inherited(handed, options),
-        None => Sockets::bind(addr, options, threads),
+/// What there is before the first configuration is in force: nothing to connect to.
+fn empty_setup(config: &Config, origin: &str) -> Setup {
+    let nothing = Config {
+        clusters: Vec::new(),
+        listeners: Vec::new(),
+        fronts: Vec::new(),
+        admin: None,
+        ..config.clone()
     };
-    sockets.map_err(|source| StartError::Bind { addr, what: what(), source })
-}
-
-fn cluster_of<'a>(config: &'a Config, listener: &config::Listener) -> &'a Arc<config::Cluster> {
-    let cluster = config.clusters.get(listener.cluster);
-    cluster.unwrap_or_else(|| unreachable!("a checked listener names a cluster that exists"))
-}
-
-fn options(cluster: &config::Cluster) -> Options {
-    let sessions = &cluster.sessions;
-    Options {
-        keepalive: sessions.keepalive.map(|keepalive| (keepalive.idle, keepalive.interval, keepalive.count)),
-        user_timeout: sessions.tcp_user_timeout,
+    Setup {
+        config: Arc::new(nothing),
+        origin: origin.into(),
+        loaded_at: SystemTime::now(),
+        clusters: Vec::new(),
+        listeners: Vec::new(),
+        admin: None,
     }
 }
 
-fn build_listener(
-    config: &Config,
-    index: usize,
-    listener: &Arc<config::Listener>,
-    watched: Watched,
-    addr: SocketAddr,
-) -> Listener {
-    let nodes = watched.current.borrow().nodes.len();
-    let cluster = Arc::clone(cluster_of(config, listener));
-    Listener {
-        index,
-        config: Arc::clone(listener),
-        options: options(&cluster),
-        cluster,
-        watched,
-        addr,
-        picker: Mutex::new(Picker::new(listener.balance, nodes, fastrand::u64(..))),
-        sessions: Arc::new(AtomicU32::new(0)),
-        queue: Arc::<Queue>::default(),
-        pause: watch::Sender::new(false),
-    }
-}
-
-fn shape(config: &Config, workers: usize) -> Shape {
-    let clusters = config.clusters.iter().map(|cluster| ClusterShape {
-        name: cluster.name.clone(),
-        nodes: cluster.nodes.iter().map(|node| node.name.clone()).collect(),
-    });
-    let listeners = config.listeners.iter().map(|listener| ListenerShape {
-        name: listener.name.clone(),
-        cluster: listener.cluster,
-        limit: u64::from(listener.max_connections.get()),
-    });
+fn empty_shape(workers: usize) -> Shape {
     let version = env!("CARGO_PKG_VERSION");
-    Shape {
-        version,
-        clusters: clusters.collect(),
-        listeners: listeners.collect(),
-        fronts: config.fronts.iter().map(|front| fronts::shape(front)).collect(),
-        workers,
-    }
+    Shape { version, clusters: Vec::new(), listeners: Vec::new(), fronts: Vec::new(), workers }
 }
 
 async fn upkeep(metrics: Arc<Metrics>) {

@@ -10,10 +10,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::app::{App, StartError};
+use crate::app::{App, Outfit, SetLog, StartError};
 use crate::cli::args::Source;
 use crate::cli::{BAD_CONFIG, FAILURE, NO_PERMISSION, load, out, refuse};
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, Log, LogFormat};
 use crate::front::group::Group;
 use crate::front::shared::Front;
 use crate::net::descriptors::Descriptors;
@@ -57,15 +57,24 @@ pub(super) fn run(source: &Source) -> ExitCode {
 
 fn start_log(config: &Config) -> Result<LogGuard, String> {
     let ansi = io::stderr().is_terminal();
-    let format = match config.log.format {
-        LogFormat::Auto if ansi => Format::Text,
-        LogFormat::Auto | LogFormat::Json => Format::Json,
-        LogFormat::Text => Format::Text,
-    };
-    let settings = LogSettings { filter: &config.log.level, format, ansi };
+    let settings = LogSettings { filter: &config.log.level, format: format(&config.log, ansi), ansi };
     let (dispatch, guard) = log::start(settings, io::stderr()).map_err(|error| error.to_string())?;
     tracing::dispatcher::set_global_default(dispatch).map_err(|error| error.to_string())?;
     Ok(guard)
+}
+
+fn format(log: &Log, is_terminal: bool) -> Format {
+    match log.format {
+        LogFormat::Auto if is_terminal => Format::Text,
+        LogFormat::Auto | LogFormat::Json => Format::Json,
+        LogFormat::Text => Format::Text,
+    }
+}
+
+/// How a reload changes the log.
+fn set_log(guard: &LogGuard) -> SetLog {
+    let (control, is_terminal) = (guard.control(), io::stderr().is_terminal());
+    Box::new(move |log| control.set(&log.level, format(log, is_terminal)).map_err(|error| error.to_string()))
 }
 
 async fn serve(config: Config, origin: &str, inherited: Inherited, guard: &LogGuard) -> ExitCode {
@@ -90,7 +99,15 @@ async fn serve(config: Config, origin: &str, inherited: Inherited, guard: &LogGu
         return ExitCode::from(FAILURE);
     };
     let drops = guard.dropped();
-    let app = match App::start(config, origin, descriptors, inherited, move || drops.count()) {
+    let outfit = Outfit {
+        origin: origin.to_owned(),
+        file: config.read.files.first().filter(|_| config.read.sha256.is_some()).cloned(),
+        descriptors,
+        inherited,
+        set_log: set_log(guard),
+        log_drops: Box::new(move || drops.count()),
+    };
+    let app = match App::start(config, outfit).await {
         Ok(app) => app,
         Err(error) => return cannot_start(&error),
     };
@@ -105,7 +122,7 @@ async fn serve(config: Config, origin: &str, inherited: Inherited, guard: &LogGu
         tokio::select! {
             _ = term.recv() => break,
             _ = int.recv() => break,
-            _ = hangup.recv() => warn!(hint = "restart to apply a changed file", "reload_not_supported"),
+            _ = hangup.recv() => app.reload("signal"),
         }
     }
     app.stop(either(&mut term, &mut int)).await;

@@ -15,7 +15,7 @@ use super::table::Given;
 use super::words::{self, Word};
 use super::{
     Admin, Balance, Check, CheckKind, Cluster, Config, Dns, Keepalive, Listener, Log, LogFormat, LogSessions,
-    MaxLag, Node, OnTrouble, Runtime, Sessions, Tls, credentials, rules,
+    MaxLag, Node, OnTrouble, Read, Runtime, Sessions, Tls, credentials, rules,
 };
 use crate::base::role::Target;
 
@@ -64,9 +64,12 @@ pub(super) fn check(file: &File, env: Env<'_>, f: &mut Findings<'_>) -> Config {
         log: check_log(file, env, f),
         runtime: Runtime {
             threads: or(file.threads.as_ref(), 0).try_into().unwrap_or(0),
+            drain_delay: or(file.drain_delay.as_ref(), Duration::ZERO),
             drain_timeout: or(file.drain_timeout.as_ref(), Duration::from_secs(60)),
+            watch_config: or(file.watch_config.as_ref(), true),
         },
         warnings: Vec::new(),
+        read: Read::default(),
     }
 }
 

@@ -104,6 +104,7 @@ fn from_file(path: &Given<String>, f: &mut Findings<'_>) -> Option<Secret> {
     // Beside the file that names it, so that it does not matter where pgsplit is started.
     let base = Path::new(&f.source().origin).parent().unwrap_or(Path::new("")).to_owned();
     let full = base.join(&path.value);
+    f.files.push(full.clone());
     match read(&full) {
         Ok((secret, is_open)) => {
             if is_open {
@@ -138,6 +139,7 @@ fn read(path: &Path) -> io::Result<(Secret, bool)> {
 
 /// Gives each node the password psql would use for it.
 pub(super) fn from_pgpass(nodes: &mut [Node], dbname: &str, user: &str, env: Env<'_>, f: &mut Findings<'_>) {
+    f.files.extend(Pgpass::path(env));
     let (file, warning) = Pgpass::load(env);
     if let Some(warning) = warning {
         f.warning("check.password", Pos::NOWHERE, &warning);

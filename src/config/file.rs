@@ -60,7 +60,7 @@ pub(super) const KEEPALIVE: &[&str] = &["idle", "interval", "count"];
 pub(super) const DNS: &[&str] = &["refresh", "all_addresses"];
 pub(super) const ADMIN: &[&str] = &["bind", "token", "token_file"];
 pub(super) const LOG: &[&str] = &["level", "format", "sessions", "requests"];
-pub(super) const RUNTIME: &[&str] = &["threads", "drain_timeout"];
+pub(super) const RUNTIME: &[&str] = &["threads", "drain_delay", "drain_timeout", "watch_config"];
 
 /// Everything that was written.
 #[derive(Default)]
@@ -76,7 +76,9 @@ pub(super) struct File {
     pub log_sessions: Option<Given<LogSessions>>,
     pub log_requests: Option<Given<LogRequests>>,
     pub threads: Option<Given<u32>>,
+    pub drain_delay: Option<Given<Duration>>,
     pub drain_timeout: Option<Given<Duration>>,
+    pub watch_config: Option<Given<bool>>,
 }
 
 /// One entry of `clusters`, or the keys at the top that make the cluster `main`.
@@ -199,7 +201,9 @@ pub(super) fn read_file(root: &Value, f: &mut Findings<'_>) -> File {
         log_sessions: get(log.as_ref(), "sessions", &words::LOG_SESSIONS, f),
         log_requests: get(log.as_ref(), "requests", &words_http::LOG_REQUESTS, f),
         threads: get(runtime.as_ref(), "threads", &words::THREADS, f),
+        drain_delay: get(runtime.as_ref(), "drain_delay", &words::TIME, f),
         drain_timeout: get(runtime.as_ref(), "drain_timeout", &words::TIME, f),
+        watch_config: get(runtime.as_ref(), "watch_config", &words::YES_NO, f),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Faults and warnings as they are found, before there is a report.
 
+use std::path::PathBuf;
+
 use super::report::{Fault, Report};
 use super::source::{Pos, Source};
 
@@ -8,11 +10,13 @@ pub(super) struct Findings<'s> {
     source: &'s Source<'s>,
     faults: Vec<Fault>,
     warnings: Vec<Fault>,
+    /// Files that were read beside the text.
+    pub files: Vec<PathBuf>,
 }
 
 impl<'s> Findings<'s> {
     pub(super) fn new(source: &'s Source<'s>) -> Self {
-        Self { source, faults: Vec::new(), warnings: Vec::new() }
+        Self { source, faults: Vec::new(), warnings: Vec::new(), files: Vec::new() }
     }
 
     pub(super) fn source(&self) -> &'s Source<'s> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Balance, NodeAddr};
 
 /// An address HTTP clients connect to, and the services behind it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Front {
     /// Unique name, a metric label.
     pub name: String,
@@ -41,7 +41,7 @@ pub struct Front {
 }
 
 /// Instances of one service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     /// Unique within its front, a metric label; `default` when the file names none.
     pub name: String,

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 use super::env::{Env, expand_all, non_empty};
 use super::file::{File, FileCheck, FileCluster, FileNode, FileSessions, read_file};
 use super::finding::Findings;
@@ -22,8 +24,14 @@ impl Config {
         let bytes =
             std::fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let origin = path.display().to_string();
+        let sha256 = hexadecimal(&bytes);
         match String::from_utf8(bytes) {
-            Ok(text) => Self::from_yaml(&text, &origin, env),
+            Ok(text) => {
+                let mut config = Self::from_yaml(&text, &origin, env)?;
+                config.read.files.insert(0, path.to_owned());
+                config.read.sha256 = Some(sha256);
+                Ok(config)
+            }
             Err(error) => Err(not_utf8(&origin, error.as_bytes(), error.utf8_error().valid_up_to())),
         }
     }
@@ -101,6 +109,23 @@ impl Config {
     }
 }
 
+/// SHA-256 of the file at `path`, as [`Read::sha256`](super::Read::sha256) has it.
+///
+/// # Errors
+/// It cannot be read.
+pub fn sha256_of(path: &Path) -> std::io::Result<String> {
+    std::fs::read(path).map(|bytes| hexadecimal(&bytes))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut text = String::new();
+    for byte in Sha256::digest(bytes) {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
 /// Whom checks log in as when no file says so.
 #[derive(Default)]
 struct Login {
@@ -148,9 +173,11 @@ fn assemble(
 }
 
 fn finish(config: Option<Config>, findings: Findings<'_>) -> Result<Config, ConfigError> {
+    let files = findings.files.clone();
     let report = findings.into_report();
     match config {
         Some(mut config) if report.faults.is_empty() => {
+            config.read.files = files;
             config.warnings = report.warnings.iter().map(|warning| warning.line(&report.origin)).collect();
             Ok(config)
         }

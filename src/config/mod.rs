@@ -9,7 +9,7 @@
 //! 5. [`report`]: everything that was found, shown at its line
 //!
 //! What is about HTTP alone stands in files of its own, as in `check_http`.
-//! [`url`] reads connection strings. Nothing outside this module knows YAML.
+//! [`url`] reads connection strings. [`diff`] says what is different between two configurations, as `written` writes them. Nothing outside this module knows YAML.
 //!
 //! # Invariants
 //!
@@ -19,6 +19,7 @@
 mod check;
 mod check_http;
 mod credentials;
+pub mod diff;
 mod env;
 mod file;
 mod file_http;
@@ -36,12 +37,15 @@ mod tree;
 pub mod url;
 mod words;
 mod words_http;
+mod written;
+mod written_http;
 
 #[cfg(test)]
 mod tests;
 
 pub use credentials::read_token;
 pub use env::Env;
+pub use load::sha256_of;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -72,10 +76,21 @@ pub struct Config {
     pub runtime: Runtime,
     /// What is allowed but will surprise somebody; shown at start and by `pgsplit check`.
     pub warnings: Vec<String>,
+    /// What it was read from.
+    pub read: Read,
+}
+
+/// What a configuration was read from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Read {
+    /// The files: the configuration itself first, then those with secrets. None when no file was named.
+    pub files: Vec<PathBuf>,
+    /// SHA-256 of the configuration itself, in hexadecimal digits.
+    pub sha256: Option<String>,
 }
 
 /// Nodes that replicate one another, and how they are checked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
     /// `main` unless the file names several.
     pub name: String,
@@ -135,7 +150,7 @@ impl fmt::Display for NodeAddr {
 }
 
 /// An address clients connect to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// Unique name, a metric label.
     pub name: String,
@@ -192,7 +207,7 @@ pub enum Tls {
 }
 
 /// How nodes are checked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     /// What a check does.
     pub kind: CheckKind,
@@ -255,7 +270,7 @@ pub enum MaxLag {
 }
 
 /// How sessions are set up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sessions {
     /// One TCP connect to a node.
     pub connect_timeout: Duration,
@@ -371,8 +386,12 @@ pub enum LogSessions {
 pub struct Runtime {
     /// Worker threads; zero: one for each core.
     pub threads: usize,
-    /// How long sessions may go on after SIGTERM.
+    /// How long new sessions are still accepted after SIGTERM, so that whoever asks `/readyz` can send them elsewhere.
+    pub drain_delay: Duration,
+    /// How long sessions may go on after that.
     pub drain_timeout: Duration,
+    /// Whether the configuration is loaded again when its file changes.
+    pub watch_config: bool,
 }
 
 /// Why there is no [`Config`].

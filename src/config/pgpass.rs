@@ -22,13 +22,17 @@ struct Entry {
 }
 
 impl Pgpass {
+    /// The file psql would read.
+    pub(super) fn path(env: Env<'_>) -> Option<PathBuf> {
+        let home = || non_empty(env, "HOME").map(|home| Path::new(&home).join(".pgpass"));
+        non_empty(env, "PGPASSFILE").map(PathBuf::from).or_else(home)
+    }
+
     /// Reads the file psql would read. What is wrong with it comes back as a warning, as with psql: the server
     /// may not ask for a password at all.
     pub(super) fn load(env: Env<'_>) -> (Self, Option<String>) {
-        let explicit = non_empty(env, "PGPASSFILE").map(PathBuf::from);
-        let is_explicit = explicit.is_some();
-        let home = || non_empty(env, "HOME").map(|home| Path::new(&home).join(".pgpass"));
-        let Some(path) = explicit.or_else(home) else { return (Self::default(), None) };
+        let is_explicit = non_empty(env, "PGPASSFILE").is_some();
+        let Some(path) = Self::path(env) else { return (Self::default(), None) };
         match read_private(&path) {
             Ok(Some(text)) => (Self::parse(&text), None),
             Ok(None) => {

@@ -35,7 +35,6 @@ const LATER: &[&str] = &[
     "sslrootcert",
     "state_file",
     "tls",
-    "watch_config",
     "zone",
 ];
 

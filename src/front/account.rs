@@ -193,7 +193,7 @@ impl Account {
     }
 
     fn is_logged(&self) -> bool {
-        match self.front.log {
+        match **self.front.log.load() {
             LogRequests::Off => false,
             LogRequests::Errors => !self.is_normal(),
             LogRequests::OneOf(n) => !self.is_normal() || n.get() == 1 || fastrand::u32(0..n.get()) == 0,

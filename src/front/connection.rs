@@ -171,7 +171,7 @@ fn note(front: &Front, caller: &Caller, ended: hyper::Result<()>) {
         (HttpRejection::BadRequest, 400)
     };
     front.metrics.reject(refused);
-    if front.log != LogRequests::Off {
+    if **front.log.load() != LogRequests::Off {
         let (client, refused) = (caller.client.addr, refused.as_str());
         info!(front = name, %client, status, refused, error = %error, "request_refused");
     }

@@ -23,7 +23,8 @@ pub struct Database {
 }
 
 impl Database {
-    /// Follows the nodes that fit the listener, in a task that the caller runs until `stop`.
+    /// Follows the nodes that fit the listener, in a task that the caller runs until `stop`. It ends as well when nobody has
+    /// the database any more.
     pub fn follow(
         front: &str,
         listener: &str,
@@ -35,7 +36,7 @@ impl Database {
         let (publish, is_there) = watch::channel(true);
         let (front, name) = (front.to_owned(), listener.to_owned());
         let life = async move {
-            loop {
+            while !publish.is_closed() {
                 let is_starting = current
                     .borrow_and_update()
                     .nodes

@@ -13,8 +13,13 @@ use crate::front::pulse::{Overdue, Pulse};
 use crate::front::shared::{Front, Fronts};
 use crate::telemetry::labels::HttpRejection;
 
-/// How often connections are looked at while the process stops.
+/// How often connections are looked at while they are to end.
 const STOP_INTERVAL: Duration = Duration::from_millis(200);
+
+/// So long a client of a front that is gone may be silent.
+const LINGER: Duration = Duration::from_secs(3);
+/// How often they are looked at where no front says so.
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// What the connections of one worker share.
 #[derive(Debug)]
@@ -65,14 +70,12 @@ impl Desk {
 
     /// Looks at all connections now and then: one timer for all of them, and none of their requests ever touches it.
     async fn guard(self: Arc<Self>) {
-        let mut is_stopping = false;
+        let (mut is_stopping, mut changes) = (false, self.fronts.changes());
         loop {
-            let fronts = self.fronts.now();
-            let intervals = fronts.iter().map(|front| Pulse::interval(&front.config.limits));
-            let interval = intervals.min().unwrap_or(Duration::from_secs(1));
-            drop(fronts);
+            let interval = self.interval(is_stopping);
             tokio::select! {
-                () = sleep(if is_stopping { interval.min(STOP_INTERVAL) } else { interval }) => {}
+                () = sleep(interval) => {}
+                _ = changes.changed() => {}
                 () = self.stop.cancelled(), if !is_stopping => is_stopping = true,
                 () = self.kill.cancelled() => {}
             }
@@ -82,6 +85,8 @@ impl Desk {
                     caller.tell(Order::End);
                 } else if let Some(overdue) = caller.overdue(&front.config.limits) {
                     end_overdue(&front, &caller, overdue);
+                } else if front.is_stopping.load(Ordering::Relaxed) && !is_stopping {
+                    leave(&caller);
                 } else if is_stopping {
                     // One that has had the time to, and has nothing to finish, may wait for a client that is silent.
                     let is_done = caller.order() == Order::Finish && caller.pulse.is_idle();
@@ -92,6 +97,31 @@ impl Desk {
                 return;
             }
         }
+    }
+}
+
+impl Desk {
+    /// How long until the connections are looked at again.
+    fn interval(&self, is_stopping: bool) -> Duration {
+        let callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_leaving =
+            is_stopping || callers.iter().any(|(front, _)| front.is_stopping.load(Ordering::Relaxed));
+        drop(callers);
+        let fronts = self.fronts.now();
+        let intervals = fronts.iter().map(|front| Pulse::interval(&front.config.limits));
+        let interval = intervals.min().unwrap_or(LONGEST);
+        if is_leaving { interval.min(STOP_INTERVAL) } else { interval }
+    }
+}
+
+/// Ends a connection of a front that is gone, in no hurry. A client of HTTP/1 that sends its next request just as the
+/// connection is closed would get no answer, so it is told with the answer to that; only who is silent is left.
+fn leave(caller: &Caller) {
+    let is_silent = caller.pulse.idle_for().is_some_and(|idle| LINGER < idle);
+    match caller.order() {
+        Order::GoOn if caller.pulse.is_http2() || is_silent => caller.tell(Order::Finish),
+        Order::Finish if is_silent => caller.tell(Order::End),
+        Order::GoOn | Order::Finish | Order::End => {}
     }
 }
 

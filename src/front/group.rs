@@ -45,6 +45,12 @@ impl Group {
         Self { config, watched, turns: Mutex::new(Turns { picker, candidates: Vec::new() }) }
     }
 
+    /// The same group in another version of its front: it goes on being watched as it is.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self::new(self.config.clone(), self.watched.clone())
+    }
+
     /// What is held true of its upstreams now.
     #[must_use]
     pub fn standing(&self) -> Arc<Standing> {

@@ -3,7 +3,7 @@
 //! A timer for each request would cost more than the request's parsing. So its times are only written down, and one
 //! timer a worker ([`desk`](crate::front::desk)) looks at those of all connections now and then.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -20,6 +20,7 @@ pub struct Pulse {
     head_since: AtomicU64,
     idle_since: AtomicU64,
     blocked_since: AtomicU64,
+    is_http2: AtomicBool,
 }
 
 /// What took too long.
@@ -43,6 +44,7 @@ impl Pulse {
             head_since: AtomicU64::new(1),
             idle_since: AtomicU64::new(0),
             blocked_since: AtomicU64::new(0),
+            is_http2: AtomicBool::new(false),
         }
     }
 
@@ -67,6 +69,20 @@ impl Pulse {
     pub fn set_http2(&self) {
         self.head_since.store(0, Ordering::Relaxed);
         self.idle_since.store(self.now(), Ordering::Relaxed);
+        self.is_http2.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it speaks HTTP/2.
+    #[must_use]
+    pub fn is_http2(&self) -> bool {
+        self.is_http2.load(Ordering::Relaxed)
+    }
+
+    /// How long the next request has been awaited; `None`: it is not, or it would be the first.
+    #[must_use]
+    pub fn idle_for(&self) -> Option<Duration> {
+        let since = self.idle_since.load(Ordering::Relaxed);
+        (since != 0 && self.is_idle()).then(|| Duration::from_millis(self.now().saturating_sub(since)))
     }
 
     /// A piece of an answer was written, or could not be.

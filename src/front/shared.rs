@@ -3,9 +3,10 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::http;
@@ -19,19 +20,39 @@ use crate::telemetry::front::FrontMetrics;
 
 /// The fronts there are now, which a reload replaces.
 #[derive(Debug)]
-pub struct Fronts(ArcSwap<Vec<Arc<Front>>>);
+pub struct Fronts {
+    now: ArcSwap<Vec<Arc<Front>>>,
+    /// Wakes those who look at the connections of a front that is gone.
+    changed: watch::Sender<()>,
+}
 
 impl Fronts {
-    /// These, in the order of the configuration.
+    /// None yet.
     #[must_use]
-    pub fn new(fronts: Vec<Arc<Front>>) -> Self {
-        Self(ArcSwap::from_pointee(fronts))
+    pub fn none() -> Self {
+        Self { now: ArcSwap::default(), changed: watch::Sender::new(()) }
     }
 
     /// Those there are now, in the order of the configuration.
     #[must_use]
     pub fn now(&self) -> Arc<Vec<Arc<Front>>> {
-        self.0.load_full()
+        self.now.load_full()
+    }
+
+    /// There are these from now on. Connections of any other end when what they are at is done.
+    pub fn replace(&self, fronts: Vec<Arc<Front>>) {
+        let old = self.now.swap(Arc::new(fronts));
+        let now = self.now();
+        for front in old.iter().filter(|front| !now.iter().any(|other| Arc::ptr_eq(other, front))) {
+            front.is_stopping.store(true, Ordering::Relaxed);
+        }
+        self.changed.send_replace(());
+    }
+
+    /// Where it is seen that there are others.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 }
 
@@ -40,7 +61,7 @@ pub struct Front {
     /// What the file says.
     pub config: Arc<http::Front>,
     /// Which requests get a log line.
-    pub log: http::LogRequests,
+    pub log: Arc<ArcSwap<http::LogRequests>>,
     /// The address it is bound to, with the real port.
     pub addr: SocketAddr,
     /// In the order of the configuration.
@@ -57,9 +78,8 @@ pub struct Front {
     pub database: Option<Database>,
     /// The process's file descriptors.
     pub descriptors: Descriptors,
-    /// No new requests from now on.
-    pub stop: CancellationToken,
-    /// The same, for every request to look at: asking the token takes a lock.
+    /// No new requests from now on, but for those that are on their way: the process stops, or another version of the front
+    /// has taken its place, or none.
     pub is_stopping: AtomicBool,
     /// Everything ends now.
     pub kill: CancellationToken,

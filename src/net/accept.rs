@@ -1,6 +1,9 @@
 //! Accepts, counts, hands over; waits for nothing else. Every worker does, for itself and, when it has more than another,
 //! for that one.
 
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::net::descriptors::Descriptors;
-use crate::net::listen::{Listening, is_peer_gone};
+use crate::net::listen::{BACKLOG, Listening, is_peer_gone};
 use crate::net::worker::{Accepted, WorkerHandle};
 
 /// How long to wait when the system is out of descriptors or memory: until some connection closes there is
@@ -52,26 +55,47 @@ impl<D: Door> Doorway<D> {
     }
 }
 
-/// Accepts connections of one door until `stop`, on one of `workers`.
+/// Accepts connections of one door until `closed`, on one of `workers`; what has come to the system until then is served.
 pub(super) async fn accept<D: Door>(
     doorway: Arc<Doorway<D>>,
-    listening: Listening,
+    listening: Arc<Listening>,
     descriptors: Descriptors,
     workers: Workers<D::To>,
-    stop: CancellationToken,
+    closed: CancellationToken,
 ) {
-    let door = &doorway.door;
-    while let Some(accepted) = stop.run_until_cancelled(listening.accept()).await {
+    let mut closing = pin!(closed.cancelled());
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut closing => break,
+            accepted = listening.accept() => accepted,
+        };
+        doorway.take(accepted, &descriptors, &workers).await;
+    }
+    for _ in 0..BACKLOG {
+        let Some(accepted) = listening.accept_at_once() else { return };
+        doorway.take(accepted, &descriptors, &workers).await;
+    }
+}
+
+impl<D: Door> Doorway<D> {
+    /// Gives what an accept call brought to a worker.
+    async fn take(
+        &self,
+        accepted: io::Result<(TcpStream, SocketAddr)>,
+        descriptors: &Descriptors,
+        workers: &Workers<D::To>,
+    ) {
         match accepted {
             Ok((stream, peer)) => {
-                door.accepted();
+                self.door.accepted();
                 let Some((descriptor, silent)) = descriptors.for_client() else {
-                    door.turned_away();
-                    doorway.complain("no file descriptor is left for another client");
-                    continue;
+                    self.door.turned_away();
+                    self.complain("no file descriptor is left for another client");
+                    return;
                 };
                 if let Some(worker) = workers.next() {
-                    let (to, at, served) = (door.leads_to(), Instant::now(), worker.serve());
+                    let (to, at, served) = (self.door.leads_to(), Instant::now(), worker.serve());
                     worker
                         .take(Box::new(Accepted { stream, peer, to, at, descriptor, silent, served }))
                         .await;
@@ -79,8 +103,8 @@ pub(super) async fn accept<D: Door>(
             }
             Err(error) if is_peer_gone(&error) => debug!(%error, "client_left_before_accept"),
             Err(error) => {
-                door.failed();
-                doorway.complain(&error.to_string());
+                self.door.failed();
+                self.complain(&error.to_string());
                 sleep(PAUSE).await;
             }
         }

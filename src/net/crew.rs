@@ -1,7 +1,7 @@
-//! Workers, and the doors they serve.
+//! Workers, and the doors they serve: some from the start, others opened and closed while they work.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -9,59 +9,130 @@ use tokio_util::sync::CancellationToken;
 
 use crate::net::accept::{Door, Doorway, Workers, accept};
 use crate::net::descriptors::Descriptors;
-use crate::net::listen::Sockets;
+use crate::net::listen::{Listening, Sockets};
+use crate::net::options::Options;
 use crate::net::roll_call::RollCall;
-use crate::net::worker::{Accepted, Worker};
+use crate::net::worker::{Accepted, Worker, WorkerHandle};
 
-/// Workers that are to be started.
-pub struct Crew<D> {
-    /// What their threads are called, before a number.
-    pub name: &'static str,
-    /// How many there are.
-    pub workers: usize,
-    /// Where connections come from.
-    pub doors: Vec<(Arc<D>, Sockets)>,
-    /// What connections take theirs from.
-    pub descriptors: Descriptors,
-    /// By which their threads are asked whether they still answer.
-    pub roll: RollCall,
-    /// Nothing is accepted from then on.
-    pub stop: CancellationToken,
+/// Workers that serve connections which lead to `To`. Their threads end when this is gone, `stop` is cancelled and their
+/// last connection has ended.
+#[derive(Debug)]
+pub struct Crew<To> {
+    workers: Arc<[WorkerHandle<To>]>,
+    descriptors: Descriptors,
+    stop: CancellationToken,
 }
 
-impl<D: Door> Crew<D> {
-    /// Starts them. `serve` is asked by each worker's number for what it does with a connection. Their threads end when
-    /// `stop` is cancelled and the last connection has ended.
+impl<To: Send + 'static> Crew<To> {
+    /// Starts so many workers. `serve` is asked by each worker's number for what it does with a connection. `name` is what
+    /// their threads are called, before a number; connections take their descriptors from `descriptors`, and nothing is
+    /// accepted once `stop` is cancelled. `roll` asks their threads whether they still answer.
     ///
     /// # Errors
     /// The system has no more threads or descriptors.
-    pub fn start<Serve, Life>(self, serve: impl Fn(usize) -> Serve) -> io::Result<Vec<JoinHandle<()>>>
+    pub fn start<Serve, Life>(
+        name: &str,
+        workers: usize,
+        descriptors: Descriptors,
+        roll: &RollCall,
+        stop: CancellationToken,
+        serve: impl Fn(usize) -> Serve,
+    ) -> io::Result<(Self, Vec<JoinHandle<()>>)>
     where
-        Serve: Fn(Box<Accepted<D::To>>) -> Life + Send + 'static,
+        Serve: Fn(Box<Accepted<To>>) -> Life + Send + 'static,
         Life: Future<Output = ()> + Send + 'static,
     {
-        let made: Vec<_> = (0..self.workers).map(|_| Worker::new()).collect::<io::Result<_>>()?;
+        let made: Vec<_> = (0..workers).map(|_| Worker::new()).collect::<io::Result<_>>()?;
         let (handles, workers): (Vec<_>, Vec<_>) = made.into_iter().unzip();
-        let all = handles.into();
-        let open = |(door, sockets): (_, Sockets)| {
-            (Arc::new(Doorway::new(door)), dealt(sockets, self.workers).into_iter())
+        let start = |(here, worker): (usize, Worker<To>)| {
+            let name = format!("{name}-{here}");
+            let answering = roll.enter(&name);
+            worker.start(name, answering, serve(here))
         };
-        let mut doors: Vec<_> = self.doors.into_iter().map(open).collect();
-        let start = |(here, worker): (usize, Worker<D::To>)| {
-            let mut accepting = Vec::new();
-            for (doorway, sockets) in &mut doors {
-                for socket in sockets.next().unwrap_or_default() {
-                    let workers = Workers { all: Arc::clone(&all), here };
-                    let (descriptors, stop) = (self.descriptors.clone(), self.stop.clone());
-                    let (doorway, listening) = (Arc::clone(doorway), worker.listen(socket)?);
-                    accepting.push(accept(doorway, listening, descriptors, workers, stop));
-                }
+        let threads = workers.into_iter().enumerate().map(start).collect::<io::Result<_>>()?;
+        Ok((Self { workers: handles.into(), descriptors, stop }, threads))
+    }
+
+    /// Lets the workers wait for what comes to `sockets`, which nobody is told of before the door is open.
+    ///
+    /// # Errors
+    /// The system has no room for more.
+    pub fn ready(&self, sockets: Sockets) -> io::Result<Ready> {
+        let addr = sockets.addr();
+        let mut listening = Vec::new();
+        for ((here, worker), sockets) in
+            self.workers.iter().enumerate().zip(dealt(sockets, self.workers.len()))
+        {
+            for socket in sockets {
+                listening.push((here, Arc::new(worker.listen(socket)?)));
             }
-            let name = format!("{}-{here}", self.name);
-            let answering = self.roll.enter(&name);
-            worker.start(name, answering, accepting, serve(here))
-        };
-        workers.into_iter().enumerate().map(start).collect()
+        }
+        Ok(Ready { addr, listening })
+    }
+
+    /// Accepts what comes there, for `door`.
+    pub fn open<D: Door<To = To>>(&self, door: &Arc<D>, Ready { addr, listening }: Ready) -> OpenDoor {
+        let (doorway, closed) = (Arc::new(Doorway::new(Arc::clone(door))), self.stop.child_token());
+        for (here, listening) in &listening {
+            let Some(worker) = self.workers.get(*here) else { continue };
+            let workers = Workers { all: Arc::clone(&self.workers), here: *here };
+            let (descriptors, listening) = (self.descriptors.clone(), Arc::clone(listening));
+            worker.run(accept(Arc::clone(&doorway), listening, descriptors, workers, closed.clone()));
+        }
+        OpenDoor { addr, listening, closed }
+    }
+}
+
+/// Sockets that workers wait at.
+#[derive(Debug)]
+pub struct Ready {
+    addr: SocketAddr,
+    /// Each with the number of its worker.
+    listening: Vec<(usize, Arc<Listening>)>,
+}
+
+impl Ready {
+    /// Their address, with the port the system chose.
+    #[must_use]
+    pub const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+/// A door that connections come through, until it is closed.
+#[derive(Debug)]
+#[must_use = "it cannot be closed without"]
+pub struct OpenDoor {
+    addr: SocketAddr,
+    /// Each with the number of its worker.
+    listening: Vec<(usize, Arc<Listening>)>,
+    closed: CancellationToken,
+}
+
+impl OpenDoor {
+    /// Its address, with the port the system chose.
+    #[must_use]
+    pub const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// How many sockets listen there.
+    #[must_use]
+    pub const fn sockets(&self) -> usize {
+        self.listening.len()
+    }
+
+    /// Lets connections that come from now on inherit these.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn set_options(&self, options: Options) -> io::Result<()> {
+        self.listening.iter().try_for_each(|(_, listening)| listening.set_options(options))
+    }
+
+    /// Accepts what has come until now, and nothing more. The sockets are closed a moment later.
+    pub fn close(self) {
+        self.closed.cancel();
     }
 }
 
@@ -110,24 +181,53 @@ mod tests {
         let door = Arc::new(Counting::default());
         let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap(), Options::default(), 3).unwrap();
         let (addr, stop) = (sockets.addr(), CancellationToken::new());
-        let crew = Crew {
-            name: "test",
-            workers: 3,
-            doors: vec![(Arc::clone(&door), sockets)],
-            descriptors: Descriptors::of_process(),
-            roll: RollCall::default(),
-            stop: stop.clone(),
-        };
-        let threads = crew.start(|_| |accepted| async move { drop(accepted) }).unwrap();
+        let serve = |_| |accepted| async move { drop(accepted) };
+        let started =
+            Crew::start("test", 3, Descriptors::of_process(), &RollCall::default(), stop.clone(), serve);
+        let (crew, threads) = started.unwrap();
+        let open = crew.open(&door, crew.ready(sockets).unwrap());
+        assert_eq!((open.addr(), open.sockets()), (addr, 3));
         for _ in 0..30 {
             assert_eq!(TcpStream::connect(addr).unwrap().read(&mut [0]).unwrap(), 0);
         }
         stop.cancel();
+        drop((crew, open));
         for thread in threads {
             thread.join().unwrap();
         }
         assert_eq!(door.0.load(Ordering::Relaxed), 30);
         assert_eq!(TcpStream::connect(addr).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[tokio::test]
+    async fn a_door_that_is_closed_serves_who_has_come_and_the_others_stay_open() {
+        let stop = CancellationToken::new();
+        let serve = |_| |accepted| async move { drop(accepted) };
+        let started =
+            Crew::start("test", 2, Descriptors::of_process(), &RollCall::default(), stop.clone(), serve);
+        let (crew, threads) = started.unwrap();
+        let open = || {
+            let door = Arc::new(Counting::default());
+            let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap(), Options::default(), 2).unwrap();
+            (crew.open(&door, crew.ready(sockets).unwrap()), door)
+        };
+        let ((first, counted), (second, _)) = (open(), open());
+        let (gone, stays) = (first.addr(), second.addr());
+        let mut early: Vec<_> = (0..30).map(|_| TcpStream::connect(gone).unwrap()).collect();
+        first.close();
+        for client in &mut early {
+            assert_eq!(client.read(&mut [0]).unwrap(), 0, "none is reset");
+        }
+        assert_eq!(counted.0.load(Ordering::Relaxed), 30);
+        while TcpStream::connect(gone).is_ok() {
+            std::thread::yield_now();
+        }
+        assert_eq!(TcpStream::connect(stays).unwrap().read(&mut [0]).unwrap(), 0);
+        stop.cancel();
+        drop((crew, second));
+        for thread in threads {
+            thread.join().unwrap();
+        }
     }
 
     #[tokio::test]

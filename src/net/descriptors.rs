@@ -32,7 +32,7 @@ const LAST_PATIENCE: Duration = Duration::from_millis(100);
 pub struct Descriptors {
     limit: u64,
     /// What the process's own threads and listening sockets take of it, more than usual.
-    own: u64,
+    own: Arc<AtomicU64>,
     held: Arc<AtomicU64>,
     silents: Arc<Silents>,
 }
@@ -58,14 +58,13 @@ impl Descriptors {
     }
 
     fn new(limit: u64) -> Self {
-        Self { limit, own: 0, held: Arc::default(), silents: Arc::default() }
+        Self { limit, own: Arc::default(), held: Arc::default(), silents: Arc::default() }
     }
 
-    /// For a process with so many threads that serve, and so many sockets that listen.
-    #[must_use]
-    pub fn with_own(self, threads: usize, sockets: usize) -> Self {
+    /// The process has so many threads that serve now, and so many sockets that listen.
+    pub fn set_own(&self, threads: usize, sockets: usize) {
         let own = u64::try_from(threads * RUNTIME + sockets).unwrap_or(u64::MAX);
-        Self { own: own.saturating_sub(OWN_USUAL).min(self.limit / 2), ..self }
+        self.own.store(own.saturating_sub(OWN_USUAL).min(self.limit / 2), Ordering::Relaxed);
     }
 
     /// The limit of open files.
@@ -104,7 +103,7 @@ impl Descriptors {
     }
 
     fn for_sessions(&self) -> u64 {
-        (self.limit - self.reserve()).saturating_sub(self.own)
+        (self.limit - self.reserve()).saturating_sub(self.own.load(Ordering::Relaxed))
     }
 
     fn reserve(&self) -> u64 {
@@ -160,8 +159,11 @@ mod tests {
     #[test]
     fn a_usual_limit_holds_what_it_should() {
         assert_eq!(Descriptors::new(20_000).sessions(), 9_900);
-        assert_eq!(Descriptors::new(20_000).with_own(8, 16).sessions(), 9_900);
+        let all = Descriptors::new(20_000);
+        all.set_own(8, 16);
+        assert_eq!(all.sessions(), 9_900);
         // With many threads, each of which listens everywhere.
-        assert_eq!(Descriptors::new(20_000).with_own(128, 256).sessions(), 9_900 - 300);
+        all.set_own(128, 256);
+        assert_eq!(all.clone().sessions(), 9_900 - 300);
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -43,7 +45,30 @@ pub struct Name {
     /// TCP port.
     pub port: u16,
     /// How often it is looked up.
-    pub refresh: Duration,
+    pub refresh: Refresh,
+}
+
+/// How often names are looked up; clones change together, also while names are followed.
+#[derive(Clone, Debug)]
+pub struct Refresh(Arc<AtomicU64>);
+
+impl Refresh {
+    /// From one lookup to the next, to the millisecond.
+    #[must_use]
+    pub fn every(time: Duration) -> Self {
+        let refresh = Self(Arc::default());
+        refresh.set(time);
+        refresh
+    }
+
+    /// So often from the next lookup on.
+    pub fn set(&self, time: Duration) {
+        self.0.store(u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
 }
 
 /// What has been found out about a name.
@@ -97,7 +122,7 @@ pub async fn follow<M>(
             return;
         }
         // Not exactly, so that many balancers and names do not fall into step.
-        sleep(refresh.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
+        sleep(refresh.get().mul_f64(0.9 + 0.2 * fastrand::f64())).await;
     }
 }
 
@@ -154,7 +179,7 @@ pub(crate) mod tests {
     }
 
     fn name(host: &str) -> Name {
-        Name { host: host.to_owned(), port: 5432, refresh: Duration::from_secs(5) }
+        Name { host: host.to_owned(), port: 5432, refresh: Refresh::every(Duration::from_secs(5)) }
     }
 
     #[tokio::test(start_paused = true)]

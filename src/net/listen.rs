@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 
 #[cfg(target_os = "linux")]
 use rustix::net::{SocketFlags, acceptfrom_with};
@@ -14,7 +15,7 @@ use tracing::warn;
 use crate::net::options::Options;
 
 /// Connections that wait to be accepted; the system may cap it (`net.core.somaxconn`).
-const BACKLOG: u32 = 4096;
+pub(super) const BACKLOG: u32 = 4096;
 
 /// The sockets that listen on one address. The system spreads new connections over them.
 #[derive(Debug)]
@@ -33,8 +34,26 @@ impl Sockets {
         let first = socket_for(addr)?;
         // The first one shares with nobody until it listens, so an address that another pgsplit listens on is in use.
         first.bind(addr)?;
-        let first = listen(first, options)?;
+        Self::join(listen(first, options)?, options, threads)
+    }
+
+    /// Like [`Sockets::bind`], where this process listens on an address that overlaps with it and is about to be closed.
+    /// Another process of the same user that lets others share its address would not be noticed.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn bind_beside(addr: SocketAddr, options: Options, threads: usize) -> io::Result<Self> {
+        let first = socket_for(addr)?;
+        share(&first)?;
+        first.bind(addr)?;
+        Self::join(listen(first, options)?, options, threads)
+    }
+
+    /// This socket, and others beside it.
+    fn join(first: TcpListener, options: Options, threads: usize) -> io::Result<Self> {
         let addr = first.local_addr()?;
+        // From now on: a reload may have to listen beside it.
+        share(&first)?;
         let mut all = vec![first];
         // Elsewhere the system does not spread connections over sockets that share an address.
         if cfg!(target_os = "linux")
@@ -82,16 +101,18 @@ impl Sockets {
 
 /// Lets more sockets listen where those in `all` do, until there are so many.
 fn join(all: &mut Vec<TcpListener>, addr: SocketAddr, options: Options, threads: usize) -> io::Result<()> {
-    for socket in &*all {
-        SockRef::from(socket).set_reuse_port(true)?;
-    }
     while all.len() < threads {
         let socket = socket_for(addr)?;
-        socket.set_reuseport(true)?;
+        share(&socket)?;
         socket.bind(addr)?;
         all.push(listen(socket, options)?);
     }
     Ok(())
+}
+
+/// Lets other sockets of this user be bound to the same address, when they say so too.
+fn share(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_reuse_port(true)
 }
 
 fn socket_for(addr: SocketAddr) -> io::Result<TcpSocket> {
@@ -119,6 +140,14 @@ impl Listening {
         AsyncFd::with_interest(socket, Interest::READABLE).map(Self)
     }
 
+    /// Lets connections that come from now on inherit these, and no other.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn set_options(&self, options: Options) -> io::Result<()> {
+        options.replace(self.0.get_ref())
+    }
+
     /// The next connection, non-blocking and registered with no runtime, so that it can be handed to any worker. Cancel
     /// safe.
     ///
@@ -144,6 +173,14 @@ fn accept(socket: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     let (stream, peer) = socket.accept()?;
     stream.set_nonblocking(true)?;
     Ok((stream, peer))
+}
+
+impl Listening {
+    /// A connection that is there already; `None`: there is none.
+    pub(super) fn accept_at_once(&self) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+        let accepted = accept(self.0.get_ref());
+        (!accepted.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)).then_some(accepted)
+    }
 }
 
 /// Whether an accept failed only because that one client had already left.
@@ -208,6 +245,38 @@ mod tests {
         let sockets = Sockets::bind(any_port(), Options::default(), 3).unwrap();
         let again = Sockets::bind(sockets.addr(), Options::default(), 3);
         assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[tokio::test]
+    async fn a_wider_address_can_be_listened_on_beside_the_one_that_goes() {
+        for threads in [1, 3] {
+            let old = Sockets::bind(any_port(), Options::default(), threads).unwrap();
+            let wider = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), old.addr().port());
+            assert!(Sockets::bind(wider, Options::default(), threads).is_err());
+            let new = Sockets::bind_beside(wider, Options::default(), threads).unwrap();
+            drop(old);
+            let client = TcpStream::connect(("127.0.0.2", new.addr().port()));
+            assert!(client.is_ok());
+        }
+    }
+
+    #[tokio::test]
+    async fn options_of_a_socket_that_listens_can_be_changed_and_taken_back() {
+        let keepalive = Some((Duration::from_secs(61), Duration::from_secs(7), 4));
+        let options = Options { keepalive, user_timeout: Some(Duration::from_secs(9)) };
+        let sockets = Sockets::bind(any_port(), options, 1).unwrap();
+        let addr = sockets.addr();
+        let listening = Listening::new(sockets.into_each().next().unwrap()).unwrap();
+        for options in [Options::default(), options] {
+            listening.set_options(options).unwrap();
+            let _client = TcpStream::connect(addr).unwrap();
+            let (accepted, _) = listening.accept().await.unwrap();
+            let socket = SockRef::from(&accepted);
+            assert_eq!(socket.keepalive().unwrap(), options.keepalive.is_some());
+            assert!(socket.tcp_nodelay().unwrap());
+            #[cfg(target_os = "linux")]
+            assert_eq!(socket.tcp_user_timeout().unwrap(), options.user_timeout);
+        }
     }
 
     #[cfg(target_os = "linux")]

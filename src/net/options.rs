@@ -34,4 +34,16 @@ impl Options {
         }
         Ok(())
     }
+
+    /// The same on a socket that may have had others: what is off here is switched off there.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn replace(&self, socket: &impl AsFd) -> io::Result<()> {
+        let known = SockRef::from(socket);
+        known.set_keepalive(false)?;
+        #[cfg(target_os = "linux")]
+        known.set_tcp_user_timeout(None)?;
+        self.apply(socket)
+    }
 }

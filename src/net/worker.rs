@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::task::TaskTracker;
@@ -51,6 +51,8 @@ pub struct Accepted<To> {
 pub struct WorkerHandle<To> {
     connections: Arc<AtomicUsize>,
     sender: mpsc::Sender<Box<Accepted<To>>>,
+    runtime: Handle,
+    lives: TaskTracker,
 }
 
 impl<To> WorkerHandle<To> {
@@ -67,6 +69,20 @@ impl<To> WorkerHandle<To> {
         Served(Arc::clone(&self.connections))
     }
 
+    /// Lets the worker wait for what comes to `socket`.
+    ///
+    /// # Errors
+    /// The system has no room for one more.
+    pub(super) fn listen(&self, socket: TcpListener) -> io::Result<Listening> {
+        let _there = self.runtime.enter();
+        Listening::new(socket)
+    }
+
+    /// Runs `accepting` on the worker's thread.
+    pub(super) fn run(&self, accepting: impl Future<Output = ()> + Send + 'static) {
+        drop(self.lives.spawn_on(accepting, &self.runtime));
+    }
+
     /// Hands a connection over. Cancel safe: one that was not handed over is closed.
     pub async fn take(&self, accepted: Box<Accepted<To>>) {
         // Only a worker that has ended takes none.
@@ -78,6 +94,7 @@ impl<To> WorkerHandle<To> {
 #[derive(Debug)]
 pub(super) struct Worker<To> {
     runtime: Runtime,
+    lives: TaskTracker,
     connections: mpsc::Receiver<Box<Accepted<To>>>,
 }
 
@@ -86,22 +103,22 @@ impl<To: Send + 'static> Worker<To> {
     pub(super) fn new() -> io::Result<(WorkerHandle<To>, Self)> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (sender, connections) = mpsc::channel(HANDOVER);
-        Ok((WorkerHandle { connections: Arc::default(), sender }, Self { runtime, connections }))
+        let lives = TaskTracker::new();
+        let handle = WorkerHandle {
+            connections: Arc::default(),
+            sender,
+            runtime: runtime.handle().clone(),
+            lives: lives.clone(),
+        };
+        Ok((handle, Self { runtime, lives, connections }))
     }
 
-    /// Lets this worker wait for what comes to `socket`.
-    pub(super) fn listen(&self, socket: TcpListener) -> io::Result<Listening> {
-        let _here = self.runtime.enter();
-        Listening::new(socket)
-    }
-
-    /// Runs `accepting`, and `serve` for each connection, all on one thread with this name, which is `answering` meanwhile.
-    /// It ends when all handles are gone and its last connection has ended.
+    /// Runs `serve` for each connection, and what the handles are given, all on one thread with this name, which is
+    /// `answering` meanwhile. It ends when all handles are gone and its last connection has ended.
     pub(super) fn start<Life>(
         mut self,
         name: String,
         answering: Answering,
-        accepting: impl IntoIterator<Item = impl Future<Output = ()> + Send + 'static> + Send + 'static,
         serve: impl Fn(Box<Accepted<To>>) -> Life + Send + 'static,
     ) -> io::Result<JoinHandle<()>>
     where
@@ -109,8 +126,7 @@ impl<To: Send + 'static> Worker<To> {
     {
         std::thread::Builder::new().name(name).spawn(move || {
             self.runtime.block_on(answering.beside(async {
-                let lives = TaskTracker::new();
-                accepting.into_iter().for_each(|accepting| drop(lives.spawn(accepting)));
+                let lives = self.lives;
                 let (mut soon, mut latest) = (interval(SOON), None::<Instant>);
                 soon.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 loop {

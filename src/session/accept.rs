@@ -5,22 +5,14 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::net::accept::Door;
-use crate::session::shared::{Listener, Shared};
+use crate::session::shared::Listener;
 use crate::telemetry::labels::Rejection;
 
 /// The door of whichever listener has the address now.
 #[derive(Debug)]
 pub struct ListenerDoor {
-    /// Where its counters are.
-    pub shared: Arc<Shared>,
     /// Whose connections come here.
     pub listener: ArcSwap<Listener>,
-}
-
-impl ListenerDoor {
-    fn number(&self) -> usize {
-        self.listener.load().index
-    }
 }
 
 impl Door for ListenerDoor {
@@ -35,14 +27,14 @@ impl Door for ListenerDoor {
     }
 
     fn accepted(&self) {
-        self.shared.metrics.listener(self.number()).accept();
+        self.listener.load().metrics.accept();
     }
 
     fn turned_away(&self) {
-        self.shared.metrics.listener(self.number()).reject(Rejection::Limit);
+        self.listener.load().metrics.reject(Rejection::Limit);
     }
 
     fn failed(&self) {
-        self.shared.metrics.listener(self.number()).accept_error();
+        self.listener.load().metrics.accept_error();
     }
 }

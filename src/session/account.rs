@@ -157,9 +157,9 @@ impl<'a> Account<'a> {
     }
 
     /// The session stays with this node; it counts there as long as the guard lives. With the counters of what it
-    /// will pass on.
-    pub fn seat(&mut self, node: &Reached) -> (Counted, Arc<Traffic>) {
-        let metrics = self.shared.metrics.pair(self.listener.index, node.id);
+    /// will pass on. `listener` is the version that the node was found by.
+    pub fn seat(&mut self, listener: &Listener, node: &Reached) -> (Counted, Arc<Traffic>) {
+        let metrics = self.shared.metrics.pair(listener.index, listener.watched.index, node.id);
         let seat = (metrics.active_guard(), metrics.traffic(self.desk.index));
         let config = Arc::clone(&node.config);
         self.node = Some(OnNode {
@@ -193,7 +193,7 @@ impl<'a> Account<'a> {
 
     /// A node refused, and the session goes on to another.
     pub fn add_redispatch(&mut self, reason: Redispatch) {
-        self.shared.metrics.listener(self.listener.index).redispatch(reason);
+        self.listener.metrics.redispatch(reason);
         // A session can wait long and try often; the line keeps the beginning.
         if self.redispatches.len() < 16 {
             self.redispatches.push(reason.as_str());
@@ -226,7 +226,7 @@ impl<'a> Account<'a> {
     /// Closes the account.
     pub fn close(mut self, ending: Result<Ending, SessionError>) {
         self.is_closed = true;
-        let listener = self.shared.metrics.listener(self.listener.index);
+        let listener = &self.listener.metrics;
         if !self.waits.queue.is_zero() {
             listener.queue_wait(self.waits.queue);
         }

@@ -78,6 +78,9 @@ pub enum SessionError {
     /// The client left while it waited for a node.
     #[error("the client left while it waited for a node")]
     LeftQueue,
+    /// The listener has other rules now, by which the search for a node begins again: no session ends by this.
+    #[error("the listener has other rules now")]
+    OtherRules,
     /// pgsplit is stopping.
     #[error("this balancer is shutting down")]
     Drained,
@@ -94,6 +97,7 @@ impl SessionError {
             Self::Left
             | Self::Client(_)
             | Self::LeftQueue
+            | Self::OtherRules
             | Self::Refused(_)
             | Self::NoDirectTls
             | Self::TlsOff
@@ -114,7 +118,7 @@ impl SessionError {
     #[must_use]
     pub const fn rejection(&self) -> Option<Rejection> {
         match self {
-            Self::Left | Self::Client(_) | Self::LeftQueue | Self::Evicted(_) => None,
+            Self::Left | Self::Client(_) | Self::LeftQueue | Self::OtherRules | Self::Evicted(_) => None,
             Self::Refused(_) | Self::TlsOff => Some(Rejection::Protocol),
             Self::StartupTimeout(_) => Some(Rejection::StartupTimeout),
             Self::Limit { .. } | Self::Descriptors { .. } => Some(Rejection::Limit),
@@ -146,7 +150,7 @@ impl SessionError {
             Self::NoNode { .. } | Self::NoDirectTls => "SC",
             Self::QueueTimeout(_) => "sQ",
             Self::QueueFull(_) => "PQ",
-            Self::LeftQueue => "CQ",
+            Self::LeftQueue | Self::OtherRules => "CQ",
             Self::Drained | Self::Evicted(Eviction::Stopping | Eviction::Leaving | Eviction::Draining) => {
                 "KD"
             }

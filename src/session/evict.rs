@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -54,19 +55,25 @@ enum Order {
 
 /// A session's stay on its node.
 #[derive(Debug)]
-pub struct Stay<'a> {
-    listener: &'a Listener,
+pub struct Stay {
+    listener: Arc<Listener>,
     trouble: Watch<Trouble>,
     stage: Watch<Stage>,
     /// Since it has been told to leave when it can: the time until it is told again. Boxed, as few sessions ever have it.
     told_again: Option<Pin<Box<Sleep>>>,
 }
 
-impl<'a> Stay<'a> {
+impl Stay {
     /// A stay that has just begun, on the node with these troubles.
     #[must_use]
-    pub fn new(shared: &Shared, listener: &'a Listener, troubles: &Troubles) -> Self {
+    pub fn new(shared: &Shared, listener: Arc<Listener>, troubles: &Troubles) -> Self {
         Self { listener, trouble: troubles.watch(), stage: shared.stage.watch(), told_again: None }
+    }
+
+    /// The listener it came through, in the version whose rules it goes by.
+    #[must_use]
+    pub fn listener(&self) -> Arc<Listener> {
+        Arc::clone(&self.listener)
     }
 
     /// Drives `step` to its end, unless the session must leave at once before that. Cancel safe if `step` is.

@@ -1,5 +1,6 @@
 //! The wait of a session for which there is no node now ("hold"): first come, first served, bounded in number and time.
 
+use std::future::pending;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -75,6 +76,8 @@ impl<'a> Hold<'a> {
     ) -> Result<Choice, SessionError> {
         let (shared, listener) = (self.shared, self.listener);
         let Some((ticket, _)) = &self.ticket else { return Err(SessionError::LeftQueue) };
+        // A listener that is gone has no other rules: who waits there goes on by those it came with.
+        let is_current = !listener.is_outdated.is_cancelled();
         let is_refused = is_refused(listener, tried);
         let mut until = ticket.since() + listener.sessions().queue_timeout;
         if !is_refused && is_there_another(listener, tried) {
@@ -99,6 +102,7 @@ impl<'a> Hold<'a> {
                 biased;
                 () = shared.stop.cancelled() => return Err(SessionError::Drained),
                 () = &mut gone => return Err(SessionError::LeftQueue),
+                () = listener.is_outdated.cancelled(), if is_current => return Err(SessionError::OtherRules),
                 choice = &mut turn => break choice,
                 () = sleep_until(until) => {
                     if is_refused || listener.is_paused() || !is_there_another(listener, &[]) {
@@ -129,7 +133,7 @@ impl<'a> Hold<'a> {
             // The listener's own limit bounds those who only wait for others to be logged in.
             let limit = (!is_soon).then_some(sessions.queue_size);
             let Some(ticket) = listener.queue.enter(limit) else { return Err(self.queue_full()) };
-            self.ticket = Some((ticket, self.shared.metrics.listener(listener.index).waiting_guard()));
+            self.ticket = Some((ticket, listener.metrics.waiting_guard()));
         }
         Ok(())
     }
@@ -221,7 +225,11 @@ async fn look(listener: &Listener, source: IpAddr, tried: &mut Vec<NodeId>) -> C
         }
         tokio::select! {
             biased;
-            _ = current.changed() => tried.clear(),
+            changed = current.changed() => match changed {
+                Ok(()) => tried.clear(),
+                // Nobody is left who could say anything new.
+                Err(_) => pending().await,
+            },
             _ = pause.changed() => {}
             () = freed => {}
         }

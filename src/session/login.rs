@@ -98,7 +98,7 @@ impl Reader<'_, '_> {
                     let code = fields.code.unwrap_or_default();
                     account.set_sqlstate(code);
                     if let Some(id) = account.node_id() {
-                        let metrics = shared.metrics.node(listener.config.cluster, id);
+                        let metrics = shared.metrics.node(listener.watched.index, id);
                         metrics.startup_error(StartupError::from_sqlstate(code));
                         if fields.says_full(true) {
                             listener

@@ -74,7 +74,7 @@ pub fn serve(
     async move {
         let listener = Arc::clone(&accepted.to);
         let mut account = Account::open(&shared, &listener, &desk, &accepted);
-        let ending = live(&shared, &listener, &desk, accepted, &mut account).await;
+        let ending = live(&shared, &desk, accepted, &mut account).await;
         account.close(ending);
     }
 }
@@ -82,17 +82,20 @@ pub fn serve(
 /// What is done but once is boxed, so that its memory goes when it is done: sessions live long.
 async fn live(
     shared: &Shared,
-    listener: &Listener,
     desk: &Desk,
     accepted: Box<Accepted<Arc<Listener>>>,
     account: &mut Account<'_>,
 ) -> Result<Ending, SessionError> {
-    let Some(mut session) = Box::pin(begin(shared, listener, desk, accepted, account)).await? else {
+    let Some(mut session) = Box::pin(begin(shared, desk, accepted, account)).await? else {
         return Ok(Ending::Cancel);
     };
     let Session { relay, stay, pass, .. } = &mut session;
-    let login = Box::pin(login::log_in(shared, listener, relay, account, pass.take()));
-    let ending = match Box::pin(stay.unless_evicted(login)).await {
+    let logged_in = {
+        let rules = stay.listener();
+        let login = Box::pin(login::log_in(shared, &rules, relay, account, pass.take()));
+        Box::pin(stay.unless_evicted(login)).await
+    };
+    let ending = match logged_in {
         Ok(Some(ended_early)) => Ok(ended_early),
         Ok(None) => stay.relay(relay).await,
         Err(why) => Err(why),
@@ -108,9 +111,9 @@ async fn live(
 }
 
 /// A session that has found its node.
-struct Session<'a> {
+struct Session {
     relay: Relay,
-    stay: Stay<'a>,
+    stay: Stay,
     /// Its right to log in now.
     pass: Option<Pass>,
     node: Arc<config::Node>,
@@ -119,26 +122,25 @@ struct Session<'a> {
 }
 
 /// From accept to a node that the client stays with; `None`: it was a cancel request, and has been dealt with.
-async fn begin<'a>(
+async fn begin(
     shared: &Shared,
-    listener: &'a Listener,
     desk: &Desk,
     accepted: Box<Accepted<Arc<Listener>>>,
     account: &mut Account<'_>,
-) -> Result<Option<Session<'a>>, SessionError> {
-    let Accepted { stream, peer, at, descriptor, silent, served, .. } = *accepted;
+) -> Result<Option<Session>, SessionError> {
+    let Accepted { stream, peer, to: mut listener, at, descriptor, silent, served } = *accepted;
     let stream = TcpStream::from_std(stream).map_err(SessionError::Client)?;
-    let mut client = Client::greet(stream, silent, peer, listener, at);
-    let bound = shared.kill.run_until_cancelled(bind(shared, listener, &mut client, account)).await;
+    let mut client = Client::greet(stream, silent, peer, &listener, at);
+    let bound = shared.kill.run_until_cancelled(bind(shared, &mut listener, &mut client, account)).await;
     let (node, permit) = match bound.unwrap_or(Err(SessionError::Drained)) {
         Ok(Bound::Session(node, permit)) => (node, permit),
         Ok(Bound::Cancel(key, packet)) => {
-            cancel::cancel(shared, listener, client, &key, &packet).await;
+            cancel::cancel(shared, &listener, client, &key, &packet).await;
             return Ok(None);
         }
         Err(error) => return Err(client.refuse(shared, error).await),
     };
-    let (active, traffic) = account.seat(&node);
+    let (active, traffic) = account.seat(&listener, &node);
     let stay = Stay::new(shared, listener, &node.troubles);
     let mut relay = Relay::new(client.into_parts(), (node.stream, node.answer), traffic, desk.scratch());
     relay.count_earlier(node.moved);
@@ -158,16 +160,20 @@ enum Bound {
 }
 
 /// From the first byte to the node that the session stays with.
+///
+/// Should a reload give the listener other rules meanwhile, the session goes by those: `listener` is that version then.
 async fn bind(
     shared: &Shared,
-    listener: &Listener,
+    listener: &mut Arc<Listener>,
     client: &mut Client,
     account: &mut Account<'_>,
 ) -> Result<Bound, SessionError> {
     let mut permit = None;
     let mut refused_encryption = None;
     loop {
-        let opening = match client.first_packet().await? {
+        let first = client.first_packet().await?;
+        keep_up(shared, listener);
+        let opening = match first {
             FirstPacket::Cancel(key, packet) => return Ok(Bound::Cancel(key, packet)),
             FirstPacket::Encryption(..) if listener.config.tls == Tls::Off => {
                 client.say(b"N").await?;
@@ -186,8 +192,13 @@ async fn bind(
             None => admit::admit(shared, listener)?,
         };
         let asked = Instant::now();
-        let mut node =
-            connect::connect(shared, listener, client, &opening, refused_encryption.take(), account).await?;
+        let mut node = loop {
+            let earlier = refused_encryption.take();
+            match connect::connect(shared, listener, client, &opening, earlier, account).await {
+                Err(SessionError::OtherRules) => keep_up(shared, listener),
+                reached => break reached?,
+            }
+        };
         client.excuse(asked.elapsed());
         if opening.is_request() && node.answer[..] == *b"N" {
             client.say(&node.answer.split()).await?;
@@ -200,5 +211,14 @@ async fn bind(
         }
         account.set_encryption(&opening);
         return Ok(Bound::Session(node, held));
+    }
+}
+
+/// Takes the version of the listener that is in force now; one that is gone stays as it was.
+fn keep_up(shared: &Shared, listener: &mut Arc<Listener>) {
+    if listener.is_outdated.is_cancelled()
+        && let Some(current) = shared.setup().listeners.iter().find(|other| other.index == listener.index)
+    {
+        *listener = Arc::clone(current);
     }
 }

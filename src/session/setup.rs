@@ -10,6 +10,7 @@ use crate::session::shared::Listener;
 use crate::topology::keeper::Watched;
 
 /// The clusters and listeners of one configuration. It never changes: a reload makes another one.
+#[derive(Clone)]
 pub struct Setup {
     /// The configuration.
     pub config: Arc<Config>,

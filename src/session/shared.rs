@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
@@ -20,6 +20,7 @@ use crate::net::options::Options;
 use crate::session::cancel::{CancelTable, SourceLimit};
 use crate::session::queue::Queue;
 use crate::session::setup::Setup;
+use crate::telemetry::listener::ListenerMetrics;
 use crate::telemetry::metrics::Metrics;
 use crate::topology::keeper::Watched;
 
@@ -36,6 +37,8 @@ pub struct Shared {
     pub cancel_limit: SourceLimit,
     /// Numbers for sessions.
     pub ids: SessionIds,
+    /// Whether it is on its way to its end: it may still accept for a while.
+    pub is_draining: AtomicBool,
     /// Nothing is accepted from now on, and nobody waits for a node any more.
     pub stop: CancellationToken,
     /// What is asked of sessions that are on a node.
@@ -55,6 +58,7 @@ impl Shared {
             cancels: CancelTable::default(),
             cancel_limit: SourceLimit::default(),
             ids: SessionIds::default(),
+            is_draining: AtomicBool::new(false),
             stop: CancellationToken::new(),
             stage: Board::new(Stage::Serving),
             kill: CancellationToken::new(),
@@ -66,6 +70,24 @@ impl Shared {
     #[must_use]
     pub fn setup(&self) -> Arc<Setup> {
         self.setup.load_full()
+    }
+
+    /// Lets this one be the current setup. Listeners that it has in another version are told, so that who waits there goes on
+    /// by the new rules.
+    pub fn replace_setup(&self, setup: Setup) {
+        let old = self.setup.swap(Arc::new(setup));
+        let new = self.setup();
+        for listener in &old.listeners {
+            if !new.listeners.iter().any(|other| Arc::ptr_eq(other, listener)) {
+                listener.is_outdated.cancel();
+            }
+        }
+    }
+
+    /// Whether it is on its way to its end.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
     }
 }
 
@@ -98,10 +120,12 @@ impl Small for Stage {
     }
 }
 
-/// One listener and what is going on there.
+/// One listener and what is going on there, by the rules of one configuration. Other versions of it share what is counted.
 pub struct Listener {
     /// Its number, by which its counters are found; the same for as long as the process lives.
     pub index: usize,
+    /// Its counters.
+    pub metrics: Arc<ListenerMetrics>,
     /// What the file says.
     pub config: Arc<config::Listener>,
     /// The cluster its sessions go to.
@@ -120,6 +144,8 @@ pub struct Listener {
     pub queue: Arc<Queue>,
     /// Whether somebody has paused it: sessions that come wait until it is resumed.
     pub pause: watch::Sender<bool>,
+    /// Whether another version has taken its place, or it is gone.
+    pub is_outdated: CancellationToken,
 }
 
 impl Listener {

@@ -104,6 +104,25 @@ pub const PROCESS_MAX_FDS: Described = gauge(
 pub const PROCESS_THREADS: Described =
     gauge("process_threads", &[], "Threads of the process. It does not change; growth is a fault to report.");
 
+/// Whether the last reload was good.
+pub const RELOAD_SUCCESSFUL: Described = gauge(
+    "pgsplit_config_last_reload_successful",
+    &[],
+    "1 when the last reload of the configuration was good, 0 when it failed and the one before stays in force.",
+);
+/// When the configuration was last found good.
+pub const RELOAD_SUCCESS_TIME: Described = gauge(
+    "pgsplit_config_last_reload_success_timestamp_seconds",
+    &[],
+    "When the configuration was last loaded without a fault, Unix time; at first the start.",
+);
+/// Reloads.
+pub const RELOADS: Described = counter(
+    "pgsplit_config_reloads_total",
+    &["result"],
+    "Reloads of the configuration: applied, unchanged, or failed. Alert when the last one failed.",
+);
+
 /// Accepted connections.
 pub const ACCEPTED: Described = counter(
     "pgsplit_connections_accepted_total",
@@ -463,6 +482,9 @@ pub const ALL: &[Described] = &[
     PROCESS_FDS,
     PROCESS_MAX_FDS,
     PROCESS_THREADS,
+    RELOAD_SUCCESSFUL,
+    RELOAD_SUCCESS_TIME,
+    RELOADS,
     ACCEPTED,
     REJECTED,
     LEFT,

@@ -200,6 +200,38 @@ impl CancelResult {
     }
 }
 
+/// What became of a reload of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReloadResult {
+    /// Something was different, and is in force.
+    Applied,
+    /// Nothing was different, or nothing that takes effect without a restart.
+    Unchanged,
+    /// It was wrong, or could not be put in force; what was before stays.
+    Failed,
+}
+
+impl ReloadResult {
+    /// Every result, in the order of [`ReloadResult::index`].
+    pub const ALL: [Self; 3] = [Self::Applied, Self::Unchanged, Self::Failed];
+
+    /// The label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Unchanged => "unchanged",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Place in [`ReloadResult::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
 /// Why a node could not be connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConnectError {

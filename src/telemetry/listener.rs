@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use metrics::{Gauge, Histogram};
+use metrics::Histogram;
 
 use super::catalog;
-use super::count::{Count, Counted, Counts, Level, as_f64};
+use super::count::{Count, Counted, Counts, Level};
 use super::labels::{Redispatch, Rejection};
-use super::now::ListenerNow;
 use super::registry::Registry;
-use super::shape::ListenerShape;
 
 /// Figures of one listener.
 pub struct ListenerMetrics {
+    name: String,
     accepted: Count,
     rejected: Counts<{ Rejection::ALL.len() }>,
     left: Count,
@@ -21,16 +20,12 @@ pub struct ListenerMetrics {
     waiting: Level,
     queue_wait: Histogram,
     session_duration: Histogram,
-    oldest_wait: Gauge,
-    ready: Gauge,
-    paused: Gauge,
 }
 
 impl ListenerMetrics {
-    pub(super) fn new(registry: &Registry, shape: &ListenerShape) -> Self {
-        let name = shape.name.as_str();
-        registry.gauge(&catalog::LIMIT, &[name]).set(as_f64(shape.limit));
+    pub(super) fn new(registry: &Registry, name: &str) -> Self {
         Self {
+            name: name.to_owned(),
             accepted: Count::new(registry.counter(&catalog::ACCEPTED, &[name])),
             rejected: Counts::new(
                 Rejection::ALL.map(|why| registry.counter(&catalog::REJECTED, &[name, why.as_str()])),
@@ -43,9 +38,6 @@ impl ListenerMetrics {
             waiting: Level::new(registry.gauge(&catalog::WAITING, &[name])),
             queue_wait: registry.histogram(&catalog::QUEUE_WAIT, &[name]),
             session_duration: registry.histogram(&catalog::SESSION_DURATION, &[name]),
-            oldest_wait: registry.gauge(&catalog::OLDEST_WAIT, &[name]),
-            ready: registry.gauge(&catalog::LISTENER_READY, &[name]),
-            paused: registry.gauge(&catalog::LISTENER_PAUSED, &[name]),
         }
     }
 
@@ -107,6 +99,11 @@ impl ListenerMetrics {
         self.waiting.value()
     }
 
+    /// The label.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Connections that ended without a node.
     pub(super) fn turned_away(&self) -> u64 {
         self.rejected.total() + self.left.value()
@@ -119,11 +116,5 @@ impl ListenerMetrics {
         self.accept_errors.publish();
         self.redispatches.publish();
         self.waiting.publish();
-    }
-
-    pub(super) fn show(&self, now: &ListenerNow) {
-        self.oldest_wait.set(now.oldest_wait.as_secs_f64());
-        self.ready.set(f64::from(u8::from(now.ready)));
-        self.paused.set(f64::from(u8::from(now.paused)));
     }
 }

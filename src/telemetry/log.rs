@@ -28,6 +28,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{Registry, reload};
 
 use self::line::Line;
 use self::writer::Tally;
@@ -86,21 +87,25 @@ pub fn start(
     writer: impl Write + Send + 'static,
 ) -> Result<(Dispatch, LogGuard), FilterError> {
     let filter = parse_filter(settings.filter)?;
-    let line = Line { format: settings.format, ansi: settings.ansi };
+    let (filter, switch) = reload::Layer::new(filter);
+    let line = Line::new(settings.format, settings.ansi);
     let dropped = DroppedLines::default();
     let (queue, worker) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(QUEUE_LINES)
         .thread_name("log")
-        .finish(Tally::new(writer, dropped.clone(), line));
+        .finish(Tally::new(writer, dropped.clone(), line.clone()));
     dropped.watch(queue.error_counter());
     let layer = tracing_subscriber::fmt::layer()
-        .event_format(line)
+        .event_format(line.clone())
         // What cannot be formatted is not worth writing to a standard error that may be the same stuck pipe.
         .log_internal_errors(false)
         .with_writer(queue);
     let subscriber = tracing_subscriber::registry().with(filter).with(layer);
-    Ok((Dispatch::new(subscriber), LogGuard { worker: Some(worker), dropped }))
+    Ok((
+        Dispatch::new(subscriber),
+        LogGuard { worker: Some(worker), dropped, control: LogControl { filter: switch, line } },
+    ))
 }
 
 fn parse_filter(text: &str) -> Result<EnvFilter, FilterError> {
@@ -120,9 +125,37 @@ fn parse_filter(text: &str) -> Result<EnvFilter, FilterError> {
 pub struct LogGuard {
     worker: Option<WorkerGuard>,
     dropped: DroppedLines,
+    control: LogControl,
+}
+
+/// Changes what is logged and how it looks while the log is written.
+#[derive(Clone, Debug)]
+pub struct LogControl {
+    filter: reload::Handle<EnvFilter, Registry>,
+    line: Line,
+}
+
+impl LogControl {
+    /// From now on what fits `filter` is logged, and looks like this.
+    ///
+    /// # Errors
+    /// When the filter cannot be understood; then nothing changes.
+    pub fn set(&self, filter: &str, format: Format) -> Result<(), FilterError> {
+        let filter = parse_filter(filter)?;
+        // It can only fail when the log is gone.
+        let _ = self.filter.reload(filter);
+        self.line.set_format(format);
+        Ok(())
+    }
 }
 
 impl LogGuard {
+    /// What the log can be changed by.
+    #[must_use]
+    pub fn control(&self) -> LogControl {
+        self.control.clone()
+    }
+
     /// Lines lost so far, by a handle for the metrics.
     #[must_use]
     pub fn dropped(&self) -> DroppedLines {

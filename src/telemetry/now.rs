@@ -5,8 +5,7 @@ use std::time::Duration;
 use super::labels::NodeState;
 use crate::base::role::Role;
 
-/// State at the moment of a scrape. Clusters, listeners and fronts in the order of the
-/// [`Shape`](super::shape::Shape).
+/// State at the moment of a scrape. What is not in it is no longer there, and shows none.
 #[derive(Clone, Debug, Default)]
 pub struct Now {
     /// Clusters.
@@ -20,6 +19,8 @@ pub struct Now {
 /// State of an HTTP front.
 #[derive(Clone, Debug, Default)]
 pub struct FrontNow {
+    /// Its label.
+    pub name: String,
     /// Whether it can serve.
     pub ready: bool,
     /// Memory that stored answers take, when there is a cache.
@@ -48,6 +49,10 @@ pub struct UpstreamNow {
 /// State of a cluster.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterNow {
+    /// Its number, as [`add_cluster`](super::metrics::Metrics::add_cluster) gave it.
+    pub number: usize,
+    /// Its label.
+    pub name: String,
     /// Live nodes that are primary.
     pub primaries: u64,
     /// Live nodes that are standby.
@@ -86,6 +91,10 @@ pub struct NodeNow {
 /// State of a listener.
 #[derive(Clone, Debug, Default)]
 pub struct ListenerNow {
+    /// Its label.
+    pub name: String,
+    /// Most sessions at a time.
+    pub limit: u32,
     /// How long the longest waiting client has waited; zero when none waits.
     pub oldest_wait: Duration,
     /// Whether a listener that prefers standbys uses the primary; `None` for other targets.

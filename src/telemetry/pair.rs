@@ -13,6 +13,7 @@ use super::registry::Registry;
 
 /// Figures of one listener's sessions on one node.
 pub struct PairMetrics {
+    node: String,
     active: Level,
     ended: Counts<{ End::ALL.len() }>,
     login_duration: Histogram,
@@ -27,6 +28,7 @@ impl PairMetrics {
     pub(super) fn new(registry: &Registry, listener: &str, node: &str, workers: usize) -> Self {
         let labels = [listener, node];
         Self {
+            node: node.to_owned(),
             active: Level::new(registry.gauge(&catalog::ACTIVE, &labels)),
             ended: Counts::new(
                 End::ALL.map(|end| registry.counter(&catalog::SESSIONS, &[listener, node, end.as_str()])),
@@ -37,6 +39,11 @@ impl PairMetrics {
             to_node: registry.counter(&catalog::BYTES, &[listener, node, "to_node"]),
             to_client: registry.counter(&catalog::BYTES, &[listener, node, "to_client"]),
         }
+    }
+
+    /// The label of its node.
+    pub(super) fn node(&self) -> &str {
+        &self.node
     }
 
     /// A session is on the node for as long as the guard lives.

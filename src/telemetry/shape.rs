@@ -2,7 +2,7 @@
 
 use super::labels::HttpMethod;
 
-/// Everything that has figures of its own from the start. Only nodes are added later.
+/// Everything that has figures of its own from the start. More of each may be added later.
 #[derive(Clone, Debug)]
 pub struct Shape {
     /// Version of pgsplit.
@@ -33,8 +33,6 @@ pub struct ListenerShape {
     pub name: String,
     /// Index into [`Shape::clusters`].
     pub cluster: usize,
-    /// Most sessions at a time.
-    pub limit: u64,
 }
 
 /// An HTTP front.

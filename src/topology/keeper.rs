@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::balance::judge::Verdict;
@@ -50,7 +50,13 @@ pub struct Watched {
     pub freed: Arc<Notify>,
     /// Where people say what they want of the nodes.
     pub orders: Orders,
+    /// Ends the watch when the last one who has it, a setup or a listener's session, is gone.
+    pub life: Life,
 }
+
+/// What it is that ends; by default nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Life(#[expect(dead_code, reason = "it is there to be dropped")] Option<Arc<DropGuard>>);
 
 impl Watched {
     /// Has the keeper do what is wanted of the node with this name, and resolves when sessions can see it. With
@@ -64,7 +70,7 @@ impl Watched {
 }
 
 /// Starts to watch the cluster, on the runtime it is called in: one task a node, one a name that is followed, and one
-/// for the keeper, all ended by `stop`.
+/// for the keeper, all ended by `stop`, or when nobody has what this gives any more.
 pub fn start(
     cluster: &Arc<config::Cluster>,
     index: usize,
@@ -85,6 +91,7 @@ fn start_with(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Watched {
+    let stop = &stop.child_token();
     let freed = Arc::new(Notify::new());
     let (outcomes, met) = Outcomes::channel();
     let (orders, asked) = Orders::channel();
@@ -101,7 +108,8 @@ fn start_with(
     }
     let found = names.follow(resolver, tasks, stop);
     tasks.spawn(keeper.keep(News { reported, met, found, asked }, stop.clone()));
-    Watched { index, current, outcomes, freed, orders }
+    let life = Life(Some(Arc::new(stop.clone().drop_guard())));
+    Watched { index, current, outcomes, freed, orders, life }
 }
 
 struct Keeper {

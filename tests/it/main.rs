@@ -37,6 +37,7 @@ mod login;
 mod logs;
 mod pause;
 mod relay;
+mod reload;
 mod replay;
 mod soak;
 mod support_works;

@@ -39,15 +39,16 @@ impl Line {
     pub(super) fn of(shared: &Shared, fronts: &[Arc<Front>]) -> Self {
         let setup = shared.setup();
         let mut parts = Vec::new();
-        if shared.stop.is_cancelled() {
+        if shared.is_draining() {
             parts.push("Draining.".to_owned());
         } else {
             let several = 1 < setup.clusters.len();
-            for (cluster, watched) in setup.clusters.iter().enumerate() {
-                if let Some(config) = setup.config.clusters.get(cluster).filter(|_| several) {
+            for (config, watched) in setup.config.clusters.iter().zip(&setup.clusters) {
+                if several {
                     parts.push(format!("{}:", config.name));
                 }
-                let listeners = setup.listeners.iter().filter(|listener| listener.config.cluster == cluster);
+                let is_on_it = |listener: &&Arc<Listener>| listener.watched.index == watched.index;
+                let listeners = setup.listeners.iter().filter(is_on_it);
                 parts.extend(of_cluster(&watched.current.borrow(), &listeners.collect::<Vec<_>>()));
             }
             parts.extend(of_fronts(fronts));

@@ -45,7 +45,6 @@ impl Systemd {
     }
 
     /// A reload begins. [`is_ready`](Self::is_ready) must follow.
-    #[expect(dead_code, reason = "there is no reload yet")]
     pub(super) async fn is_reloading(&self) {
         // systemd compares the time with that of its own signal.
         let now = NotifyState::monotonic_usec_now();
@@ -81,7 +80,7 @@ impl Systemd {
             if is_due {
                 states.push(NotifyState::Status(&text));
             }
-            if shared.stop.is_cancelled() {
+            if shared.is_draining() {
                 states.push(patience());
             }
             if !states.is_empty() {

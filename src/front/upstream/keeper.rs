@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
@@ -14,7 +14,7 @@ use crate::balance::judge::{Judge, Verdict};
 use crate::config::http::{Front, Group, HttpCheck};
 use crate::front::upstream::check::{self, Look, Outcome};
 use crate::front::upstream::{Current, Instance, Member, Standing};
-use crate::net::discover::{Finding, Name, System, follow};
+use crate::net::discover::{Finding, Name, Refresh, System, follow};
 use crate::telemetry::front::FrontMetrics;
 
 /// Failures in a row that put an upstream aside; one that cannot be connected to is put aside at once.
@@ -71,6 +71,8 @@ pub struct Watched {
     pub news: mpsc::Sender<News>,
     /// Tells all who wait when a request leaves an upstream.
     pub freed: Arc<Notify>,
+    /// Ends the watch, when the last front that has the group is gone.
+    _life: Arc<DropGuard>,
 }
 
 /// Where a group stands in the configuration, and what it shares with the process.
@@ -83,20 +85,21 @@ pub struct Place {
     /// The front's counters.
     pub metrics: Arc<FrontMetrics>,
     /// How often names are looked up again.
-    pub refresh: Duration,
+    pub refresh: Refresh,
     /// Threads that keep connections.
     pub workers: usize,
 }
 
-/// Starts to watch the group, on the runtime it is called in; ended by `stop`.
+/// Starts to watch the group, on the runtime it is called in; ended by `stop`, or when nobody has what this gives.
 #[must_use]
 pub fn start(place: &Place, group: &Group, tasks: &TaskTracker, stop: &CancellationToken) -> Watched {
     let (publish, current) = watch::channel(Arc::<Standing>::default());
     let (news, receiver) = mpsc::channel(BACKLOG);
     let freed = Arc::<Notify>::default();
+    let stop = stop.child_token();
     for (at, upstream) in group.upstreams.iter().enumerate() {
         let (host, port) = (upstream.addr.host.clone(), upstream.addr.port);
-        let name = Name { host, port, refresh: place.refresh };
+        let name = Name { host, port, refresh: place.refresh.clone() };
         let found = follow(name, System, news.clone(), move |finding| News::Found { upstream: at, finding });
         tasks.spawn(stop.clone().run_until_cancelled_owned(found));
     }
@@ -111,7 +114,7 @@ pub fn start(place: &Place, group: &Group, tasks: &TaskTracker, stop: &Cancellat
         stop: stop.clone(),
     };
     tasks.spawn(keeper.keep(receiver));
-    Watched { current, news, freed }
+    Watched { current, news, freed, _life: Arc::new(stop.drop_guard()) }
 }
 
 struct Keeper {

@@ -9,7 +9,7 @@ use crate::session::queue::Queue;
 use crate::session::setup::Setup;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::shape::{ClusterShape, ListenerShape, Shape};
-use crate::topology::keeper::Watched;
+use crate::topology::keeper::{Life, Watched};
 use crate::topology::order::{AdminState, Orders};
 use crate::topology::outcome::Outcomes;
 use std::net::Ipv4Addr;
@@ -54,16 +54,19 @@ impl World {
             outcomes: Outcomes::channel().0,
             freed,
             orders: Orders::nowhere(),
+            life: Life::default(),
         };
         let shape = Shape {
             version: "",
             clusters: vec![ClusterShape { name: "main".into(), nodes: vec!["a".into(), "b".into()] }],
-            listeners: vec![ListenerShape { name: "ro".into(), cluster: 0, limit: 1000 }],
+            listeners: vec![ListenerShape { name: "ro".into(), cluster: 0 }],
             fronts: Vec::new(),
             workers: 1,
         };
+        let metrics = Arc::new(Metrics::new(&shape));
         let listener = Listener {
             index: 0,
+            metrics: metrics.listener(0),
             config: Arc::clone(&config.listeners[0]),
             cluster,
             watched: watched.clone(),
@@ -73,6 +76,7 @@ impl World {
             sessions: Arc::new(AtomicU32::new(0)),
             queue: Arc::<Queue>::default(),
             pause: watch::Sender::new(false),
+            is_outdated: tokio_util::sync::CancellationToken::new(),
         };
         let listener = Arc::new(listener);
         let setup = Setup {
@@ -83,7 +87,6 @@ impl World {
             listeners: vec![Arc::clone(&listener)],
             admin: None,
         };
-        let metrics = Arc::new(Metrics::new(&shape));
         Self {
             shared: Shared::new(setup, metrics, Descriptors::of_process()),
             listener,

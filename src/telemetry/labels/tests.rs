@@ -12,6 +12,7 @@ fn an_index_is_the_place_in_the_list() {
     assert!(CheckResult::ALL.into_iter().map(CheckResult::index).eq(0..3));
     assert!(NodeState::ALL.into_iter().map(NodeState::index).eq(0..8));
     assert!(StartupError::ALL.into_iter().map(StartupError::index).eq(0..6));
+    assert!(ReloadResult::ALL.into_iter().map(ReloadResult::index).eq(0..3));
 }
 
 #[test]

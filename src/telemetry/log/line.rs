@@ -1,6 +1,8 @@
 //! One event, one line.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use tracing::{Event, Level, Subscriber};
@@ -11,31 +13,45 @@ use tracing_subscriber::registry::LookupSpan;
 use super::value::{Value, collect};
 use super::{Format, json, text};
 
-/// How lines look.
-#[derive(Clone, Copy, Debug)]
+/// How lines look; clones look alike, also when that changes.
+#[derive(Clone, Debug)]
 pub(super) struct Line {
-    pub(super) format: Format,
-    pub(super) ansi: bool,
+    is_json: Arc<AtomicBool>,
+    ansi: bool,
 }
 
 impl Line {
-    /// The line that stands for lines that are not there.
-    pub(super) fn lost(self, lines: u64) -> String {
-        let mut fields = String::new();
-        self.field()(&mut fields, "lines", &Value::Plain(&lines.to_string()));
-        self.whole(Level::WARN, "log_lines_lost", &fields)
+    /// Lines that look like this; text has colours if `ansi`.
+    pub(super) fn new(format: Format, ansi: bool) -> Self {
+        Self { is_json: Arc::new(AtomicBool::new(format == Format::Json)), ansi }
     }
 
-    fn field(self) -> fn(&mut String, &str, &Value<'_>) {
-        match self.format {
+    /// From now on they look like this.
+    pub(super) fn set_format(&self, format: Format) {
+        self.is_json.store(format == Format::Json, Ordering::Relaxed);
+    }
+
+    fn format(&self) -> Format {
+        if self.is_json.load(Ordering::Relaxed) { Format::Json } else { Format::Text }
+    }
+
+    /// The line that stands for lines that are not there.
+    pub(super) fn lost(&self, lines: u64) -> String {
+        let (format, mut fields) = (self.format(), String::new());
+        Self::field(format)(&mut fields, "lines", &Value::Plain(&lines.to_string()));
+        self.whole(format, Level::WARN, "log_lines_lost", &fields)
+    }
+
+    fn field(format: Format) -> fn(&mut String, &str, &Value<'_>) {
+        match format {
             Format::Text => text::field,
             Format::Json => json::field,
         }
     }
 
-    fn whole(self, level: Level, event: &str, fields: &str) -> String {
+    fn whole(&self, format: Format, level: Level, event: &str, fields: &str) -> String {
         let time = humantime::format_rfc3339_millis(SystemTime::now());
-        match self.format {
+        match format {
             Format::Text => text::line(&time, level, event, fields, self.ansi),
             Format::Json => json::line(&time, level, event, fields),
         }
@@ -53,7 +69,9 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let (name, fields) = collect(event, self.field());
-        writer.write_str(&self.whole(*event.metadata().level(), &name, &fields))
+        // Once, as it may change in between.
+        let format = self.format();
+        let (name, fields) = collect(event, Self::field(format));
+        writer.write_str(&self.whole(format, *event.metadata().level(), &name, &fields))
     }
 }

@@ -275,3 +275,23 @@ fn a_full_disk_costs_lines_until_there_is_room() {
     assert!(text.contains("INFO alive\n") && text.contains("WARN log_lines_lost lines=3\n"), "{text}");
     assert_eq!(dropped.count(), 3);
 }
+
+#[test]
+fn what_is_logged_and_how_it_looks_can_be_changed_while_it_is_written() {
+    let pipe = Pipe::default();
+    let settings = LogSettings { filter: "warn", format: Format::Text, ansi: false };
+    let (dispatch, guard) = start(settings, pipe.clone()).unwrap();
+    let control = guard.control();
+    with_default(&dispatch, || {
+        info!("unheard");
+        control.set("debug", Format::Json).unwrap();
+        debug!("heard");
+        assert!(control.set("nonsense", Format::Text).is_err());
+        info!("heard_too");
+        control.set("off", Format::Json).unwrap();
+        error!("not_any_more");
+    });
+    drop(guard);
+    let events: Vec<_> = parsed(&pipe.text()).iter().map(|line| line["event"].clone()).collect();
+    assert_eq!(events, ["heard", "heard_too"]);
+}

@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn what_is_lost_of_a_batch_is_counted_and_the_next_line_stands_alone() {
         let (mut out, dropped) = (Vec::new(), DroppedLines::default());
-        let line = Line { format: Format::Text, ansi: false };
+        let line = Line::new(Format::Text, false);
         let mut tally = Tally::new(Narrow(&mut out, 8), dropped.clone(), line);
         for line in ["one 1\n", "two 2\n", "three\n"] {
             tally.write_all(line.as_bytes()).unwrap();

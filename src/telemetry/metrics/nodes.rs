@@ -13,22 +13,20 @@ use crate::telemetry::render::Families;
 
 const ROLES: [Option<Role>; 3] = [Some(Role::Primary), Some(Role::Standby), None];
 
-/// One place of a cluster: its figures, its node if there is one, and its sessions.
+/// One name: its figures, its node if there is one, and its sessions.
 struct Place {
     metrics: Arc<NodeMetrics>,
     node: Option<NodeNow>,
     sessions: u64,
 }
 
-/// Adds the families of all nodes; `clusters` are their figures by place, in the order of `now`.
+/// Adds the families of all nodes. `clusters` has the figures of each by place, and its state if it is still there.
 pub(super) fn add(
-    clusters: impl Iterator<Item = Vec<Arc<NodeMetrics>>>,
-    now: &[ClusterNow],
+    all: &[Arc<NodeMetrics>],
+    clusters: &[(Vec<Arc<NodeMetrics>>, Option<&ClusterNow>)],
     families: &mut Families,
 ) {
-    let nobody = ClusterNow::default();
-    let places: Vec<Place> =
-        clusters.enumerate().flat_map(|(at, nodes)| places(nodes, now.get(at).unwrap_or(&nobody))).collect();
+    let places: Vec<Place> = all.iter().map(|metrics| place_of(metrics, clusters)).collect();
 
     let mut of_nodes = |what: &Described, figure: fn(&Place, &NodeNow) -> Option<f64>| {
         let sample = |place| figure_of(place, figure);
@@ -66,14 +64,19 @@ pub(super) fn add(
     families.add(&catalog::NODE_DOWN_SECONDS, always(|place| place.metrics.down_seconds()));
 }
 
-fn places(nodes: Vec<Arc<NodeMetrics>>, now: &ClusterNow) -> Vec<Place> {
-    let place = |(place, metrics)| {
-        let node = now.nodes.iter().find(|node| node.place == place).cloned();
-        let departed = now.departed.iter().filter(|(had, _)| *had == place).map(|(_, sessions)| sessions);
-        let sessions = node.as_ref().map_or(0, |node| node.sessions) + departed.sum::<u64>();
-        Place { metrics, node, sessions }
-    };
-    nodes.into_iter().enumerate().map(place).collect()
+/// A name may have had places in several clusters, one after the other, and sessions in each.
+fn place_of(metrics: &Arc<NodeMetrics>, clusters: &[(Vec<Arc<NodeMetrics>>, Option<&ClusterNow>)]) -> Place {
+    let (mut found, mut sessions) = (None, 0);
+    for (shelf, now) in clusters.iter().filter_map(|(shelf, now)| Some((shelf, (*now)?))) {
+        let own = shelf.iter().enumerate().filter(|(_, other)| Arc::ptr_eq(other, metrics));
+        for (place, _) in own {
+            let node = now.nodes.iter().find(|node| node.place == place);
+            let departed = now.departed.iter().filter(|(had, _)| *had == place).map(|(_, sessions)| sessions);
+            sessions += node.map_or(0, |node| node.sessions) + departed.sum::<u64>();
+            found = found.or_else(|| node.cloned());
+        }
+    }
+    Place { metrics: Arc::clone(metrics), node: found, sessions }
 }
 
 fn figure_of(place: &Place, figure: fn(&Place, &NodeNow) -> Option<f64>) -> Option<f64> {

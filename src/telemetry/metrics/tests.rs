@@ -11,7 +11,7 @@ use crate::telemetry::labels::{
     CheckResult, ConnectError, End, HttpMethod, NodeState, Redispatch, Rejection, StartupError,
 };
 use crate::telemetry::now::{ClusterNow, ListenerNow, NodeNow};
-use crate::telemetry::shape::ClusterShape;
+use crate::telemetry::shape::{ClusterShape, ListenerShape};
 
 const ODD: &str = "d\"b\n3\\";
 const DB2: NodeId = NodeId::first(1);
@@ -30,7 +30,7 @@ const NOTHING_KNOWN: NodeNow = NodeNow {
 };
 
 fn shape() -> Shape {
-    let listener = |name: &str| ListenerShape { name: name.to_owned(), cluster: 0, limit: 100 };
+    let listener = |name: &str| ListenerShape { name: name.to_owned(), cluster: 0 };
     Shape {
         version: "1.2.3",
         clusters: vec![ClusterShape {
@@ -62,11 +62,18 @@ fn now() -> Now {
     };
     let (primary, standby) = (Some(Role::Primary), Some(Role::Standby));
     let nodes = vec![node(0, primary, None), node(1, standby, Some(0.25)), node(2, None, None)];
-    let listener = |reads_on_primary| ListenerNow { reads_on_primary, ready: true, ..ListenerNow::default() };
+    let listener = |name: &str, reads_on_primary| ListenerNow {
+        name: name.to_owned(),
+        limit: 100,
+        reads_on_primary,
+        ready: true,
+        ..ListenerNow::default()
+    };
+    let (name, departed) = ("main".to_owned(), Vec::new());
     Now {
-        clusters: vec![ClusterNow { primaries: 1, standbys_up: 1, nodes, departed: Vec::new() }],
-        listeners: vec![listener(None), listener(Some(false))],
-        fronts: vec![FrontNow::default()],
+        clusters: vec![ClusterNow { number: 0, name, primaries: 1, standbys_up: 1, nodes, departed }],
+        listeners: vec![listener("rw", None), listener("ro", Some(false))],
+        fronts: vec![FrontNow { name: "http".to_owned(), ..FrontNow::default() }],
     }
 }
 
@@ -106,7 +113,12 @@ fn every_series_exists_at_first_with_0() {
         {
             continue;
         }
-        let set = ["process_", "pgsplit_build_info", "pgsplit_sessions_limit"];
+        let set = [
+            "process_",
+            "pgsplit_build_info",
+            "pgsplit_sessions_limit",
+            "pgsplit_config_last_reload_success",
+        ];
         assert!(*figure == 0.0 || set.iter().any(|start| name.starts_with(start)), "{name} {figure}");
     }
     for name in [
@@ -160,7 +172,7 @@ fn an_accepted_connection_is_accounted_for_once() {
     metrics.cancel(CancelResult::Routed);
     metrics.cancel(CancelResult::Limited);
     metrics.panicked();
-    let pair = metrics.pair(1, DB2);
+    let pair = metrics.pair(1, 0, DB2);
     let first = pair.active_guard();
     let second = pair.active_guard();
     assert_eq!((metrics.opening(), pair.active()), (3, 2));
@@ -181,7 +193,7 @@ fn an_accepted_connection_is_accounted_for_once() {
 #[test]
 fn bytes_of_all_workers_are_added_up() {
     let metrics = Metrics::new(&shape());
-    let pair = metrics.pair(0, DB2);
+    let pair = metrics.pair(0, 0, DB2);
     std::thread::scope(|scope| {
         // Worker 2 is one more than announced.
         for worker in 0..3 {
@@ -214,7 +226,7 @@ fn exercise(metrics: &Metrics) {
     node.check(CheckResult::Full, second);
     node.state_change(NodeState::Down);
     node.down_for(Duration::from_millis(1500));
-    metrics.pair(0, DB2).login_duration(second);
+    metrics.pair(0, 0, DB2).login_duration(second);
     metrics.panicked();
 }
 
@@ -268,7 +280,7 @@ fn counting_for_what_does_not_exist_goes_nowhere() {
     let metrics = Metrics::new(&shape());
     metrics.listener(9).accept();
     metrics.node(0, NodeId::first(9)).check(CheckResult::Up, Duration::ZERO);
-    metrics.pair(9, NodeId::first(0)).end(End::Client);
+    metrics.pair(9, 0, NodeId::first(0)).end(End::Client);
     assert_eq!(metrics.opening(), 0);
     assert!(!metrics.render(&now()).contains(r#"node="""#));
 }
@@ -288,11 +300,11 @@ fn a_node_that_is_added_has_series_of_its_own_and_adds_up() {
     metrics.add_node(0, "db2/2");
     let added = NodeId { place: 3, life: 7 };
     (0..3).for_each(|_| metrics.listener(1).accept());
-    let pair = metrics.pair(1, added);
+    let pair = metrics.pair(1, 0, added);
     let guard = pair.active_guard();
     pair.end(End::Client);
     metrics.node(0, added).check(CheckResult::Up, Duration::ZERO);
-    assert_eq!((metrics.opening(), metrics.pair(1, DB2).active()), (1, 0));
+    assert_eq!((metrics.opening(), metrics.pair(1, 0, DB2).active()), (1, 0));
     let mut now = now();
     now.clusters[0].nodes.push(NodeNow { place: 3, up: true, sessions: 1, ..NOTHING_KNOWN });
     let there = series(&metrics.render(&now));
@@ -326,4 +338,97 @@ fn a_node_that_is_gone_shows_no_state_and_keeps_its_counts() {
     assert_eq!(series[r#"pgsplit_node_sessions_active{node="db2"}"#], 3.0);
     assert_eq!(series[r#"pgsplit_node_sessions_active{node="db1"}"#], 4.0);
     assert_eq!(series[&format!(r#"pgsplit_node_up{{node="{}"}}"#, r#"d\"b\n3\\"#)], 1.0);
+}
+
+#[test]
+fn what_a_reload_adds_has_series_and_what_comes_back_has_its_own_again() {
+    let metrics = Metrics::new(&shape());
+    let logs = metrics.add_cluster(&["db9".to_owned(), "db2".to_owned()]);
+    let listener = metrics.add_listener("logs", logs);
+    assert_eq!((logs, listener), (1, 2));
+    assert_eq!(metrics.add_listener("ro", 0), 1, "a name has its number for good");
+    metrics.listener(listener).accept();
+    metrics.pair(listener, logs, NodeId::first(0)).end(End::Client);
+    let shown = series(&metrics.render(&now()));
+    assert_eq!(shown[r#"pgsplit_connections_accepted_total{listener="logs"}"#], 1.0);
+    assert_eq!(shown[r#"pgsplit_sessions_total{listener="logs",node="db9",end="client"}"#], 1.0);
+    assert!(!shown.contains_key(r#"pgsplit_listener_ready{listener="logs"}"#), "it is not there now");
+}
+
+#[test]
+fn a_listener_that_goes_to_another_cluster_counts_on_for_each_node_by_its_name() {
+    let metrics = Metrics::new(&shape());
+    // The node `db2` moves along, to the first place.
+    let other = metrics.add_cluster(&["db2".to_owned(), "db8".to_owned()]);
+    assert_eq!(metrics.add_listener("ro", other), 1);
+    let (before, after) = (metrics.pair(1, 0, DB2), metrics.pair(1, other, NodeId::first(0)));
+    (0..3).for_each(|_| metrics.listener(1).accept());
+    before.end(End::Client);
+    after.end(End::Client);
+    metrics.pair(1, other, NodeId::first(1)).end(End::Client);
+    assert_eq!(metrics.opening(), 0, "each is accounted for once");
+    metrics.node(0, DB2).check(CheckResult::Up, Duration::ZERO);
+    metrics.node(other, NodeId::first(0)).check(CheckResult::Up, Duration::ZERO);
+    let mut now = now();
+    now.clusters[0].departed = vec![(1, 2)];
+    now.clusters[0].nodes.remove(1);
+    let (name, nodes) =
+        ("other".to_owned(), vec![NodeNow { place: 0, up: true, sessions: 5, ..NOTHING_KNOWN }]);
+    now.clusters.push(ClusterNow { number: other, name, nodes, ..ClusterNow::default() });
+    let shown = series(&metrics.render(&now));
+    for (name, figure) in [
+        (r#"pgsplit_sessions_total{listener="ro",node="db2",end="client"}"#, 2.0),
+        (r#"pgsplit_node_checks_total{node="db2",result="up"}"#, 2.0),
+        (r#"pgsplit_node_sessions_active{node="db2"}"#, 7.0),
+        (r#"pgsplit_node_up{node="db2"}"#, 1.0),
+    ] {
+        assert_eq!(shown.get(name), Some(&figure), "{name}");
+    }
+}
+
+#[test]
+fn a_front_of_another_shape_goes_on_with_its_counts() {
+    use crate::telemetry::front::AnsweredBy;
+    use crate::telemetry::labels::CodeClass;
+    let metrics = Metrics::new(&shape());
+    let mut shape = shape().fronts.remove(0);
+    let before = metrics.add_front(&shape);
+    shape.groups = vec![
+        ("new".to_owned(), vec!["new:80".to_owned()]),
+        ("default".to_owned(), vec!["users2:8080".to_owned(), "users1:8080".to_owned()]),
+    ];
+    shape.methods.push(HttpMethod::Post);
+    let after = metrics.add_front(&shape);
+    let second = Duration::from_secs(1);
+    before.request(AnsweredBy::Upstream(0, 0), HttpMethod::Get, CodeClass::Success, second);
+    after.request(AnsweredBy::Upstream(1, 1), HttpMethod::Get, CodeClass::Success, second);
+    after.request(AnsweredBy::Upstream(1, 1), HttpMethod::Post, CodeClass::Success, second);
+    let guards = (before.connection_guard(), after.connection_guard());
+    let shown = series(&metrics.render(&now()));
+    let requests = |method| {
+        let labels = r#"front="http",group="default",upstream="users1:8080""#;
+        shown[&format!(r#"pgsplit_http_requests_total{{{labels},method="{method}",code="2xx"}}"#)]
+    };
+    assert_eq!((requests("GET"), requests("POST"), after.connections()), (2.0, 1.0, 2));
+    drop(guards);
+}
+
+#[test]
+fn reloads_are_counted_and_the_last_one_is_shown() {
+    let metrics = Metrics::new(&shape());
+    let shown = |metrics: &Metrics| {
+        let shown = series(&metrics.render(&now()));
+        let count = |result| shown[&format!(r#"pgsplit_config_reloads_total{{result="{result}"}}"#)];
+        let time = shown["pgsplit_config_last_reload_success_timestamp_seconds"];
+        let counts = ["applied", "unchanged", "failed"].map(count);
+        (counts, shown["pgsplit_config_last_reload_successful"], time)
+    };
+    let (counts, is_good, start) = shown(&metrics);
+    assert!(counts == [0.0; 3] && is_good == 1.0 && start > 1.7e9);
+    metrics.reloaded(ReloadResult::Failed);
+    assert_eq!(shown(&metrics), ([0.0, 0.0, 1.0], 0.0, start));
+    metrics.reloaded(ReloadResult::Applied);
+    metrics.reloaded(ReloadResult::Unchanged);
+    let (counts, is_good, time) = shown(&metrics);
+    assert!(counts == [1.0, 1.0, 1.0] && is_good == 1.0 && start <= time);
 }

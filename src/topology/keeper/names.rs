@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config;
-use crate::net::discover::{Finding, Name, Resolve, follow};
+use crate::net::discover::{Finding, Name, Refresh, Resolve, follow};
 
 /// What was found out about a node's name.
 pub(super) struct Found {
@@ -28,7 +28,7 @@ impl Names {
             let (host, port) = (node.addr.host.clone(), node.addr.port);
             // With a colon it is an IPv6 address, perhaps with a zone.
             let is_name = host.parse::<IpAddr>().is_err() && !host.contains(':');
-            is_name.then_some((of, Name { host, port, refresh: dns.refresh }))
+            is_name.then_some((of, Name { host, port, refresh: Refresh::every(dns.refresh) }))
         });
         Self(named.collect())
     }

@@ -140,11 +140,10 @@ impl Balancer {
         self.dir.join("config.yaml")
     }
 
-    /// Replaces the configuration, completed as in [`Self::start`], and sends SIGHUP.
-    pub fn reload(&self, config: &str) {
+    /// Replaces the configuration, completed as in [`Self::start`], and tells nobody.
+    pub fn write(&self, config: &str) {
         let SocketAddr::V4(rw) = self.rw else { unreachable!("our addresses are IPv4") };
         fs::write(self.config_path(), complete(config, *rw.ip())).expect("our own directory");
-        self.signal(Signal::HUP);
     }
 
     /// The body of `/metrics`.

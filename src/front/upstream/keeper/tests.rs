@@ -50,17 +50,11 @@ fn world(rest: &str) -> World {
         groups: vec![("default".into(), vec!["nowhere.invalid:80".into()])],
         methods: Vec::new(),
     };
-    let shape = Shape { version: "0", clusters: vec![], listeners: vec![], fronts: vec![shape], workers: 1 };
-    let metrics = Metrics::new(&shape);
+    let empty = Shape { version: "0", clusters: vec![], listeners: vec![], fronts: vec![], workers: 1 };
+    let metrics = Metrics::new(&empty).add_front(&shape);
     let stop = CancellationToken::new();
-    let refresh = config.dns.refresh;
-    let place = Place {
-        front: Arc::clone(&front),
-        group: 0,
-        metrics: Arc::clone(metrics.front(0)),
-        refresh,
-        workers: 1,
-    };
+    let refresh = Refresh::every(config.dns.refresh);
+    let place = Place { front: Arc::clone(&front), group: 0, metrics, refresh, workers: 1 };
     let watched = start(&place, &front.groups[0], &TaskTracker::new(), &stop);
     let (news, current) = (watched.news.clone(), watched.current.clone());
     World { group: Runtime::new(front.groups[0].clone(), watched), news, current, _stop: stop.drop_guard() }

@@ -220,7 +220,8 @@ async fn each_address_is_checked_by_itself_until_it_is_gone() {
     let (tasks, stop, script) = (TaskTracker::new(), CancellationToken::new(), Script::default());
     let dns = Dns { refresh: Duration::from_millis(20), all_addresses: true };
     script.say_exactly(addrs.to_vec());
-    let mut current = start_with(&script, &cluster, 0, dns, &metrics, &tasks, &stop).current;
+    let watched = start_with(&script, &cluster, 0, dns, &metrics, &tasks, &stop);
+    let mut current = watched.current.clone();
     let mut until = async |wanted: &[&str]| {
         let is_so = |topology: &Arc<Topology>| {
             let up = topology.nodes.iter().filter(|node| node.is_up());
