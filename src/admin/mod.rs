@@ -8,6 +8,7 @@ pub mod http;
 pub mod now;
 mod pause;
 pub mod reload;
+pub mod upgrade;
 pub mod view;
 
 use std::borrow::Cow;
@@ -32,11 +33,13 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::front::shared::Fronts;
+use crate::net::gate::Gate;
 use crate::net::listen::{Listening, is_peer_gone};
 use crate::session::place::is_there_another;
 use crate::session::shared::Shared;
 use pause::{Change, may_change};
 use reload::Reloads;
+use upgrade::Upgrades;
 use view::Status;
 
 /// Connections at a time; more wait in the backlog.
@@ -56,23 +59,32 @@ pub struct Admin {
     shared: Arc<Shared>,
     fronts: Arc<Fronts>,
     reloads: Reloads,
+    upgrades: Upgrades,
+    gate: Gate,
     started: SystemTime,
 }
 
 impl Admin {
-    /// A server that shows `shared` and `fronts`, and asks `reloads` for a reload.
+    /// A server that shows `shared` and `fronts`, asks `reloads` for a reload and `upgrades` for an upgrade, and accepts
+    /// nobody while `gate` is shut.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, fronts: Arc<Fronts>, reloads: Reloads) -> Self {
-        Self { shared, fronts, reloads, started: SystemTime::now() }
+    pub fn new(
+        shared: Arc<Shared>,
+        fronts: Arc<Fronts>,
+        (reloads, upgrades): (Reloads, Upgrades),
+        gate: Gate,
+    ) -> Self {
+        Self { shared, fronts, reloads, upgrades, gate, started: SystemTime::now() }
     }
 
     /// Serves until `end`.
-    pub async fn serve(self, listening: Listening, end: CancellationToken) {
+    pub async fn serve(self, listening: Arc<Listening>, end: CancellationToken) {
+        let mut watch = self.gate.watch();
         let connections = TaskTracker::new();
         let free = Arc::new(Semaphore::new(CONNECTIONS));
         let accepting = async {
             while let Ok(permit) = Arc::clone(&free).acquire_owned().await {
-                match listening.accept().await {
+                match watch.pass(|| listening.accept()).await {
                     Ok((stream, peer)) => {
                         let admin = self.clone();
                         connections.spawn(end.clone().run_until_cancelled_owned(async move {
@@ -116,6 +128,9 @@ impl Admin {
         if path == "/api/v1/reload" {
             return self.reload(&request).await;
         }
+        if path == "/api/v1/upgrade" {
+            return self.upgrade(request).await;
+        }
         if let Some(change) = Change::of(path) {
             return match *method {
                 Method::POST => change.answer(&self.shared, &self.fronts.now(), request.headers(), peer),
@@ -149,6 +164,16 @@ impl Admin {
             return *refusal;
         }
         reload::answer(&self.reloads).await
+    }
+
+    async fn upgrade(&self, request: Request<Incoming>) -> Answer {
+        if *request.method() != Method::POST {
+            return not_allowed("POST", "only POST here\n");
+        }
+        if let Err(refusal) = may_change(&self.shared, request.headers()) {
+            return *refusal;
+        }
+        upgrade::answer(&self.upgrades, request).await
     }
 
     fn status(&self) -> Status {

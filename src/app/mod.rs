@@ -14,6 +14,7 @@ mod listeners;
 mod reloader;
 mod running;
 mod systemd;
+pub mod upgrade;
 mod watch;
 
 use std::future::ready;
@@ -33,13 +34,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::admin::Admin;
 use crate::admin::reload::Reloads;
+use crate::admin::upgrade::{Upgrades, WAIT};
 use crate::balance::judge::Verdict;
 use crate::config::{self, Config};
 use crate::front::shared::{Front, Fronts};
 use crate::front::upstream::Standing;
 use crate::net::descriptors::Descriptors;
 use crate::net::discover::Refresh;
+use crate::net::gate::Gate;
+use crate::net::handed::Handed;
 use crate::net::inherited::{Inherited, Place, Unfit};
 use crate::net::roll_call::RollCall;
 use crate::session::setup::Setup;
@@ -49,6 +54,8 @@ use crate::telemetry::shape::Shape;
 use reloader::Reloader;
 use running::{Ground, Running};
 use systemd::Systemd;
+use upgrade::Launch;
+use upgrade::heir::Quarters;
 
 /// How long sessions have, when the drain timeout is over, to come to the end of a transaction.
 const LAST_CALL: Duration = Duration::from_secs(5);
@@ -76,6 +83,17 @@ pub enum StartError {
     Worker(#[source] io::Error),
 }
 
+impl StartError {
+    /// With what the system said.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::Bind { source, .. } | Self::Worker(source) => format!("{self}: {source}"),
+            Self::Unfit(_) => self.to_string(),
+        }
+    }
+}
+
 /// Lets the log go by other settings from now on, or says what is wrong with them.
 pub type SetLog = Box<dyn Fn(&config::Log) -> Result<(), String> + Send + Sync>;
 
@@ -93,6 +111,10 @@ pub struct Outfit {
     pub set_log: SetLog,
     /// How many lines of it were lost.
     pub log_drops: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// How another process like this one is started.
+    pub launch: Launch,
+    /// Sockets of the process whose place this one takes; `None`: it takes nobody's. It accepts nobody until it does.
+    pub handed: Option<Handed>,
 }
 
 /// A running balancer.
@@ -103,6 +125,11 @@ pub struct App {
     /// The HTTP fronts.
     pub fronts: Arc<Fronts>,
     reloads: Reloads,
+    upgrades: Upgrades,
+    gate: Gate,
+    /// Of a process that takes the place of another one: where sessions go that arrive.
+    quarters: Option<Quarters>,
+    is_replaced: CancellationToken,
     /// Ends when nothing is accepted any more, with the threads whose connections go on.
     reloading: task::JoinHandle<Vec<JoinHandle<()>>>,
     tasks: TaskTracker,
@@ -119,7 +146,7 @@ impl App {
     /// An address that cannot be bound, a socket that was handed over for nothing that is here, or a thread that cannot be
     /// started.
     pub async fn start(config: Config, outfit: Outfit) -> Result<Self, StartError> {
-        let Outfit { origin, file, descriptors, inherited, set_log, log_drops } = outfit;
+        let Outfit { origin, file, descriptors, inherited, set_log, log_drops, launch, handed } = outfit;
         let threads = match config.runtime.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
@@ -140,16 +167,29 @@ impl App {
         };
         // Should the start fail later on, those that have started must not stay.
         let unless_started = shared.stop.clone().drop_guard();
-        let mut running = Running::new(&shared, &fronts, &reloads, ground).map_err(StartError::Worker)?;
-        let prepared = running.prepare(&config, inherited.share_out(&places(&config))?)?;
+        let (upgrades, upgrades_asked) = Upgrades::channel();
+        let (is_heir, gate) = (handed.is_some(), Gate::new(handed.is_none()));
+        let asking = (reloads.clone(), upgrades.clone());
+        let admin = Admin::new(Arc::clone(&shared), Arc::clone(&fronts), asking, gate.clone());
+        let running = Running::new(&shared, &fronts, admin, gate.clone(), ground);
+        let mut running = running.map_err(StartError::Worker)?;
+        let sockets = match handed {
+            Some(handed) => handed.share_out(&places(&config)),
+            None => inherited.share_out(&places(&config))?,
+        };
+        let prepared = running.prepare(&config, sockets)?;
         running.go_by(config, prepared).await;
         tasks.spawn(end.clone().run_until_cancelled_owned(upkeep(metrics)));
+        let quarters = is_heir.then(|| running.quarters());
+        let is_replaced = CancellationToken::new();
         let reloader = Reloader {
             shared: Arc::clone(&shared),
             running,
             reloads: reloads.clone(),
             file,
             set_log,
+            launch,
+            is_replaced: is_replaced.clone(),
             tasks: tasks.clone(),
             watching: None,
             systemd: systemd.clone(),
@@ -157,8 +197,19 @@ impl App {
         let told = systemd.clone().keep_told(Arc::clone(&shared), Arc::clone(&fronts), roll);
         tasks.spawn(end.clone().run_until_cancelled_owned(told));
         unless_started.disarm();
-        let reloading = tasks.spawn(reloader.run(asked));
-        Ok(Self { shared, fronts, reloads, reloading, tasks, end, systemd })
+        let reloading = tasks.spawn(reloader.run(asked, upgrades_asked));
+        Ok(Self { shared, fronts, reloads, upgrades, gate, quarters, is_replaced, reloading, tasks, end, systemd })
+    }
+
+    /// Lets a new process take this one's place, and waits for nothing.
+    pub fn upgrade(&self, by: &'static str) {
+        let upgrades = self.upgrades.clone();
+        self.tasks.spawn(async move { upgrades.upgrade(by, None, WAIT).await });
+    }
+
+    /// Resolves when another process has this one's place, and it is to stop. Cancel safe.
+    pub async fn replaced(&self) {
+        self.is_replaced.cancelled().await;
     }
 
     /// Has the configuration loaded again for `by`, and waits for nothing.
@@ -187,12 +238,20 @@ impl App {
     /// timeout, then they end between two transactions, and those that have not come to that in five seconds, or when `hurry` resolves,
     /// are cut. Not cancel safe.
     pub async fn stop(self, hurry: impl Future<Output = ()>) {
-        self.systemd.is_stopping().await;
+        let is_replaced = self.is_replaced.is_cancelled();
+        if !is_replaced {
+            self.systemd.is_stopping().await;
+        }
         let shared = self.shared;
         let (setup, fronts) = (shared.setup(), self.fronts.now());
         let sessions = || setup.listeners.iter().map(|listener| listener.active()).sum::<u32>();
         let requests = || fronts.iter().map(|front| front.metrics.in_flight()).sum::<u64>();
-        let (delay, drain) = (setup.config.runtime.drain_delay, setup.config.runtime.drain_timeout);
+        let (mut delay, mut drain) = (setup.config.runtime.drain_delay, setup.config.runtime.drain_timeout);
+        if is_replaced {
+            // It has had its time.
+            (delay, drain) = (Duration::ZERO, Duration::ZERO);
+        }
+        drop(self.quarters);
         info!(sessions = sessions(), requests = requests(), drain_s = drain.as_secs_f64(), "draining");
         shared.is_draining.store(true, Ordering::Relaxed);
         fronts.iter().for_each(|front| front.is_stopping.store(true, Ordering::Relaxed));

@@ -13,10 +13,13 @@ use tracing::{debug, error, info, warn};
 use super::running::Running;
 use super::systemd::Systemd;
 use super::watch;
-use super::{SetLog, StartError};
+use super::SetLog;
+use super::upgrade::Launch;
+use super::upgrade::old::{self, Outcome};
 use crate::admin::reload::{Refused, Reload, Reloaded, Reloads};
+use crate::admin::upgrade::Upgrade;
 use crate::config::diff::{Diff, Effect, diff, keep_until_restart};
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::session::setup::Setup;
 use crate::session::shared::Shared;
 
@@ -28,6 +31,10 @@ pub(super) struct Reloader {
     /// What is loaded again; `None`: there is no file.
     pub file: Option<PathBuf>,
     pub set_log: SetLog,
+    /// How another process like this one is started.
+    pub launch: Launch,
+    /// Cancelled when another process has this one's place.
+    pub is_replaced: CancellationToken,
     pub tasks: TaskTracker,
     /// Ends the watch of the file.
     pub watching: Option<DropGuard>,
@@ -36,7 +43,11 @@ pub(super) struct Reloader {
 
 impl Reloader {
     /// Does what is asked for until the process stops; then the threads, whose connections go on.
-    pub(super) async fn run(mut self, mut asked: mpsc::Receiver<Reload>) -> Vec<JoinHandle<()>> {
+    pub(super) async fn run(
+        mut self,
+        mut asked: mpsc::Receiver<Reload>,
+        mut upgrades: mpsc::Receiver<Upgrade>,
+    ) -> Vec<JoinHandle<()>> {
         let stop = self.shared.stop.clone();
         self.watch();
         loop {
@@ -44,6 +55,16 @@ impl Reloader {
                 biased;
                 () = stop.cancelled() => break,
                 Some(reload) = asked.recv() => reload,
+                Some(upgrade) = upgrades.recv() => {
+                    match old::upgrade(&self.shared, &self.running, &self.launch, upgrade).await {
+                        Outcome::Stays => continue,
+                        Outcome::Leaves(heir) => self.systemd.is_replaced_by(heir).await,
+                    }
+                    self.is_replaced.cancel();
+                    drop((asked, upgrades));
+                    stop.cancelled().await;
+                    break;
+                }
             };
             self.systemd.is_reloading().await;
             let outcome = self.reload().await;
@@ -66,7 +87,7 @@ impl Reloader {
         let loading =
             tokio::task::spawn_blocking(move || Config::load(&file, &|name| std::env::var(name).ok()));
         let mut config = match loading.await {
-            Ok(loaded) => loaded.map_err(|error| Refused::Faults(faults(&error)))?,
+            Ok(loaded) => loaded.map_err(|error| Refused::Faults(error.lines()))?,
             Err(_) => return Err(Refused::Faults(vec!["the file could not be loaded".to_owned()])),
         };
         let diff = diff(&old.config, &config);
@@ -78,7 +99,7 @@ impl Reloader {
             let prepared = self
                 .running
                 .prepare(&config, Vec::new())
-                .map_err(|error| Refused::Faults(vec![in_words(&error)]))?;
+                .map_err(|error| Refused::Faults(vec![error.in_words()]))?;
             let set = (self.set_log)(&config.log);
             set.map_err(|error| Refused::Faults(vec![format!("log.level: {error}")]))?;
             self.running.go_by(config, prepared).await;
@@ -130,21 +151,5 @@ fn tell(Reloaded { by, outcome, .. }: &Reloaded) {
                 error!(by, error = fault.as_str(), hint, "config_reload_failed");
             }
         }
-    }
-}
-
-fn faults(error: &ConfigError) -> Vec<String> {
-    match error {
-        ConfigError::Invalid(report) => {
-            report.faults.iter().map(|fault| fault.line(&report.origin)).collect()
-        }
-        ConfigError::Read { path, source } => vec![format!("cannot read {}: {source}", path.display())],
-    }
-}
-
-fn in_words(error: &StartError) -> String {
-    match error {
-        StartError::Bind { source, .. } | StartError::Worker(source) => format!("{error}: {source}"),
-        StartError::Unfit(_) => error.to_string(),
     }
 }

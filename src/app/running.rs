@@ -6,20 +6,21 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+use super::upgrade::heir::Quarters;
 use super::doors::{Entrance, Opened, Wanted, bind, keep, ready};
 use super::{StartError, clusters, fronts, groups_seen, listeners};
 use crate::admin::Admin;
-use crate::admin::reload::Reloads;
 use crate::config::Config;
 use crate::config::http::LogRequests;
 use crate::front;
@@ -29,6 +30,8 @@ use crate::front::desk as http_desk;
 use crate::front::shared::{Front, Fronts};
 use crate::net::crew::{Crew, OpenDoor};
 use crate::net::discover::Refresh;
+use crate::net::gate::Gate;
+use crate::net::handed::Spot;
 use crate::net::listen::{Listening, Sockets};
 use crate::net::options::Options;
 use crate::net::roll_call::RollCall;
@@ -38,6 +41,10 @@ use crate::session::desk::Desk;
 use crate::session::setup::Setup;
 use crate::session::shared::{Listener, Shared};
 
+/// What the socket of the admin server is called.
+pub(super) const ADMIN: &str = "admin";
+/// How often it is looked whether connections are left.
+const LOOK: Duration = Duration::from_millis(100);
 /// A new front takes the place of an old one when it has looked at its upstreams, or after so long.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 
@@ -67,12 +74,15 @@ pub(super) struct Running {
     front_doors: Vec<Opened<FrontDoor>>,
     admin_server: Option<AdminServer>,
     workers: Vec<JoinHandle<()>>,
+    gate: Gate,
+    desks: Arc<[Arc<Desk>]>,
 }
 
 /// Where the admin server listens.
 struct AdminServer {
     bind: SocketAddr,
     addr: SocketAddr,
+    listening: Arc<Listening>,
     end: CancellationToken,
 }
 
@@ -94,18 +104,21 @@ impl Running {
     pub(super) fn new(
         shared: &Arc<Shared>,
         fronts: &Arc<Fronts>,
-        reloads: &Reloads,
+        admin: Admin,
+        gate: Gate,
         ground: Ground,
     ) -> io::Result<Self> {
         let serving = Arc::clone(shared);
+        let desks: Arc<[_]> = (0..ground.threads).map(|index| Arc::new(Desk::new(index))).collect();
         let (sessions, workers) = Crew::start(
             "worker",
             ground.threads,
             shared.descriptors.clone(),
             &ground.roll,
-            shared.stop.clone(),
+            (gate.clone(), shared.stop.clone()),
             |index| {
-                let (shared, desk) = (Arc::clone(&serving), Arc::new(Desk::new(index)));
+                let desk = desks.get(index).map_or_else(|| Arc::new(Desk::new(index)), Arc::clone);
+                let shared = Arc::clone(&serving);
                 move |accepted| session::serve(Arc::clone(&shared), Arc::clone(&desk), accepted)
             },
         )?;
@@ -113,13 +126,15 @@ impl Running {
             shared: Arc::clone(shared),
             fronts: Arc::clone(fronts),
             ground,
-            admin: Admin::new(Arc::clone(shared), Arc::clone(fronts), reloads.clone()),
+            admin,
             sessions,
             http: None,
             listener_doors: Vec::new(),
             front_doors: Vec::new(),
             admin_server: None,
             workers,
+            gate,
+            desks,
         })
     }
 
@@ -195,7 +210,7 @@ impl Running {
             self.ground.threads,
             shared.descriptors.clone(),
             &self.ground.roll,
-            shared.stop.clone(),
+            (self.gate.clone(), shared.stop.clone()),
             |index| {
                 let desk = Arc::new(http_desk::Desk::new(index, fronts, &shared.stop, &shared.kill));
                 move |accepted| converse(Arc::clone(&desk), accepted)
@@ -235,6 +250,68 @@ impl Running {
         clusters::leave(&self.ground, &old, &setup);
         self.change_fronts(&old, &setup, fronts).await;
         self.count_own();
+    }
+
+    /// The gate of all who listen.
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Where sessions go that arrive from another process.
+    pub(super) fn quarters(&self) -> Quarters {
+        Quarters { crew: self.sessions.clone(), desks: Arc::clone(&self.desks) }
+    }
+
+    /// Copies of all sockets that listen, for another process.
+    ///
+    /// # Errors
+    /// The process has no descriptors left.
+    pub(super) fn sockets(&self) -> io::Result<Vec<(Spot, Vec<OwnedFd>)>> {
+        let spot = |name: &str, bind| Spot { name: name.to_owned(), bind };
+        let listeners = self.listener_doors.iter();
+        let listeners = listeners.map(|door| (spot(&door.name, door.bind), door.open.copies()));
+        let fronts = self.front_doors.iter();
+        let fronts = fronts.map(|door| (spot(&door.name, door.bind), door.open.copies()));
+        let copy = |server: &AdminServer| server.listening.copy().map(|socket| vec![socket]);
+        let admin = self.admin_server.iter();
+        let admin = admin.map(|server| (spot(ADMIN, server.bind), copy(server)));
+        listeners.chain(fronts).chain(admin).map(|(spot, sockets)| Ok((spot, sockets?))).collect()
+    }
+
+    /// Sets the options of all sockets that listen, as another process may have set others.
+    pub(super) fn restore_options(&self) {
+        let listeners = self.listener_doors.iter();
+        let listeners = listeners.map(|door| door.open.set_options(door.door.listener.load().options));
+        let fronts = self.front_doors.iter();
+        let fronts = fronts.map(|door| door.open.set_options(front::connection::OPTIONS));
+        for error in listeners.chain(fronts).filter_map(Result::err) {
+            warn!(%error, "socket_options_not_set");
+        }
+    }
+
+    /// Connections that are served here now, of all kinds but those of the admin server.
+    pub(super) fn connections(&self) -> usize {
+        self.sessions.connections() + self.http.as_ref().map_or(0, Crew::connections)
+    }
+
+    /// Lets HTTP connections end, when what they are at is done; or lets them stay, those that have not been told yet.
+    pub(super) fn set_fronts_leaving(&self, is_leaving: bool) {
+        self.fronts.set_stopping(is_leaving);
+    }
+
+    /// Resolves when no connection is left, the time for a drain is over, or the process stops. Cancel safe.
+    pub(super) async fn drained(&self) {
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let empty = async {
+            while 0 < self.connections() {
+                look.tick().await;
+            }
+        };
+        tokio::select! {
+            _ = timeout(self.shared.setup().config.runtime.drain_timeout, empty) => {}
+            () = self.shared.stop.cancelled() => {}
+        }
     }
 
     fn listener_versions(
@@ -288,8 +365,9 @@ impl Running {
         }
         if let (AdminEntrance::New(addr, listening), Some(admin)) = (entrance, &setup.config.admin) {
             let end = self.ground.end.child_token();
-            self.ground.tasks.spawn(self.admin.clone().serve(listening, end.clone()));
-            self.admin_server = Some(AdminServer { bind: admin.bind, addr, end });
+            let listening = Arc::new(listening);
+            self.ground.tasks.spawn(self.admin.clone().serve(Arc::clone(&listening), end.clone()));
+            self.admin_server = Some(AdminServer { bind: admin.bind, addr, listening, end });
         }
     }
 

@@ -7,6 +7,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionId(u64);
 
+impl SessionId {
+    /// As a number, for another process.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The session that had this number in another process.
+    #[must_use]
+    pub const fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "s-{:x}", self.0)
@@ -18,6 +32,17 @@ impl fmt::Display for SessionId {
 pub struct SessionIds(AtomicU64);
 
 impl SessionIds {
+    /// The last number that was given out.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Gives out only numbers above this one from now on.
+    pub fn begin_above(&self, number: u64) {
+        self.0.fetch_max(number, Ordering::Relaxed);
+    }
+
     /// The next number.
     pub fn next(&self) -> SessionId {
         SessionId(self.0.fetch_add(1, Ordering::Relaxed).wrapping_add(1))

@@ -56,6 +56,13 @@ pub(super) enum Verb {
     #[command(after_help = "Examples:\n  pgsplit resume rw\n  \
         pgsplit resume rw --admin 10.0.0.5:8404 --token-file /run/secrets/pgsplit")]
     Resume(Pause),
+    /// Let a new process take the place of the pgsplit that runs here, with its sockets and its open sessions
+    ///
+    /// The program is started from where it was started before, so a file that was replaced is the new version; it reads the
+    /// configuration anew. If it does not become ready, the old process goes on as before.
+    #[command(after_help = "Examples:\n  pgsplit upgrade\n  \
+        pgsplit upgrade --binary /opt/pgsplit-2/bin/pgsplit --wait 1m")]
+    Upgrade(Upgrade),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  pgsplit completions bash > /etc/bash_completion.d/pgsplit")]
     Completions {
@@ -124,6 +131,24 @@ pub(super) struct Pause {
     /// Longest time for the answer
     #[arg(long, short = 't', default_value = "3s", value_parser = parse_duration)]
     pub(super) timeout: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Upgrade {
+    #[command(flatten)]
+    pub(super) source: Source,
+    /// Start this program instead; only root and the user that pgsplit runs as may be able to write it
+    #[arg(long, value_name = "PATH")]
+    pub(super) binary: Option<PathBuf>,
+    /// How long the new process may take to be ready
+    #[arg(long, default_value = "30s", value_parser = parse_duration)]
+    pub(super) wait: Duration,
+    /// The admin address, instead of the one in the configuration
+    #[arg(long, value_name = "IP:PORT")]
+    pub(super) admin: Option<SocketAddr>,
+    /// A file with the token, instead of `PGSPLIT_ADMIN_TOKEN` or the one in the configuration
+    #[arg(long, value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -1,10 +1,11 @@
 //! Asking the pgsplit that runs here: where its admin address is, and one question over HTTP.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -14,7 +15,7 @@ use tokio::time::timeout;
 use crate::base::secret::Secret;
 use crate::cli::args::Source;
 use crate::cli::{load, out, refuse};
-use crate::config::{Admin, Config};
+use crate::config::{Admin, Config, read_token};
 use crate::net::dial::io_text;
 
 /// What is shown of an answer that is longer.
@@ -58,8 +59,34 @@ pub(super) struct Question<'q> {
     pub(super) path: &'q str,
     /// For what changes something.
     pub(super) token: Option<&'q Secret>,
+    /// What is sent along.
+    pub(super) body: String,
     /// Longest time for the answer.
     pub(super) within: Duration,
+}
+
+/// Whom to ask for a change, and the token for it: that of the file or variable that says so, else the configuration's.
+///
+/// # Errors
+/// In words: nobody can be asked.
+pub(super) fn whom(
+    source: &Source,
+    admin: Option<SocketAddr>,
+    token_file: Option<&Path>,
+) -> Result<(SocketAddr, Option<Secret>), String> {
+    let given = match token_file {
+        Some(path) => {
+            let token = read_token(path);
+            Some(token.map_err(|error| format!("--token-file: cannot use {}: {error}", path.display()))?)
+        }
+        None => std::env::var("PGSPLIT_ADMIN_TOKEN").ok().filter(|token| !token.is_empty()).map(Secret::new),
+    };
+    if let Some(admin) = admin {
+        // Without one the other side says what it wants; a file that cannot be read need not be there.
+        return Ok((admin, given.or_else(|| load(source).ok()?.0.admin?.token)));
+    }
+    let admin = find(source)?;
+    Ok((admin.bind, given.or(admin.token)))
 }
 
 /// Asks whoever listens at `admin`: status and body of the answer.
@@ -92,7 +119,7 @@ async fn converse(admin: SocketAddr, question: &Question<'_>) -> Result<(StatusC
         value.set_sensitive(true);
         request = request.header(AUTHORIZATION, value);
     }
-    let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
+    let request = request.body(Full::new(Bytes::from(question.body.clone()))).map_err(|error| error.to_string())?;
     let conversation = async {
         let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
         let status = answer.status();

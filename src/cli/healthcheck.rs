@@ -14,7 +14,8 @@ pub(super) fn healthcheck(args: &Healthcheck) -> ExitCode {
         Err(why) => return fail(&why),
     };
     let path = if args.ready { "/readyz" } else { "/healthz" };
-    match ask(admin, &Question { method: Method::GET, path, token: None, within: args.timeout }) {
+    let (token, body) = (None, String::new());
+    match ask(admin, &Question { method: Method::GET, path, token, body, within: args.timeout }) {
         Ok((StatusCode::OK, said)) if said == "ok\n" || said == "ready\n" => {
             out::print(&said);
             ExitCode::SUCCESS

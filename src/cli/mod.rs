@@ -9,6 +9,7 @@ mod out;
 mod pause;
 mod probe;
 mod run;
+mod upgrade;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ pub fn main() -> ExitCode {
         Verb::Healthcheck(args) => healthcheck::healthcheck(&args),
         Verb::Pause(args) => pause::pause(&args, true),
         Verb::Resume(args) => pause::pause(&args, false),
+        Verb::Upgrade(args) => upgrade::upgrade(&args),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "pgsplit", &mut script);

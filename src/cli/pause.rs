@@ -1,17 +1,14 @@
 //! `pgsplit pause` and `pgsplit resume`: a listener of the pgsplit that runs here.
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use hyper::{Method, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
-use crate::base::secret::Secret;
 use crate::cli::args::Pause;
-use crate::cli::ask::{Question, ask, find};
-use crate::cli::{fail, load, out};
-use crate::config::read_token;
+use crate::cli::ask::{Question, ask, whom};
+use crate::cli::{fail, out};
 
 /// What is read of the listener's state.
 #[derive(Debug, Deserialize)]
@@ -23,14 +20,19 @@ struct State {
 }
 
 pub(super) fn pause(args: &Pause, pause: bool) -> ExitCode {
-    let (admin, token) = match whom(args) {
+    let (admin, token) = match whom(&args.source, args.admin, args.token_file.as_deref()) {
         Ok(found) => found,
         Err(why) => return fail(&why),
     };
     let name = utf8_percent_encode(&args.name, NON_ALPHANUMERIC);
     let path = format!("/api/v1/listeners/{name}/{}", if pause { "pause" } else { "resume" });
-    let question =
-        Question { method: Method::POST, path: &path, token: token.as_ref(), within: args.timeout };
+    let question = Question {
+        method: Method::POST,
+        path: &path,
+        token: token.as_ref(),
+        body: String::new(),
+        within: args.timeout,
+    };
     let (status, said) = match ask(admin, &question) {
         Ok(answer) => answer,
         Err(error) => return fail(&error),
@@ -45,23 +47,6 @@ pub(super) fn pause(args: &Pause, pause: bool) -> ExitCode {
         }
         _ => fail(&format!("http://{admin}{path} is not pgsplit's")),
     }
-}
-
-/// Whom to ask, and the token for it: that of the file or variable that says so, else the configuration's.
-fn whom(args: &Pause) -> Result<(SocketAddr, Option<Secret>), String> {
-    let given = match &args.token_file {
-        Some(path) => {
-            let token = read_token(path);
-            Some(token.map_err(|error| format!("--token-file: cannot use {}: {error}", path.display()))?)
-        }
-        None => std::env::var("PGSPLIT_ADMIN_TOKEN").ok().filter(|token| !token.is_empty()).map(Secret::new),
-    };
-    if let Some(admin) = args.admin {
-        // Without one the other side says what it wants; a file that cannot be read need not be there.
-        return Ok((admin, given.or_else(|| load(&args.source).ok()?.0.admin?.token)));
-    }
-    let admin = find(&args.source)?;
-    Ok((admin.bind, given.or(admin.token)))
 }
 
 impl State {

@@ -49,6 +49,12 @@ impl Fronts {
         self.changed.send_replace(());
     }
 
+    /// Connections end when what they are at is done; or those that have not been told yet stay.
+    pub fn set_stopping(&self, is_stopping: bool) {
+        self.now().iter().for_each(|front| front.is_stopping.store(is_stopping, Ordering::Relaxed));
+        self.changed.send_replace(());
+    }
+
     /// Where it is seen that there are others.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<()> {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::net::descriptors::Descriptors;
+use crate::net::gate::Gate;
 use crate::net::listen::{BACKLOG, Listening, is_peer_gone};
 use crate::net::worker::{Accepted, WorkerHandle};
 
@@ -61,18 +62,20 @@ pub(super) async fn accept<D: Door>(
     listening: Arc<Listening>,
     descriptors: Descriptors,
     workers: Workers<D::To>,
-    closed: CancellationToken,
+    (gate, closed): (Gate, CancellationToken),
 ) {
     let mut closing = pin!(closed.cancelled());
+    let mut watch = gate.watch();
     loop {
         let accepted = tokio::select! {
             biased;
             () = &mut closing => break,
-            accepted = listening.accept() => accepted,
+            accepted = watch.pass(|| listening.accept()) => accepted,
         };
         doorway.take(accepted, &descriptors, &workers).await;
     }
-    for _ in 0..BACKLOG {
+    // Who comes to a gate that is shut comes to another process.
+    for _ in 0..if gate.is_open() { BACKLOG } else { 0 } {
         let Some(accepted) = listening.accept_at_once() else { return };
         doorway.take(accepted, &descriptors, &workers).await;
     }

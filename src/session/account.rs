@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
@@ -13,13 +14,16 @@ use crate::base::role::Role;
 use crate::base::text::escaped;
 use crate::config::{self, LogSessions};
 use crate::net::worker::Accepted;
+use crate::pg::cancel_key::CancelKey;
 use crate::pg::first_packet::Encryption;
 use crate::pg::startup::Params;
 use crate::session::cancel::HeldKey;
 use crate::session::connect::{Opening, Reached};
 use crate::session::desk::Desk;
 use crate::session::error::{Ending, SessionError};
+use crate::session::moved::{KeyBody, OnNode as OnNodeRecord, Record};
 use crate::session::names::{Names, name};
+use crate::session::relay::parts::Stand;
 use crate::session::shared::{Listener, Shared};
 use crate::telemetry::count::Counted;
 use crate::telemetry::labels::{End, Redispatch};
@@ -45,8 +49,8 @@ pub struct Account<'a> {
 }
 
 /// How a session is encrypted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tls {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Tls {
     None,
     Passthrough,
     Gss,
@@ -74,8 +78,8 @@ struct OnNode {
 }
 
 /// How long the steps took.
-#[derive(Debug, Default)]
-struct Waits {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Waits {
     queue: Duration,
     connect: Duration,
     login: Option<Duration>,
@@ -112,6 +116,79 @@ impl<'a> Account<'a> {
             info!(id, listener, client = %account.client, "session_start");
         }
         account
+    }
+
+    /// The account of a session that was served elsewhere until now, and goes on from there, on this node. Nothing that was
+    /// counted there is counted again.
+    #[must_use]
+    pub fn taken_up(
+        shared: &'a Shared,
+        listener: &'a Listener,
+        desk: &'a Desk,
+        record: &Record,
+        node: (NodeId, Arc<config::Node>),
+    ) -> Self {
+        let metrics = shared.metrics.pair(listener.index, listener.watched.index, node.0);
+        let key = record.key.as_ref().and_then(|key| CancelKey::parse(&key.0));
+        let reasons = Redispatch::ALL.iter().map(|reason| reason.as_str());
+        let now = Instant::now();
+        Self {
+            shared,
+            listener,
+            id: SessionId::from_number(record.id),
+            client: record.client,
+            accepted: now.checked_sub(record.age).unwrap_or(now),
+            desk,
+            names: record.names.clone().map(|names| desk.names.share(names)),
+            tls: record.tls,
+            node: Some(OnNode {
+                id: node.0,
+                asked: now,
+                config: node.1,
+                addr: record.node.addr,
+                role: record.node.role,
+                metrics,
+            }),
+            waits: record.waits.clone(),
+            redispatches: reasons.filter(|reason| record.redispatches.iter().any(|r| r == reason)).collect(),
+            sqlstate: record.sqlstate.as_ref().map(|code| escaped(code.as_bytes(), 5)),
+            bytes: (0, 0),
+            key: key.map(|key| shared.cancels.insert(key, record.node.addr)),
+            is_closed: false,
+        }
+    }
+
+    /// All that another process must know to go on with it; `None`: it has no node.
+    #[must_use]
+    pub fn record(&self, stand: Stand) -> Option<Record> {
+        let node = self.node.as_ref()?;
+        let (name, addr, role) = (node.config.name.clone(), node.addr, node.role);
+        Some(Record {
+            id: self.id.number(),
+            listener: self.listener.config.name.clone(),
+            client: self.client,
+            age: self.accepted.elapsed(),
+            names: self.names.as_deref().cloned(),
+            tls: self.tls,
+            node: OnNodeRecord { name, addr, role },
+            waits: self.waits.clone(),
+            redispatches: self.redispatches.iter().map(|&reason| reason.to_owned()).collect(),
+            sqlstate: self.sqlstate.clone(),
+            key: self.key.as_ref().map(|key| KeyBody(key.key().body())),
+            stand,
+        })
+    }
+
+    /// The counters of its node, for a session that was taken up: see [`Account::seat`].
+    #[must_use]
+    pub fn seated(&self) -> Option<(Counted, Arc<Traffic>)> {
+        let node = self.node.as_ref()?;
+        Some((node.metrics.active_guard(), node.metrics.traffic(self.desk.index)))
+    }
+
+    /// It was not taken up after all: it goes on where it was, and nothing is to be counted here.
+    pub fn forget(mut self) {
+        self.is_closed = true;
     }
 
     /// When the connection was accepted.
@@ -226,12 +303,16 @@ impl<'a> Account<'a> {
     /// Closes the account.
     pub fn close(mut self, ending: Result<Ending, SessionError>) {
         self.is_closed = true;
+        if let (Ok(Ending::Moved), Some(node)) = (&ending, &self.node) {
+            // Its line and its figures are for the other process to give.
+            return node.metrics.end(End::Moved);
+        }
         let listener = &self.listener.metrics;
         if !self.waits.queue.is_zero() {
             listener.queue_wait(self.waits.queue);
         }
         match ending {
-            Ok(Ending::Cancel) => {}
+            Ok(Ending::Cancel | Ending::Moved) => {}
             Ok(ending) => {
                 listener.session_duration(self.accepted.elapsed());
                 if let Some(node) = &self.node {

@@ -15,6 +15,7 @@ use crate::base::board::Watch;
 use crate::config::{OnTrouble, Sessions};
 use crate::pg::error_response::Fatal;
 use crate::pg::sqlstate;
+use crate::session::departure::{Stays, Turn, Way};
 use crate::session::error::Ending;
 use crate::session::relay::Relay;
 use crate::session::shared::{Listener, Shared, Stage};
@@ -49,8 +50,30 @@ enum Order {
     Stay,
     /// To leave when it can.
     Finish(Eviction),
+    /// To go on in another process.
+    Move,
     /// To leave at once.
     Leave(Eviction),
+}
+
+/// The same, and for [`Order::Move`] its turn to.
+#[derive(Debug)]
+enum Told {
+    Stay,
+    Finish(Eviction),
+    Move(Turn),
+    Leave(Eviction),
+}
+
+/// How relaying came to its end.
+#[derive(Debug)]
+pub enum Parting {
+    /// Both sides have ended.
+    Ended(Ending),
+    /// The session must leave its node.
+    Evicted(Eviction),
+    /// It is its turn to go on in another process; or else it can be relayed again.
+    Moves(Turn),
 }
 
 /// A session's stay on its node.
@@ -61,13 +84,16 @@ pub struct Stay {
     stage: Watch<Stage>,
     /// Since it has been told to leave when it can: the time until it is told again. Boxed, as few sessions ever have it.
     told_again: Option<Pin<Box<Sleep>>>,
+    way_out: Way,
+    /// It may have been told something that was not for it then.
+    looks_anew: bool,
 }
 
 impl Stay {
     /// A stay that has just begun, on the node with these troubles.
     #[must_use]
     pub fn new(shared: &Shared, listener: Arc<Listener>, troubles: &Troubles) -> Self {
-        Self { listener, trouble: troubles.watch(), stage: shared.stage.watch(), told_again: None }
+        Self { listener, trouble: troubles.watch(), stage: shared.stage.watch(), told_again: None, way_out: Way::Here, looks_anew: false }
     }
 
     /// The listener it came through, in the version whose rules it goes by.
@@ -83,48 +109,58 @@ impl Stay {
     pub async fn unless_evicted<T>(&mut self, step: impl Future<Output = T>) -> Result<T, Eviction> {
         let mut step = pin!(step);
         loop {
-            match self.until_told(step.as_mut()).await {
+            match self.until_told(None, step.as_mut()).await {
                 Ok(done) => return Ok(done),
-                Err(Order::Leave(why)) => return Err(why),
-                Err(Order::Stay | Order::Finish(_)) => {}
+                Err(Told::Leave(why)) => return Err(why),
+                Err(Told::Stay | Told::Finish(_) | Told::Move(_)) => {}
             }
         }
     }
 
-    /// Relays until the end, unless the session must leave before that, be it only between two transactions.
+    /// Relays until the end, unless the session must leave before that, be it only between two transactions, or moves.
     ///
     /// Not cancel safe: see [`Relay::run`].
-    ///
-    /// # Errors
-    /// Why it must leave.
-    pub async fn relay(&mut self, relay: &mut Relay) -> Result<Ending, Eviction> {
+    pub async fn relay(&mut self, relay: &mut Relay, shared: &Shared) -> Parting {
+        self.looks_anew = true;
         let mut bytes = None;
         loop {
             let told = {
                 let run = pin!(relay.run());
-                self.until_told(run).await
+                self.until_told(Some(shared), run).await
             };
             match told {
-                Ok(ending) => return Ok(ending),
+                Ok(ending) => return Parting::Ended(ending),
                 // A node that has ended the session already cannot be left.
-                Err(Order::Leave(why)) => return relay.ended_by_node().ok_or(why),
-                Err(Order::Finish(why)) => {
+                Err(Told::Leave(why)) => {
+                    return relay.ended_by_node().map_or(Parting::Evicted(why), Parting::Ended);
+                }
+                Err(Told::Finish(why)) => {
                     let before = bytes.replace(relay.bytes());
                     if relay.is_between_transactions() && before == bytes {
-                        return Err(why);
+                        return Parting::Evicted(why);
                     }
                     relay.finish(before.is_some() || !why.has_time());
                 }
-                Err(Order::Stay) => relay.finish(false),
+                Err(Told::Stay) => relay.finish(false),
+                Err(Told::Move(turn)) => return Parting::Moves(turn),
             }
         }
     }
 
-    /// Drives `step`, until it has ended or the session is told something.
-    async fn until_told<T>(&mut self, mut step: Pin<&mut impl Future<Output = T>>) -> Result<T, Order> {
+    /// The session has asked to move and was not taken. It is not asked again.
+    pub fn keep(&mut self, stays: Stays) {
+        self.way_out = Way::Stays(stays);
+    }
+
+    /// Drives `step`, until it has ended or the session is told something. To move only where there is a way out.
+    async fn until_told<T>(
+        &mut self,
+        way_out: Option<&Shared>,
+        mut step: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, Told> {
         poll_fn(|cx| match step.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(Ok(done)),
-            Poll::Pending => self.poll_order(cx).map(Err),
+            Poll::Pending => self.poll_order(cx, way_out).map(Err),
         })
         .await
     }
@@ -132,31 +168,49 @@ impl Stay {
     /// Ready when the session is told something; to finish, again and again.
     ///
     /// A session at work comes by here for every packet, and hardly ever is it told anything.
-    fn poll_order(&mut self, cx: &mut Context<'_>) -> Poll<Order> {
+    fn poll_order(&mut self, cx: &mut Context<'_>, way_out: Option<&Shared>) -> Poll<Told> {
         let is_news = self.trouble.poll_news(cx).is_ready() | self.stage.poll_news(cx).is_ready();
-        if !is_news && self.told_again.is_none() {
+        let is_news = is_news | std::mem::take(&mut self.looks_anew);
+        if !is_news && self.told_again.is_none() && !matches!(self.way_out, Way::Waits(_)) {
             return Poll::Pending;
         }
-        let order = self.order_now();
-        match (order, &mut self.told_again) {
+        let order = self.order_now(way_out.is_some());
+        if order != Order::Move && self.stage.now() != Stage::Moving {
+            self.way_out = Way::Here;
+        }
+        Poll::Ready(match (order, &mut self.told_again) {
             (Order::Stay, None) => return Poll::Pending,
-            (Order::Stay, Some(_)) => self.told_again = None,
-            (Order::Leave(_), _) => {}
-            (Order::Finish(_), None) => self.told_again = Some(Box::pin(sleep(QUIET))),
-            (Order::Finish(_), Some(again)) => {
+            (Order::Stay, again @ Some(_)) => {
+                *again = None;
+                Told::Stay
+            }
+            (Order::Leave(why), _) => Told::Leave(why),
+            (Order::Move, _) => {
+                let departure = way_out.and_then(|shared| shared.departure.load_full());
+                let Some(turn) = ready!(self.way_out.poll(cx, departure)) else { return Poll::Pending };
+                Told::Move(turn)
+            }
+            (Order::Finish(why), again @ None) => {
+                *again = Some(Box::pin(sleep(QUIET)));
+                Told::Finish(why)
+            }
+            (Order::Finish(why), Some(again)) => {
                 ready!(again.as_mut().poll(cx));
                 again.as_mut().reset(Instant::now() + QUIET);
+                Told::Finish(why)
             }
-        }
-        Poll::Ready(order)
+        })
     }
 
-    fn order_now(&self) -> Order {
+    fn order_now(&self, may_move: bool) -> Order {
         let stage = self.stage.now();
         if stage == Stage::Over {
             return Order::Leave(Eviction::Stopping);
         }
+        let is_to_move = may_move && stage == Stage::Moving && !matches!(self.way_out, Way::Stays(_));
         match order_for(self.trouble.now(), self.listener.sessions(), self.listener.is_for_primary()) {
+            // What is the matter with its node is the matter there, too.
+            Order::Stay | Order::Finish(_) if is_to_move => Order::Move,
             Order::Stay if stage == Stage::LastCall => Order::Finish(Eviction::Stopping),
             order => order,
         }

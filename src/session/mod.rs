@@ -11,6 +11,7 @@
 //! 6. [`relay`]: pass bytes until both sides have ended, or [`evict`] says that the session must leave its node
 //! 7. [`account`]: one line in the log, and the counters
 //!
+//! An upgrade moves sessions from one process to another while they pass bytes on: [`departure`], [`moved`], [`arrival`].
 //! [`cancel`] stands beside them: a connection that only asks for another one's query to be stopped.
 //!
 //! # Invariants
@@ -25,12 +26,15 @@
 pub mod accept;
 pub mod account;
 pub mod admit;
+pub mod arrival;
 pub mod cancel;
 pub mod connect;
+pub mod departure;
 pub mod desk;
 pub mod error;
 pub mod evict;
 pub mod hold;
+pub mod moved;
 pub mod login;
 pub mod names;
 pub mod negotiate;
@@ -59,7 +63,7 @@ use admit::Permit;
 use connect::{Opening, Reached};
 use desk::Desk;
 use error::{Ending, SessionError};
-use evict::Stay;
+use evict::{Eviction, Parting, Stay};
 use negotiate::Client;
 use relay::Relay;
 use shared::{Listener, Shared};
@@ -97,15 +101,28 @@ async fn live(
     };
     let ending = match logged_in {
         Ok(Some(ended_early)) => Ok(ended_early),
-        Ok(None) => stay.relay(relay).await,
+        Ok(None) => pass_on(shared, &mut session, account).await,
         Err(why) => Err(why),
     };
-    account.set_bytes(relay.bytes());
-    match ending {
-        Ok(ending) => Ok(ending),
-        Err(why) => {
-            Box::pin(session.relay.part(why.fatal(&session.node.name))).await;
-            Err(SessionError::Evicted(why))
+    session.end(ending, account).await
+}
+
+/// Passes on what both sides say until they have ended, the session must leave its node, or another process goes on with it.
+async fn pass_on(
+    shared: &Shared,
+    session: &mut Session,
+    account: &Account<'_>,
+) -> Result<Ending, Eviction> {
+    let _counted = shared.relaying.enter();
+    let Session { relay, stay, .. } = session;
+    loop {
+        match stay.relay(relay, shared).await {
+            Parting::Ended(ending) => return Ok(ending),
+            Parting::Evicted(why) => return Err(why),
+            Parting::Moves(turn) => match Box::pin(turn.take(relay, account)).await {
+                Ok(()) => return Ok(Ending::Moved),
+                Err(stays) => stay.keep(stays),
+            },
         }
     }
 }
@@ -119,6 +136,24 @@ struct Session {
     node: Arc<config::Node>,
     /// Where it counts while it lives.
     _guards: (Permit, Place, Counted, Held, Served),
+}
+
+impl Session {
+    /// Ends it as it has ended, or has to.
+    async fn end(
+        self,
+        ending: Result<Ending, Eviction>,
+        account: &mut Account<'_>,
+    ) -> Result<Ending, SessionError> {
+        account.set_bytes(self.relay.bytes());
+        match ending {
+            Ok(ending) => Ok(ending),
+            Err(why) => {
+                Box::pin(self.relay.part(why.fatal(&self.node.name))).await;
+                Err(SessionError::Evicted(why))
+            }
+        }
+    }
 }
 
 /// From accept to a node that the client stays with; `None`: it was a cancel request, and has been dealt with.

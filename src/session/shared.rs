@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,7 @@ use crate::config::{self, Cluster, Sessions};
 use crate::net::descriptors::Descriptors;
 use crate::net::options::Options;
 use crate::session::cancel::{CancelTable, SourceLimit};
+use crate::session::departure::Departure;
 use crate::session::queue::Queue;
 use crate::session::setup::Setup;
 use crate::telemetry::listener::ListenerMetrics;
@@ -41,6 +42,10 @@ pub struct Shared {
     pub is_draining: AtomicBool,
     /// Nothing is accepted from now on, and nobody waits for a node any more.
     pub stop: CancellationToken,
+    /// The way out for sessions that go on in another process, while the stage is [`Stage::Moving`].
+    pub departure: ArcSwapOption<Departure>,
+    /// Sessions that pass bytes on, and so could move.
+    pub relaying: Relaying,
     /// What is asked of sessions that are on a node.
     pub stage: Arc<Board<Stage>>,
     /// All that has not come that far ends now.
@@ -60,6 +65,8 @@ impl Shared {
             ids: SessionIds::default(),
             is_draining: AtomicBool::new(false),
             stop: CancellationToken::new(),
+            departure: ArcSwapOption::empty(),
+            relaying: Relaying::default(),
             stage: Board::new(Stage::Serving),
             kill: CancellationToken::new(),
         }
@@ -84,10 +91,56 @@ impl Shared {
         }
     }
 
+    /// Sessions leave by this way from now on, unless the process is coming to its end.
+    pub fn depart_by(&self, departure: Arc<Departure>) {
+        self.departure.store(Some(departure));
+        if self.stage.now() == Stage::Serving {
+            self.stage.post(Stage::Moving);
+        }
+    }
+
+    /// Sessions stay from now on.
+    pub fn stay(&self) {
+        if let Some(departure) = self.departure.swap(None) {
+            departure.close();
+        }
+        if self.stage.now() == Stage::Moving {
+            self.stage.post(Stage::Serving);
+        }
+    }
+
     /// Whether it is on its way to its end.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
+    }
+}
+
+/// How many sessions pass bytes on.
+#[derive(Debug, Default)]
+pub struct Relaying(AtomicU32);
+
+/// One of them, for as long as this lives.
+#[derive(Debug)]
+pub struct Relays<'a>(&'a AtomicU32);
+
+impl Relaying {
+    /// One more.
+    pub fn enter(&self) -> Relays<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Relays(&self.0)
+    }
+
+    /// How many there are now.
+    #[must_use]
+    pub fn now(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Relays<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -96,6 +149,8 @@ impl Shared {
 pub enum Stage {
     /// It serves; sessions stay.
     Serving,
+    /// Sessions on a node go on in another process, if it takes them.
+    Moving,
     /// Sessions on a node end between two transactions.
     LastCall,
     /// All sessions end now.
@@ -106,15 +161,17 @@ impl Small for Stage {
     fn to_bits(self) -> u8 {
         match self {
             Self::Serving => 0,
-            Self::LastCall => 1,
-            Self::Over => 2,
+            Self::Moving => 1,
+            Self::LastCall => 2,
+            Self::Over => 3,
         }
     }
 
     fn from_bits(bits: u8) -> Self {
         match bits {
             0 => Self::Serving,
-            1 => Self::LastCall,
+            1 => Self::Moving,
+            2 => Self::LastCall,
             _ => Self::Over,
         }
     }
@@ -204,7 +261,7 @@ mod tests {
 
     #[test]
     fn every_stage_fits_on_a_board() {
-        for stage in [Stage::Serving, Stage::LastCall, Stage::Over] {
+        for stage in [Stage::Serving, Stage::Moving, Stage::LastCall, Stage::Over] {
             assert_eq!(Stage::from_bits(stage.to_bits()), stage);
         }
     }

@@ -75,13 +75,15 @@ pub enum End {
     Lagging,
     /// pgsplit was stopping, and the drain time was over; or the node was to be left, or taken out of use.
     Drain,
+    /// It goes on in the process that has taken this one's place.
+    Moved,
     /// Anything else; the log line says what.
     Error,
 }
 
 impl End {
     /// Every ending, in the order of [`End::index`].
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Client,
         Self::Server,
         Self::Timeout,
@@ -89,6 +91,7 @@ impl End {
         Self::Demoted,
         Self::Lagging,
         Self::Drain,
+        Self::Moved,
         Self::Error,
     ];
 
@@ -103,6 +106,7 @@ impl End {
             Self::Demoted => "demoted",
             Self::Lagging => "lagging",
             Self::Drain => "drain",
+            Self::Moved => "moved",
             Self::Error => "error",
         }
     }

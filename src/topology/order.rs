@@ -63,7 +63,7 @@ pub struct Order {
 /// Who asks for something, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct By {
-    /// The way it came: `cli`, `dashboard`, `api`.
+    /// The way it came: `cli`, `dashboard`, `api`, `upgrade`.
     pub way: &'static str,
     /// From where: the client's address.
     pub client: String,

@@ -43,5 +43,6 @@ mod soak;
 mod support_works;
 mod systemd;
 mod targets;
+mod upgrade;
 mod valve;
 mod web_support_works;

@@ -52,6 +52,12 @@ impl Systemd {
         self.tell(&states).await;
     }
 
+    /// Another process has this one's place. Where only the main process is heard (`NotifyAccess=main`), that one is from now
+    /// on; and this one is not any more.
+    pub(super) async fn is_replaced_by(&self, pid: u32) {
+        self.tell(&[NotifyState::MainPid(pid)]).await;
+    }
+
     /// The end has begun.
     pub(super) async fn is_stopping(&self) {
         self.tell(&[NotifyState::Stopping, patience()]).await;

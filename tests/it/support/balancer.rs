@@ -38,6 +38,8 @@ pub struct Balancer {
     admin: SocketAddr,
     dir: PathBuf,
     process: Mutex<Child>,
+    /// The process that has taken the place of the one started here.
+    heir: Mutex<Option<u32>>,
     out: Lines,
     log: Lines,
 }
@@ -99,7 +101,7 @@ impl Balancer {
         let mut process = spawn(words, &dir, stderr.into(), variables);
         let out = collect(process.stdout.take().expect("piped"));
         let log = process.stderr.take().map(collect).unwrap_or_default();
-        Self { _address: address, rw, ro, admin, dir, process: Mutex::new(process), out, log }
+        Self { _address: address, rw, ro, admin, dir, process: Mutex::new(process), heir: Mutex::default(), out, log }
     }
 
     /// Kills it, and starts it again on the same addresses with the same file. Nothing that it then writes is kept
@@ -239,7 +241,13 @@ impl Balancer {
 
     /// Its process number.
     pub fn pid(&self) -> u32 {
-        self.process.lock().unwrap().id()
+        self.heir.lock().unwrap().unwrap_or_else(|| self.process.lock().unwrap().id())
+    }
+
+    /// Another process has taken its place, and writes where it wrote.
+    pub fn succeeded_by(&self, pid: u32) {
+        *self.heir.lock().unwrap() = Some(pid);
+        fs::write(self.dir.join("pid"), format!("{pid}\n")).expect("our own directory");
     }
 
     /// Waits until it has ended, at most `patience`.
@@ -273,6 +281,9 @@ impl Drop for Balancer {
         let process = self.process.get_mut().unwrap_or_else(PoisonError::into_inner);
         let _ = process.kill();
         let _ = process.wait();
+        if let Some(heir) = *self.heir.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            signal(heir, Signal::KILL);
+        }
         let _ = fs::remove_dir_all(&self.dir);
     }
 }

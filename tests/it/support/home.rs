@@ -23,7 +23,8 @@ ours() {
 }
 for file in "$1"/*/pid; do
     # With all its processes: whoever writes such a file has started it as the leader of a group.
-    ours "$file" && kill -KILL "-$pid"
+    # Who has taken the place of another one is in the group of that one.
+    ours "$file" && { kill -KILL "-$pid" || kill -KILL "$pid"; }
 done
 for file in "$1"/*/data/postmaster.pid; do
     ours "$file" && kill -CONT "$pid" && kill -QUIT "$pid"
