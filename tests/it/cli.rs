@@ -284,7 +284,7 @@ async fn healthcheck_says_why_it_cannot_ask() {
             &["healthcheck", "/nowhere.yaml"],
             &[("PGSPLIT_ADMIN", "127.0.0.9:1")],
             1,
-            "asking 127.0.0.9:1 instead",
+            "asking http://127.0.0.9:1 instead",
         ),
         (&["healthcheck", "--admin", "here"], &[], 2, "IP:PORT"),
     ] {
