@@ -2,6 +2,8 @@
 
 use std::io::{IsTerminal, Write};
 
+use crate::cli::table::Screen;
+
 /// Where nothing says how wide the screen is.
 const USUAL_WIDTH: usize = 80;
 
@@ -19,6 +21,24 @@ pub(super) fn complain(text: &str) {
 /// Whether complaints are read on a terminal.
 pub(super) fn is_terminal() -> bool {
     std::io::stderr().is_terminal()
+}
+
+/// Whether standard output may have colours: on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
+pub(super) fn has_colours() -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    std::io::stdout().is_terminal()
+        && !is_set("NO_COLOR")
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Whether standard output is a terminal, which can be drawn over.
+pub(super) fn is_screen() -> bool {
+    std::io::stdout().is_terminal()
+}
+
+/// What tables may look like.
+pub(super) fn screen() -> Screen {
+    Screen { width: width(), has_colours: has_colours() }
 }
 
 /// Columns of the terminal that standard output is; of a file as many as `COLUMNS` says, else 80.

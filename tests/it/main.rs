@@ -11,6 +11,7 @@ mod cancel;
 mod checks;
 mod cli;
 mod cli_config;
+mod cli_remote;
 mod counters;
 mod encryption;
 mod evict;
