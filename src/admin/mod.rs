@@ -24,7 +24,7 @@ pub mod reload;
 mod reply;
 mod route;
 mod sessions;
-mod verdict;
+pub(crate) mod verdict;
 pub mod view;
 
 use std::convert::Infallible;

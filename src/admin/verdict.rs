@@ -31,10 +31,12 @@ struct Door<'a> {
 }
 
 /// The sentence.
-pub(super) fn in_words(shared: &Shared, setup: &Setup, fronts: &[Arc<Front>]) -> String {
+pub(crate) fn in_words(shared: &Shared, setup: &Setup, fronts: &[Arc<Front>]) -> String {
     let mut sentences = Vec::new();
     if shared.stop.is_cancelled() {
         sentences.push("Stopping: nothing new is accepted.".to_owned());
+    } else if shared.is_draining() {
+        sentences.push("Stopping soon: /readyz says so, and what is new is still accepted.".to_owned());
     }
     let several = 1 < setup.clusters.len();
     for (cluster, watched) in setup.config.clusters.iter().zip(&setup.clusters) {

@@ -98,7 +98,7 @@ async fn systemd_is_told_when_it_is_ready_how_things_are_and_that_it_stops() {
     heard.wait("WATCHDOG=1").await;
 
     cluster.standby(0).stop(Stop::Immediate).await;
-    heard.wait("STATUS=Writes: n0. Reads: n0. Down: n1.").await;
+    heard.wait("STATUS=Writes: n0. Reads: n0, the primary (n1 down ").await;
 
     // systemd has sent SIGHUP for a reload, and waits for both.
     balancer.signal(Signal::HUP);
@@ -110,7 +110,7 @@ async fn systemd_is_told_when_it_is_ready_how_things_are_and_that_it_stops() {
     balancer.signal(Signal::TERM);
     let stopping = heard.wait("STOPPING=1").await;
     assert!(stopping.iter().any(|line| line.starts_with("EXTEND_TIMEOUT_USEC=")), "{stopping:?}");
-    heard.wait("STATUS=Draining. 1 session").await;
+    heard.wait("STATUS=Stopping: nothing new is accepted. Writes: n0. ").await;
     assert_eq!(value(&session, "select 1").await.unwrap(), "1");
     drop(session);
     assert_eq!(balancer.wait_exit(Duration::from_secs(20)).await.code(), Some(0));

@@ -195,7 +195,7 @@ it_starts_when_its_servers_are_named() {
     check "the file is well" on pgsplit check /etc/pgsplit/config.yaml
     check "it starts" on systemctl enable --now pgsplit
     check "clients are served" answers 6432
-    check "systemd shows how it is" is StatusText 'Writes: 127.0.0.1. Reads: 127.0.0.1. 0 sessions'
+    check "systemd shows how it is" is StatusText 'Writes: 127.0.0.1. Reads: 127.0.0.1, the primary. 0 sessions'
     check "nothing is worth a warning" not journal_has '"level":"warn"'
     on systemctl status --no-pager pgsplit | head -n 12
 }

@@ -1,19 +1,14 @@
-//! How things are, in one line: who takes writes and reads now, who is down, and how many sessions there are.
+//! How things are, in one line: the verdict, and how many sessions there are.
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
-use crate::balance::judge::Verdict;
+use crate::admin::verdict::in_words;
 use crate::base::text::escaped;
-use crate::front::group::Group;
 use crate::front::shared::Front;
 use crate::session::setup::Setup;
-use crate::session::shared::{Listener, Shared};
-use crate::topology::Topology;
-use crate::topology::choose::fitting;
+use crate::session::shared::Shared;
 
-/// More names than this are counted.
-const MOST_NAMED: usize = 6;
 /// In characters; names may be long.
 const LONGEST: usize = 400;
 
@@ -35,57 +30,11 @@ impl fmt::Display for Line {
 }
 
 impl Line {
-    /// Now.
+    /// Now. An age in it says seconds for two minutes and minutes from then on, so it is not new each second for long.
     pub(super) fn of(shared: &Shared, fronts: &[Arc<Front>]) -> Self {
         let setup = shared.setup();
-        let mut parts = Vec::new();
-        if shared.is_draining() {
-            parts.push("Draining.".to_owned());
-        } else {
-            let several = 1 < setup.clusters.len();
-            for (config, watched) in setup.config.clusters.iter().zip(&setup.clusters) {
-                if several {
-                    parts.push(format!("{}:", config.name));
-                }
-                let is_on_it = |listener: &&Arc<Listener>| listener.watched.index == watched.index;
-                let listeners = setup.listeners.iter().filter(is_on_it);
-                parts.extend(of_cluster(&watched.current.borrow(), &listeners.collect::<Vec<_>>()));
-            }
-            parts.extend(of_fronts(fronts));
-        }
-        Self { words: parts.join(" "), figures: figures(&setup, fronts) }
+        Self { words: in_words(shared, &setup, fronts), figures: figures(&setup, fronts) }
     }
-}
-
-fn of_cluster(topology: &Topology, listeners: &[&Arc<Listener>]) -> Vec<String> {
-    let mut parts = Vec::new();
-    for (what, is_for_primary) in [("Writes", true), ("Reads", false)] {
-        let mut of_kind =
-            listeners.iter().filter(|listener| listener.is_for_primary() == is_for_primary).peekable();
-        if of_kind.peek().is_none() {
-            continue;
-        }
-        let mut names: Vec<&str> = Vec::new();
-        for node in of_kind.flat_map(|listener| fitting(topology, listener.config.target, |_| true)) {
-            if !names.contains(&node.config.name.as_str()) {
-                names.push(&node.config.name);
-            }
-        }
-        parts.push(format!("{what}: {}.", listed(&names, "no node")));
-    }
-    let down = topology.nodes.iter().filter(|node| node.verdict == Verdict::Down);
-    let down: Vec<_> = down.map(|node| node.config.name.as_str()).collect();
-    if !down.is_empty() {
-        parts.push(format!("Down: {}.", listed(&down, "")));
-    }
-    parts
-}
-
-fn of_fronts(fronts: &[Arc<Front>]) -> Option<String> {
-    let standings: Vec<_> = fronts.iter().flat_map(|front| &front.groups).map(Group::standing).collect();
-    let all = || standings.iter().flat_map(|standing| &standing.members);
-    let (up, known) = (all().filter(|member| member.takes_new()).count(), all().count());
-    (!fronts.is_empty()).then(|| format!("HTTP: {up} of {known} upstreams."))
 }
 
 fn figures(setup: &Setup, fronts: &[Arc<Front>]) -> String {
@@ -110,27 +59,9 @@ fn count(n: u64, what: &str) -> String {
     if n == 1 { format!(" 1 {what}") } else { format!(" {n} {what}s") }
 }
 
-fn listed(names: &[&str], none: &str) -> String {
-    match names.get(..MOST_NAMED) {
-        _ if names.is_empty() => none.to_owned(),
-        Some(first) if MOST_NAMED < names.len() => {
-            format!("{} and {} more", first.join(", "), names.len() - MOST_NAMED)
-        }
-        _ => names.join(", "),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_few_names_are_said_and_many_are_counted() {
-        assert_eq!(listed(&[], "no node"), "no node");
-        assert_eq!(listed(&["db1", "db2"], ""), "db1, db2");
-        assert_eq!(listed(&["a", "b", "c", "d", "e", "f"], ""), "a, b, c, d, e, f");
-        assert_eq!(listed(&["a", "b", "c", "d", "e", "f", "g", "h"], ""), "a, b, c, d, e, f and 2 more");
-    }
 
     #[test]
     fn a_line_is_one_line() {
