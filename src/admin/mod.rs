@@ -254,7 +254,11 @@ impl Admin {
             }
             Action::Health => text(StatusCode::OK, "ok\n".into()),
             Action::Readiness => self.readiness(query),
-            Action::Status => json(StatusCode::OK, &seen.status(true)),
+            Action::Status => {
+                let query = Query::read(query, &["history"])?;
+                let with_history = query.get("history", YES_OR_NO, yes_or_no)?;
+                json(StatusCode::OK, &seen.status(with_history.unwrap_or(true)))
+            }
             Action::Listeners => json(StatusCode::OK, &seen.listeners()),
             Action::Pause => pause::set(seen, &part, true, &asker)?,
             Action::Resume => pause::set(seen, &part, false, &asker)?,
@@ -291,11 +295,7 @@ impl Admin {
 
     fn events(&self, query: &Query<'_>, headers: &HeaderMap, caller: &Caller) -> Result<Answer, Refusal> {
         let (events, node) = (&self.0.events, query.text("node"));
-        let follow = query.get("follow", "0 or 1", |text| match text {
-            "1" | "true" => Some(true),
-            "0" | "false" => Some(false),
-            _ => None,
-        })?;
+        let follow = query.get("follow", YES_OR_NO, yes_or_no)?;
         if follow == Some(true) {
             let answer = follow::events(events, query, headers, &caller.followers)?;
             caller.follows();
@@ -349,6 +349,17 @@ impl Admin {
             (true, true) => text(StatusCode::OK, "ready\n".into()),
             (true, false) => text(StatusCode::SERVICE_UNAVAILABLE, missing),
         }
+    }
+}
+
+/// What [`yes_or_no`] reads.
+const YES_OR_NO: &str = "0 or 1";
+
+fn yes_or_no(text: &str) -> Option<bool> {
+    match text {
+        "1" | "true" => Some(true),
+        "0" | "false" => Some(false),
+        _ => None,
     }
 }
 

@@ -1,7 +1,6 @@
 //! What is answered: text for people, JSON for programs.
 
 use std::convert::Infallible;
-use std::fmt::Write;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
@@ -9,7 +8,7 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENT
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-use crate::base::text::is_harmless;
+use crate::base::text::harmless_json;
 
 /// An answer.
 pub(super) type Answer = Response<Body>;
@@ -67,7 +66,7 @@ impl Refusal {
 
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Answer {
     let body = serde_json::to_string_pretty(body).unwrap_or_default() + "\n";
-    typed(status, "application/json", safe(&body))
+    typed(status, "application/json", harmless_json(&body))
 }
 
 pub(super) fn text(status: StatusCode, body: String) -> Answer {
@@ -90,29 +89,13 @@ pub(super) fn with_body(status: StatusCode, kind: &'static str, body: Body) -> A
 
 /// On one line.
 pub(super) fn compact(body: &impl Serialize) -> String {
-    safe(&serde_json::to_string(body).unwrap_or_default())
-}
-
-/// JSON in which nothing stands that a terminal would act on, as in the log. It reads back the same: outside of texts there is
-/// nothing to replace but the ends of lines, which stay.
-fn safe(json: &str) -> String {
-    if json.bytes().all(|byte| byte == b'\n' || matches!(byte, b' '..=b'~')) {
-        return json.to_owned();
-    }
-    let mut out = String::with_capacity(json.len() + 64);
-    for c in json.chars() {
-        if c == '\n' || is_harmless(c) {
-            out.push(c);
-        } else {
-            let _ = write!(out, "\\u{:04x}", u32::from(c));
-        }
-    }
-    out
+    harmless_json(&serde_json::to_string(body).unwrap_or_default())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::text::is_harmless;
     use proptest::prelude::*;
 
     proptest! {

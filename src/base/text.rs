@@ -53,6 +53,25 @@ const fn is_printable(byte: u8) -> bool {
     matches!(byte, b' '..=b'~')
 }
 
+/// JSON in which nothing stands that a terminal would act on, as in the log. It reads back the same: outside of texts there is
+/// nothing to replace but the ends of lines, which stay.
+#[must_use]
+pub fn harmless_json(json: &str) -> String {
+    use std::fmt::Write;
+    if json.bytes().all(|byte| byte == b'\n' || is_printable(byte)) {
+        return json.to_owned();
+    }
+    let mut out = String::with_capacity(json.len() + 64);
+    for c in json.chars() {
+        if c == '\n' || is_harmless(c) {
+            out.push(c);
+        } else {
+            let _ = write!(out, "\\u{:04x}", u32::from(c));
+        }
+    }
+    out
+}
+
 /// Whether a terminal shows a character as it is, and does nothing else.
 #[must_use]
 pub fn is_harmless(c: char) -> bool {
