@@ -1,6 +1,5 @@
 //! What may be written after `pgsplit`.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +8,12 @@ use clap_complete::Shell;
 
 use crate::base::units::parse_duration;
 use crate::config::PatroniAddr;
+
+mod groups;
+mod live;
+
+pub(super) use groups::command;
+pub(super) use live::{At, Chosen, Events, Kill, NodeOrder, Pause, Reload, Sessions, Status, Top, Weight};
 
 /// Load balancer for PostgreSQL: point `DATABASE_URL` at it.
 #[derive(Debug, Parser)]
@@ -45,28 +50,68 @@ pub(super) enum Verb {
         (password from PGPASSWORD or ~/.pgpass)\n  pgsplit probe db1 --patroni\n  \
         pgsplit probe db1 --patroni=10.0.0.1:8009")]
     Probe(Probe),
-    /// Ask the pgsplit that runs here whether it is alive; exit code 0 or 1
+    /// Show where writes and reads go, listeners and nodes
+    #[command(
+        after_help = "Examples:\n  pgsplit status\n  pgsplit status --watch 2\n  pgsplit status --json | jq .verdict\n  \
+        pgsplit status --fail      (exit code 1 when a listener has no node)"
+    )]
+    Status(Status),
+    /// Show nodes and sessions live, on the whole terminal
+    #[command(
+        after_help = "Keys: q quits, s sorts by age, idle time or bytes, r turns the order, / filters, p stops.\n\n\
+        Examples:\n  pgsplit top\n  pgsplit top -i 5 --admin http://lb2:8404"
+    )]
+    Top(Top),
+    /// Show what has happened, with its cause, and what happens (-f)
+    #[command(after_help = "Examples:\n  pgsplit events --since 1h\n  pgsplit events -f --node db1\n  \
+        pgsplit events -f --json | jq -c .fields")]
+    Events(Events),
+    /// Show the open sessions
+    #[command(after_help = "Examples:\n  pgsplit sessions --node db2 --sort idle\n  \
+        pgsplit sessions --user app --older-than 1h --json")]
+    Sessions(Sessions),
+    /// End sessions: their clients are told FATAL 57P01
+    #[command(after_help = "Examples:\n  pgsplit kill s-1f3a9\n  pgsplit kill --node db2 --idle-for 10m\n  \
+        pgsplit kill --user app --yes")]
+    Kill(Kill),
+    /// Give a node no new sessions; it is checked as before
     ///
-    /// It is asked on its admin address, which is looked up in the same configuration as `run` uses.
+    /// What becomes of the sessions on it `sessions.on_drain` says.
+    #[command(after_help = "Examples:\n  pgsplit drain db2\n  pgsplit drain db2 --wait 5m --kill-after 2m")]
+    Drain(NodeOrder),
+    /// Take a node out of use: no new sessions, no checks, no alerts
+    #[command(after_help = "Example:\n  pgsplit maint db2 --wait")]
+    Maint(NodeOrder),
+    /// Put a node back that was drained or out of use
+    #[command(after_help = "Example:\n  pgsplit ready db2 --wait     (until it is up)")]
+    Ready(NodeOrder),
+    /// Change a node's share of the sessions
+    #[command(
+        after_help = "Examples:\n  pgsplit weight db2 50\n  pgsplit weight db2 default    (as in the file)"
+    )]
+    Weight(Weight),
+    /// Let it read its file again; a wrong one changes nothing
+    ///
+    /// Prints what is different, or what is wrong with the file (exit code 78). It is waited for half a minute at least.
+    #[command(after_help = "Example:\n  pgsplit check /etc/pgsplit/config.yaml && pgsplit reload")]
+    Reload(Reload),
+    /// Ask whether it is alive, or ready; exit code 0 or 1
+    ///
+    /// It is asked on its admin address, which is looked up in the same configuration as `run` uses; on its socket when
+    /// there is no address.
     #[command(after_help = "Examples:\n  pgsplit healthcheck\n  pgsplit healthcheck --ready\n  \
         HEALTHCHECK CMD [\"/pgsplit\", \"healthcheck\"]   (in a Dockerfile)")]
     Healthcheck(Healthcheck),
-    /// Let new sessions of a listener wait, in the pgsplit that runs here; open ones go on
+    /// Let new sessions of a listener wait; open ones go on
     ///
-    /// Who waits longer than `sessions.queue_timeout` is refused. It is asked on its admin address, with its token.
+    /// Who waits longer than `sessions.queue_timeout` is refused.
     #[command(after_help = "Examples:\n  pgsplit pause rw\n  \
         pgsplit pause rw --admin 10.0.0.5:8404 --token-file /run/secrets/pgsplit")]
     Pause(Pause),
-    /// Let in the sessions that wait for a paused listener, in the order they came
+    /// Let in who waits for a paused listener, in the order they came
     #[command(after_help = "Examples:\n  pgsplit resume rw\n  \
         pgsplit resume rw --admin 10.0.0.5:8404 --token-file /run/secrets/pgsplit")]
     Resume(Pause),
-    /// Print a completion script for a shell
-    #[command(after_help = "Example:\n  pgsplit completions bash > /etc/bash_completion.d/pgsplit")]
-    Completions {
-        /// Which shell
-        shell: Shell,
-    },
     /// Print the manual page, or write one for each verb into a directory
     #[command(
         hide = true,
@@ -75,6 +120,12 @@ pub(super) enum Verb {
     Man {
         /// An existing directory
         into: Option<PathBuf>,
+    },
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  pgsplit completions bash > /etc/bash_completion.d/pgsplit")]
+    Completions {
+        /// Which shell
+        shell: Shell,
     },
 }
 
@@ -150,33 +201,12 @@ pub(super) struct Probe {
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Pause {
-    /// The listener
-    pub(super) name: String,
-    #[command(flatten)]
-    pub(super) source: Source,
-    /// The admin address, instead of the one in the configuration
-    #[arg(long, value_name = "IP:PORT")]
-    pub(super) admin: Option<SocketAddr>,
-    /// A file with the token, instead of `PGSPLIT_ADMIN_TOKEN` or the one in the configuration
-    #[arg(long, value_name = "FILE")]
-    pub(super) token_file: Option<PathBuf>,
-    /// Longest time for the answer
-    #[arg(long, short = 't', default_value = "3s", value_parser = parse_duration)]
-    pub(super) timeout: Duration,
-}
-
-#[derive(Debug, clap::Args)]
 pub(super) struct Healthcheck {
     #[command(flatten)]
     pub(super) source: Source,
     /// Also whether every listener has a node and every front can serve
     #[arg(long)]
     pub(super) ready: bool,
-    /// The admin address, instead of the one in the configuration
-    #[arg(long, value_name = "IP:PORT")]
-    pub(super) admin: Option<SocketAddr>,
-    /// Longest time for the answer
-    #[arg(long, short = 't', default_value = "3s", value_parser = parse_duration)]
-    pub(super) timeout: Duration,
+    #[command(flatten)]
+    pub(super) at: At,
 }

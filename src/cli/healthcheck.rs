@@ -2,27 +2,28 @@
 
 use std::process::ExitCode;
 
-use hyper::{Method, StatusCode};
-
+use crate::cli::FAILURE;
 use crate::cli::args::Healthcheck;
-use crate::cli::ask::{Question, ask, find};
-use crate::cli::{fail, out};
+use crate::cli::ask::{Asker, Problem, Question};
+use crate::cli::out;
 
 pub(super) fn healthcheck(args: &Healthcheck) -> ExitCode {
-    let admin = match args.admin.map_or_else(|| find(&args.source).map(|(admin, _)| admin), Ok) {
-        Ok(admin) => admin,
-        Err(why) => return fail(&why),
-    };
-    let path = if args.ready { "/readyz" } else { "/healthz" };
-    match ask(admin, &Question { method: Method::GET, path, token: None, within: args.timeout }) {
-        Ok((StatusCode::OK, said)) if said == "ok\n" || said == "ready\n" => {
+    match ask(args) {
+        Ok(said) => {
             out::print(&said);
             ExitCode::SUCCESS
         }
-        Ok((StatusCode::OK, _)) => fail(&format!("http://{admin}{path} is not pgsplit's")),
-        Ok((status, said)) => {
-            fail(&format!("http://{admin}{path} answered {}\n{}", status.as_u16(), said.trim_end()))
+        // Whatever the reason is: a container is well, or it is not.
+        Err(problem) => {
+            let _ = problem.end();
+            ExitCode::from(FAILURE)
         }
-        Err(error) => fail(&error),
     }
+}
+
+fn ask(args: &Healthcheck) -> Result<String, Problem> {
+    let question = Question::get(if args.ready { "/readyz" } else { "/healthz" });
+    let asker = Asker::new(&args.source, &args.at)?.by_address_first();
+    let said = asker.text(&question)?;
+    if said == "ok\n" || said == "ready\n" { Ok(said) } else { Err(asker.not_ours(&question)) }
 }

@@ -3,23 +3,22 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::CommandFactory;
 use clap_mangen::Man;
 
-use crate::cli::args::Args;
+use crate::cli::args::command;
 use crate::cli::{fail, out};
 
 /// Prints the page about pgsplit itself, or writes it and one for each verb into a directory.
 pub(super) fn man(into: Option<&Path>) -> ExitCode {
     let Some(into) = into else {
         let mut page = Vec::new();
-        if let Err(error) = Man::new(Args::command()).render(&mut page) {
+        if let Err(error) = Man::new(command()).render(&mut page) {
             return fail(&error.to_string());
         }
         out::print(&String::from_utf8_lossy(&page));
         return ExitCode::SUCCESS;
     };
-    match clap_mangen::generate_to(Args::command(), into) {
+    match clap_mangen::generate_to(command(), into) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("cannot write manual pages into {}: {error}", into.display())),
     }

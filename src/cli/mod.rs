@@ -4,24 +4,36 @@ mod args;
 mod ask;
 mod check;
 mod config;
+mod door;
+mod events;
 mod healthcheck;
 mod man;
+mod node;
 mod out;
 mod pause;
 mod probe;
+mod reload;
 mod run;
+mod sessions;
+mod status;
+mod table;
+mod top;
+mod view;
+mod words;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::FromArgMatches;
 
 use crate::config::{Config, ConfigError};
 use args::{Args, Source, Verb};
 
 /// Ran, but something failed while it did.
 const FAILURE: u8 = 1;
-/// `EX_NOPERM` of `sysexits.h`: a port that needs rights.
+/// `EX_UNAVAILABLE` of `sysexits.h`: no pgsplit answers.
+const UNAVAILABLE: u8 = 69;
+/// `EX_NOPERM` of `sysexits.h`: a port that needs rights, a socket that is for others, no token or another one.
 const NO_PERMISSION: u8 = 77;
 /// `EX_CONFIG` of `sysexits.h`: the file must be mended first; restarting does not help.
 const BAD_CONFIG: u8 = 78;
@@ -29,21 +41,32 @@ const BAD_CONFIG: u8 = 78;
 /// Runs the verb of the process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
-    match Args::parse().verb {
+    let args = Args::from_arg_matches(&args::command().get_matches());
+    match args.unwrap_or_else(|error| error.exit()).verb {
         Verb::Run(source) => run::run(&source),
         Verb::Check { config, connect } => check::check(config.as_deref(), connect),
         Verb::Config(verb) => config::config(&verb),
         Verb::Probe(probe) => probe::probe(&probe),
+        Verb::Status(args) => status::status(&args),
+        Verb::Top(args) => top::top(&args),
+        Verb::Events(args) => events::events(&args),
+        Verb::Sessions(args) => sessions::sessions(&args),
+        Verb::Kill(args) => sessions::kill(&args),
+        Verb::Drain(args) => node::order(&args, "drain"),
+        Verb::Maint(args) => node::order(&args, "maint"),
+        Verb::Ready(args) => node::order(&args, "ready"),
+        Verb::Weight(args) => node::weight(&args),
+        Verb::Reload(args) => reload::reload(&args),
         Verb::Healthcheck(args) => healthcheck::healthcheck(&args),
         Verb::Pause(args) => pause::pause(&args, true),
         Verb::Resume(args) => pause::pause(&args, false),
+        Verb::Man { into } => man::man(into.as_deref()),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Args::command(), "pgsplit", &mut script);
+            clap_complete::generate(shell, &mut args::command(), "pgsplit", &mut script);
             out::print(&String::from_utf8_lossy(&script));
             ExitCode::SUCCESS
         }
-        Verb::Man { into } => man::man(into.as_deref()),
     }
 }
 

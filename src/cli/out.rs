@@ -1,14 +1,40 @@
 //! Printing for people. A reader that has gone (`pgsplit … | head`) is no error.
 
 use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::time::sleep;
+
+use crate::cli::table::Screen;
 
 /// Where nothing says how wide the screen is.
 const USUAL_WIDTH: usize = 80;
+
+/// From one look for a reader to the next.
+const LOOK: Duration = Duration::from_millis(300);
 
 /// Writes to standard output; whether anybody reads it.
 pub(super) fn print(text: &str) -> bool {
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_ok()
+}
+
+/// Comes back when nobody reads standard output any more, which a pipe tells also while nothing is written. Cancel safe.
+pub(super) async fn reader_gone() {
+    while is_read() {
+        sleep(LOOK).await;
+    }
+}
+
+/// Whether nothing speaks against somebody reading standard output. Does not wait.
+fn is_read() -> bool {
+    let stdout = std::io::stdout();
+    let mut all = [PollFd::new(&stdout, PollFlags::empty())];
+    let gone = PollFlags::ERR | PollFlags::HUP;
+    // What cannot be asked is no pipe that somebody has left.
+    poll(&mut all, Some(&Timespec::default())).is_err()
+        || all.iter().all(|one| !one.revents().intersects(gone))
 }
 
 /// Writes to standard error.
@@ -19,6 +45,24 @@ pub(super) fn complain(text: &str) {
 /// Whether complaints are read on a terminal.
 pub(super) fn is_terminal() -> bool {
     std::io::stderr().is_terminal()
+}
+
+/// Whether standard output may have colours: on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
+pub(super) fn has_colours() -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    std::io::stdout().is_terminal()
+        && !is_set("NO_COLOR")
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Whether standard output is a terminal, which can be drawn over.
+pub(super) fn is_screen() -> bool {
+    std::io::stdout().is_terminal()
+}
+
+/// What tables may look like.
+pub(super) fn screen() -> Screen {
+    Screen { width: width(), has_colours: has_colours() }
 }
 
 /// Columns of the terminal that standard output is; of a file as many as `COLUMNS` says, else 80.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Config;
 use super::written::{Section, is_plain, sections};
@@ -12,7 +12,7 @@ use super::written::{Section, is_plain, sections};
 const NEEDS_RESTART: [&str; 1] = ["runtime.threads"];
 
 /// What is different, in the order of the file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Diff {
     /// One for each key, and one for each entry that came or went as a whole.
@@ -20,7 +20,7 @@ pub struct Diff {
 }
 
 /// One key that is different.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// `check.interval`, `nodes.db1.weight`; of an entry that is new or gone `nodes.db1`.
     pub key: String,
@@ -33,7 +33,7 @@ pub struct Change {
 }
 
 /// What a reload does about a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
     /// It goes by it from then on.

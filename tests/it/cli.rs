@@ -284,7 +284,7 @@ async fn healthcheck_says_why_it_cannot_ask() {
             &["healthcheck", "/nowhere.yaml"],
             &[("PGSPLIT_ADMIN", "127.0.0.9:1")],
             1,
-            "asking 127.0.0.9:1 instead",
+            "asking http://127.0.0.9:1 instead",
         ),
         (&["healthcheck", "--admin", "here"], &[], 2, "IP:PORT"),
     ] {
@@ -446,9 +446,15 @@ async fn an_address_in_use_is_said_with_a_hint() {
 
 #[tokio::test]
 async fn every_verb_has_an_example_and_completions_work() {
-    for verb in ["run", "check", "probe", "healthcheck", "pause", "resume", "completions"] {
+    let (_, help) = pgsplit(&["--help"], &[]).await;
+    let verbs = help.lines().filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next());
+    let verbs: Vec<&str> = verbs.filter(|verb| !verb.starts_with('-') && *verb != "help").collect();
+    assert!(10 < verbs.len(), "{help}");
+    for verb in &verbs {
         let (code, said) = pgsplit(&[verb, "--help"], &[]).await;
-        assert_eq!((code, said.contains("Example")), (Some(0), true), "{said}");
+        let has_example = said.contains("Example") || *verb == "config";
+        assert_eq!((code, has_example), (Some(0), true), "{said}");
+        assert!(said.lines().all(|line| line.chars().count() <= 100), "{said}");
     }
     let (code, script) = pgsplit(&["completions", "bash"], &[]).await;
     assert_eq!((code, script.contains("_pgsplit()")), (Some(0), true));
@@ -456,9 +462,10 @@ async fn every_verb_has_an_example_and_completions_work() {
     assert_eq!((code, page.contains(".SH SYNOPSIS")), (Some(0), true), "{page}");
     let pages = home::directory("man");
     assert_eq!(pgsplit(&["man", pages.to_str().unwrap()], &[]).await, (Some(0), String::new()));
-    for page in ["pgsplit.1", "pgsplit-run.1", "pgsplit-check.1"] {
-        assert!(pages.join(page).exists(), "{page}");
+    for verb in verbs {
+        assert!(pages.join(format!("pgsplit-{verb}.1")).exists(), "{verb}");
     }
+    assert!(pages.join("pgsplit.1").exists() && pages.join("pgsplit-config-show.1").exists());
     let (code, said) = pgsplit(&["man", "/nonexistent"], &[]).await;
     assert_eq!(
         (code, said.contains("cannot write manual pages into /nonexistent")),

@@ -313,7 +313,7 @@ async fn the_token_is_shown_nowhere() {
     let (code, faulty) = pgsplit(&["check", &path], &[]).await;
     assert_eq!((code, faulty.contains("did you mean `bind`?")), (Some(78), true), "{faulty}");
     let (_, paused) = pgsplit(
-        &["pause", "rw", &path, "--admin", &balancer.admin().to_string()],
+        &["pause", "rw", "-c", &path, "--admin", &balancer.admin().to_string()],
         &[("PGSPLIT_ADMIN_TOKEN", "x")],
     )
     .await;
@@ -330,8 +330,12 @@ async fn the_command_line_pauses_and_resumes() {
         assert_eq!(pgsplit(args, env).await, (Some(0), words.to_owned()), "{args:?}");
     };
     // By the file; by a variable; by a file of its own.
-    done(&["pause", "rw", &path], &[], "listener \"rw\" is paused: 0 sessions wait, open sessions go on\n")
-        .await;
+    done(
+        &["pause", "rw", "-c", &path],
+        &[],
+        "listener \"rw\" is paused: 0 sessions wait, open sessions go on\n",
+    )
+    .await;
     let session = try_login(balancer.rw());
     wait_waiting(&balancer, 1).await;
     let by_variable = [("PGSPLIT_ADMIN_TOKEN", TOKEN), ("PGSPLIT_CONFIG", "/nowhere.yaml")];
@@ -344,26 +348,36 @@ async fn the_command_line_pauses_and_resumes() {
     // It comes before the variable.
     done(&args, &[("PGSPLIT_ADMIN_TOKEN", "x")], "listener \"rw\" is resumed: 1 session is let in\n").await;
     session.join_all().await.remove(0).unwrap();
-    done(&["resume", "rw", &path], &[], "listener \"rw\" is resumed: no session waits\n").await;
+    done(&["resume", "rw", "-c", &path], &[], "listener \"rw\" is resumed: no session waits\n").await;
 
     let empty = home::directory("token").join("empty");
     std::fs::write(&empty, "\n").unwrap();
     let empty = empty.display().to_string();
     let gone = balancer.at(1).to_string();
     let front = balancer.rw().to_string();
-    for (args, env, part) in [
-        (&["pause", "rx", &path][..], &[][..], "answered 404\nno such listener; there are \"rw\" and \"ro\""),
-        (&["pause", "r w/../../x?y", &path], &[], "answered 404\n"),
-        (&["pause", "rw", "--admin", &admin], &[], "answered 401\nonly with the token"),
-        (&["pause", "rw", &path], &[("PGSPLIT_ADMIN_TOKEN", "x")], "answered 401\nthis is not the token"),
-        (&["pause", "rw", "--admin", &admin, "--token-file", &empty], &[], "empty: the file is empty"),
-        (&["pause", "rw", "--admin", &admin, "--token-file", "/nowhere"], &[], "cannot use /nowhere: "),
-        (&["pause", "rw", "--admin", &gone, "--token-file", &file], &[], "connection refused"),
-        (&["pause", "rw", "--admin", &front, "--token-file", &file], &[], &front),
-        (&["pause", "rw", &path], &[("PGSPLIT_ADMIN", "off")], "admin is off"),
+    for (args, env, exit, part) in [
+        (
+            &["pause", "rx", "-c", &path][..],
+            &[][..],
+            1,
+            "answered 404\nno such listener; there are \"rw\" and \"ro\"",
+        ),
+        (&["pause", "r w/../../x?y", "-c", &path], &[], 1, "answered 404\n"),
+        (&["pause", "rw", "--admin", &admin], &[], 77, "answered 401\nonly with the token"),
+        (
+            &["pause", "rw", "-c", &path],
+            &[("PGSPLIT_ADMIN_TOKEN", "x")],
+            77,
+            "answered 401\nthis is not the token",
+        ),
+        (&["pause", "rw", "--admin", &admin, "--token-file", &empty], &[], 1, "empty: the file is empty"),
+        (&["pause", "rw", "--admin", &admin, "--token-file", "/nowhere"], &[], 1, "cannot use /nowhere: "),
+        (&["pause", "rw", "--admin", &gone, "--token-file", &file], &[], 69, "connection refused"),
+        (&["pause", "rw", "--admin", &front, "--token-file", &file], &[], 1, &front),
+        (&["pause", "rw", "-c", &path], &[("PGSPLIT_ADMIN", "off")], 1, "admin is off"),
     ] {
         let (code, said) = pgsplit(args, env).await;
-        assert_eq!((code, said.contains(part)), (Some(1), true), "{args:?}: {said}");
+        assert_eq!((code, said.contains(part)), (Some(exit), true), "{args:?}: {said}");
         assert!(!said.contains(TOKEN), "{said}");
     }
     assert_eq!(pgsplit(&["pause"], &[]).await.0, Some(2));

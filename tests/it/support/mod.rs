@@ -27,6 +27,7 @@ pub mod postgres;
 pub mod process;
 pub mod programs;
 pub mod raw;
+pub mod terminal;
 pub mod tls;
 pub mod upstream;
 pub mod wait;

@@ -1,0 +1,69 @@
+//! `pgsplit reload`: a new file goes, a bad one changes nothing, and either is said.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::balancer::{Balancer, binary};
+use crate::support::cluster::shared;
+use crate::tools::output;
+
+const TOKEN: &str = "canary-60b1c9e7d2";
+
+async fn config() -> String {
+    let admin =
+        format!("admin: {{bind: \"BALANCER:8404\", token: {TOKEN}}}\nruntime: {{watch_config: no}}\n");
+    shared().await.config() + &admin
+}
+
+/// Exit code, standard output, standard error.
+async fn run(args: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(binary());
+    command.args(args).env_clear().current_dir(std::env::temp_dir());
+    let Output { status, stdout, stderr } = output(command).await;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    let (stdout, stderr) = (text(stdout), text(stderr));
+    assert!(!stdout.contains("canary") && !stderr.contains("canary"), "{stdout}{stderr}");
+    (status.code(), stdout, stderr)
+}
+
+#[tokio::test]
+async fn reload_says_what_is_different_or_what_is_wrong() {
+    let good = config().await;
+    let balancer = Balancer::start(&good).await;
+    balancer.wait_ready().await;
+    let path = balancer.config_path().display().to_string();
+    let reload = ["reload", "-c", &path];
+    assert_eq!(run(&reload).await, (Some(0), "nothing is different\n".to_owned(), String::new()));
+
+    let changed = good.replace("watch_config: no", "watch_config: no, threads: 3") + "log: {level: debug}\n";
+    balancer.write(&changed);
+    let (code, said, _) = run(&reload).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(said, "~ log.level: info -> debug\n~ runtime.threads: 0 -> 3  (needs a restart)\n");
+    assert_eq!(balancer.wait_log("config_reload", |_| true).await["by"], "api");
+    let (code, json, _) = run(&["reload", "--json", "-c", &path]).await;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        (code, &json["result"]),
+        (Some(0), &"unchanged".into()),
+        "what needs a restart waits for it: {json}"
+    );
+
+    // Not `-c`: the file in which the address and the token stand is the one that is broken.
+    let admin = balancer.admin().to_string();
+    let token = balancer.config_path().with_file_name("token");
+    std::fs::write(&token, TOKEN).unwrap();
+    let reload = ["reload", "--admin", &admin, "--token-file", token.to_str().unwrap()];
+    balancer.write(&(good.clone() + "check_: {password: canary-2}\nlog: {level: verbose,}\n"));
+    let (code, out, said) = run(&reload).await;
+    assert_eq!((code, out.as_str()), (Some(78), ""), "{said}");
+    for part in ["config.yaml:", "`check_`", "pgsplit: nothing has changed: mend the file and reload again\n"]
+    {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let (code, _, said) = run(&["reload", "--admin", &admin]).await;
+    assert_eq!((code, said.contains("answered 401")), (Some(77), true), "{said}");
+}
