@@ -27,7 +27,7 @@ use crate::front::accept::FrontDoor;
 use crate::front::connection::converse;
 use crate::front::desk as http_desk;
 use crate::front::shared::{Front, Fronts};
-use crate::net::crew::{Crew, OpenDoor};
+use crate::net::crew::{Closing, Crew, OpenDoor};
 use crate::net::discover::Refresh;
 use crate::net::listen::{Listening, Sockets};
 use crate::net::local::LocalSocket;
@@ -70,8 +70,10 @@ pub(super) struct Running {
     front_doors: Vec<Opened<FrontDoor>>,
     admin_server: Option<AdminServer>,
     local_server: Option<LocalServer>,
-    /// Left by the change before: their sockets may be open for a moment yet.
-    closing: Vec<SocketAddr>,
+    /// Left by the change before, and by others before that: their sockets may be open for a moment yet.
+    closing: Vec<Closing>,
+    /// The same of the admin server.
+    admin_left: Option<SocketAddr>,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -134,6 +136,7 @@ impl Running {
             admin_server: None,
             local_server: None,
             closing: Vec::new(),
+            admin_left: None,
             workers,
         })
     }
@@ -177,7 +180,8 @@ impl Running {
         let mut leaving = not_kept(&self.listener_doors, &listeners_kept);
         leaving.extend(not_kept(&self.front_doors, &fronts_kept));
         leaving.extend(self.admin_server.as_ref().filter(|_| !is_admin_kept).map(|server| server.addr));
-        leaving.extend(&self.closing);
+        leaving.extend(self.closing.iter().map(Closing::addr));
+        leaving.extend(self.admin_left);
 
         if !fronts.is_empty() && self.http.is_none() {
             self.start_http().map_err(StartError::Worker)?;
@@ -238,7 +242,8 @@ impl Running {
     pub(super) async fn go_by(&mut self, config: Config, prepared: Prepared) {
         let Prepared { listeners, fronts, admin, local } = prepared;
         let (old, config) = (self.shared.setup(), Arc::new(config));
-        self.closing.clear();
+        self.closing.retain(Closing::is_open);
+        self.admin_left = None;
         self.ground.refresh.set(config.dns.refresh);
         self.ground.requests.store(Arc::new(config.log.requests));
 
@@ -305,8 +310,7 @@ impl Running {
             }
         }
         for left in before.into_iter().flatten() {
-            self.closing.push(left.open.addr());
-            left.open.close();
+            self.closing.push(left.open.close());
         }
     }
 
@@ -315,7 +319,7 @@ impl Running {
             return;
         }
         if let Some(server) = self.admin_server.take() {
-            self.closing.push(server.addr);
+            self.admin_left = Some(server.addr);
             server.end.cancel();
         }
         let bind = setup.config.admin.as_ref().and_then(|admin| admin.bind);
@@ -376,8 +380,7 @@ impl Running {
             }
         }
         for left in doors.into_iter().flatten() {
-            self.closing.push(left.open.addr());
-            left.open.close();
+            self.closing.push(left.open.close());
         }
         self.fronts.replace(all);
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 use tokio_util::sync::CancellationToken;
@@ -130,9 +130,33 @@ impl OpenDoor {
         self.listening.iter().try_for_each(|(_, listening)| listening.set_options(options))
     }
 
-    /// Accepts what has come until now, and nothing more. The sockets are closed a moment later.
-    pub fn close(self) {
+    /// Accepts what has come until now, and nothing more. The sockets are closed a moment later, which the return value tells.
+    #[must_use]
+    pub fn close(self) -> Closing {
         self.closed.cancel();
+        let listening = self.listening.iter().map(|(_, listening)| Arc::downgrade(listening));
+        Closing { addr: self.addr, listening: listening.collect() }
+    }
+}
+
+/// A door that nobody opens any more.
+#[derive(Debug)]
+pub struct Closing {
+    addr: SocketAddr,
+    listening: Vec<Weak<Listening>>,
+}
+
+impl Closing {
+    /// Its address.
+    #[must_use]
+    pub const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Whether one of its sockets may be open still.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.listening.iter().any(|listening| 0 < listening.strong_count())
     }
 }
 
@@ -214,7 +238,7 @@ mod tests {
         let ((first, counted), (second, _)) = (open(), open());
         let (gone, stays) = (first.addr(), second.addr());
         let mut early: Vec<_> = (0..30).map(|_| TcpStream::connect(gone).unwrap()).collect();
-        first.close();
+        let closing = first.close();
         for client in &mut early {
             assert_eq!(client.read(&mut [0]).unwrap(), 0, "none is reset");
         }
@@ -222,6 +246,7 @@ mod tests {
         while TcpStream::connect(gone).is_ok() {
             std::thread::yield_now();
         }
+        assert_eq!((closing.addr(), closing.is_open()), (gone, false));
         assert_eq!(TcpStream::connect(stays).unwrap().read(&mut [0]).unwrap(), 0);
         stop.cancel();
         drop((crew, second));
