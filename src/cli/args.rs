@@ -40,6 +40,15 @@ pub(super) enum Verb {
         #[arg(long)]
         connect: bool,
     },
+    /// Write a first configuration, also from a URL or an haproxy.cfg
+    ///
+    /// What an haproxy.cfg says that has no counterpart stands at the end of the new file, with its line and the reason. A
+    /// password is never written. Exit code 1 when the file is there already, or when there is nothing to take over.
+    #[command(
+        after_help = "Examples:\n  pgsplit init\n  pgsplit init --from-url postgres://app@db1,db2,db3/shop\n  \
+        pgsplit init --from-haproxy /etc/haproxy/haproxy.cfg -o pgsplit.yaml"
+    )]
+    Init(Init),
     /// The configuration: what is in effect, and what keys there are
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -159,6 +168,22 @@ pub(super) enum ConfigVerb {
     #[command(after_help = "Example:\n  pgsplit config schema > pgsplit.schema.json\n  \
         and in the file: # yaml-language-server: $schema=pgsplit.schema.json")]
     Schema,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Init {
+    /// A libpq URL: its hosts become nodes, its user checks them; its password is not written
+    #[arg(long, value_name = "URL", conflicts_with = "from_haproxy")]
+    pub(super) from_url: Option<String>,
+    /// An haproxy.cfg in front of `PostgreSQL`, such as Patroni's
+    #[arg(long, value_name = "FILE")]
+    pub(super) from_haproxy: Option<PathBuf>,
+    /// Where to write; `-` is the screen [default: config.yaml]
+    #[arg(long, short = 'o', value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// Write over a file that is there
+    #[arg(long)]
+    pub(super) force: bool,
 }
 
 /// Where the configuration comes from.

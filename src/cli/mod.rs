@@ -7,6 +7,7 @@ mod config;
 mod door;
 mod events;
 mod healthcheck;
+mod init;
 mod man;
 mod node;
 mod out;
@@ -45,6 +46,7 @@ pub fn main() -> ExitCode {
     match args.unwrap_or_else(|error| error.exit()).verb {
         Verb::Run(source) => run::run(&source),
         Verb::Check { config, connect } => check::check(config.as_deref(), connect),
+        Verb::Init(args) => init::init(&args),
         Verb::Config(verb) => config::config(&verb),
         Verb::Probe(probe) => probe::probe(&probe),
         Verb::Status(args) => status::status(&args),

@@ -12,6 +12,7 @@ mod cancel;
 mod checks;
 mod cli;
 mod cli_config;
+mod cli_init;
 mod cli_live;
 mod cli_reload;
 mod cli_remote;

@@ -14,7 +14,7 @@ pub(in crate::cli) struct Group {
 
 /// All verbs but those that are hidden.
 pub(in crate::cli) const GROUPS: [Group; 4] = [
-    Group { head: "Run it", verbs: &["run", "check", "config", "probe"] },
+    Group { head: "Run it", verbs: &["run", "init", "check", "config", "probe"] },
     Group { head: "See how it runs", verbs: &["status", "top", "events", "sessions", "healthcheck"] },
     Group {
         head: "Change how it runs",
