@@ -1,15 +1,18 @@
 //! What is different between two configurations, key by key, and what a reload does about it. Pure.
 
-use std::collections::BTreeMap;
+mod compare;
+mod running;
+
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Config;
-use super::written::{Section, is_plain, sections};
-
-/// What a reload cannot change, and why: the threads of a process hold its connections, each its own.
-const NEEDS_RESTART: [&str; 1] = ["runtime.threads"];
+use super::secrets::STRUCK_OUT;
+use super::show::{Shown, show};
+use super::{Cluster, Config, Node};
+use crate::base::secret::Secret;
+use compare::{Comparison, compare, is_plain};
 
 /// What is different, in the order of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,84 +48,44 @@ pub enum Effect {
 /// What is different in `new`.
 #[must_use]
 pub fn diff(old: &Config, new: &Config) -> Diff {
-    // Where the keys of a cluster stand in one of the two only, they would all seem to be different.
-    let is_plain = is_plain(old) && is_plain(new);
-    let (old, new) = (sections(old, is_plain), sections(new, is_plain));
-    let by_path = |sections: &[Section]| -> BTreeMap<String, Section> {
-        sections.iter().map(|section| (section.id(), section.clone())).collect()
-    };
-    let (olds, news) = (by_path(&old), by_path(&new));
-    let mut changes = Vec::new();
-    for section in &new {
-        match olds.get(&section.id()) {
-            Some(before) => changes.extend(within(before, section)),
-            None => changes.push(Change::new(section.path.clone(), None, Some(section.in_one()))),
-        }
-    }
-    let gone = old.iter().filter(|section| !news.contains_key(&section.id()));
-    changes.extend(gone.map(|section| Change::new(section.path.clone(), Some(section.in_one()), None)));
-    changes.extend(reordered(&old, &new));
+    let (old_shown, new_shown) = (show(old), show(new));
+    let Comparison { mut changes, .. } = compare(&old_shown, &new_shown);
+    let is_plain = is_plain(&old_shown) && is_plain(&new_shown);
+    changes.extend(passwords(&old.clusters, &new.clusters, is_plain));
     Diff { changes }
 }
 
-/// Takes over into `new` what only another start can change, so that it is what the process runs by.
+/// What is different in `new` from what a running pgsplit shows of itself, and which secrets there may be other ones: it
+/// shows none.
+#[must_use]
+pub fn diff_to_running(running: &Shown, new: &Config) -> (Diff, Vec<String>) {
+    let Comparison { changes, hidden } = compare(running, &show(new));
+    (Diff { changes }, hidden)
+}
+
+/// Takes over into `new` what only another start can change, so that it is what the process runs by. These are the keys whose
+/// [`is_reloadable`](super::key::About::is_reloadable) is false.
 pub fn keep_until_restart(old: &Config, new: &mut Config) {
     new.runtime.threads = old.runtime.threads;
 }
 
-/// The keys that are different in two sections of one name.
-fn within(old: &Section, new: &Section) -> Vec<Change> {
-    let keys = new.keys.iter().map(|(key, _)| key);
-    let only_old = old.keys.iter().map(|(key, _)| key).filter(|key| new.value(key).is_none());
-    let different = keys.chain(only_old).filter(|key| old.value(key) != new.value(key));
-    let change = |key: &&'static str| {
-        let shown = |section: &Section| section.value(key).map(|value| value.shown().to_owned());
-        Change::new(format!("{}.{key}", new.path), shown(old), shown(new))
-    };
-    different.map(change).collect()
-}
-
-/// Nodes that stand in another order: with `balance: first` that says which one is used.
-fn reordered(old: &[Section], new: &[Section]) -> Vec<Change> {
-    let lists = |sections: &[Section]| {
-        let mut lists: Vec<(String, Vec<String>)> = Vec::new();
-        for section in sections {
-            let Some(list) = &section.list else { continue };
-            let name = section.name().to_owned();
-            match lists.iter_mut().find(|(known, _)| known == list) {
-                Some((_, names)) => names.push(name),
-                None => lists.push((list.clone(), vec![name])),
+/// Passwords from `~/.pgpass`, which are no keys of the file.
+fn passwords(old: &[Arc<Cluster>], new: &[Arc<Cluster>], is_plain: bool) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for cluster in new {
+        let Some(before) = old.iter().find(|other| other.name == cluster.name) else { continue };
+        let prefix = if is_plain { String::new() } else { format!("clusters.{}.", cluster.name) };
+        for Node { name, password, .. } in cluster.nodes.iter().map(|node| &**node) {
+            let Some(before) = before.nodes.iter().find(|node| node.name == *name) else { continue };
+            if before.password != *password {
+                let shown = |secret: &Option<Secret>| secret.as_ref().map(|_| STRUCK_OUT.to_owned());
+                let key = format!("{prefix}nodes.{name}.password");
+                let (old, new) = (shown(&before.password), shown(password));
+                changes.push(Change { key, old, new, effect: Effect::Applied });
             }
         }
-        lists
-    };
-    let (old, new) = (lists(old), lists(new));
-    let change = |(list, names): &(String, Vec<String>)| {
-        let (_, before) = old.iter().find(|(known, _)| known == list)?;
-        let both = |of: &[String], other: &[String]| -> Vec<String> {
-            of.iter().filter(|name| other.contains(name)).cloned().collect()
-        };
-        let (before, after) = (both(before, names), both(names, before));
-        let shown = |names: &[String]| Some(format!("[{}]", names.join(", ")));
-        (before != after).then(|| Change::new(list.clone(), shown(&before), shown(&after)))
-    };
-    new.iter().filter_map(change).collect()
-}
-
-impl Section {
-    /// Where it stands, unique: a front and its own group share a path.
-    fn id(&self) -> String {
-        let first = self.keys.first().map_or("", |(key, _)| *key);
-        format!("{} {first}", self.path)
     }
-}
-
-impl Change {
-    fn new(key: String, old: Option<String>, new: Option<String>) -> Self {
-        let needs_restart = NEEDS_RESTART.contains(&key.as_str());
-        let effect = if needs_restart { Effect::NeedsRestart } else { Effect::Applied };
-        Self { key, old, new, effect }
-    }
+    changes
 }
 
 impl Diff {

@@ -47,8 +47,6 @@ mod tree;
 pub mod url;
 mod words;
 mod words_http;
-mod written;
-mod written_http;
 
 #[cfg(test)]
 mod tests;

@@ -40,10 +40,10 @@ fn each_key_has_its_line() {
          ~ check.max_lag: 0 -> 16MiB\n\
          ~ sessions.queue_timeout: 10s -> 0\n\
          ~ sessions.keepalive: {idle: 1m, interval: 10s, count: 3} -> off\n\
+         ~ admin: {bind: 127.0.0.1:8404, socket: off, hosts: [], token: \"\"} -> off\n\
          ~ log.requests: all -> 1/100\n\
          ~ runtime.threads: 0 -> 4  (needs a restart)\n\
-         ~ runtime.drain_timeout: 1m -> 1m30s\n\
-         - admin: {bind: 127.0.0.1:8404, socket: off, hosts: [], token: }\n"
+         ~ runtime.drain_timeout: 1m -> 1m30s\n"
     );
 }
 
@@ -58,13 +58,13 @@ fn entries_come_and_go_as_a_whole_and_are_known_by_name() {
     );
     assert_eq!(
         diff(&old, &new).to_string(),
-        "+ nodes.db4: {addr: db4:5432, role: standby, weight: 50, backup: false, max_connections: 0, patroni: 8008}\n\
+        "+ nodes.db4: {addr: db4:5432, role: standby, weight: 50, backup: false, max_connections: 0, patroni: \"8008\"}\n\
          ~ nodes.db3.backup: false -> true\n\
+         - nodes.db2: {addr: db2:5432, role: standby, weight: 100, backup: false, max_connections: 0, patroni: \"8008\"}\n\
+         ~ nodes: [db1, db3] -> [db3, db1]\n\
          ~ listeners.rw.bind: 127.0.0.1:6432 -> 127.0.0.1:7000\n\
-         + listeners.all: {bind: 127.0.0.1:6433, cluster: main, target: any, balance: leastconn, max_connections: 1000, tls: passthrough}\n\
-         - nodes.db2: {addr: db2:5432, role: standby, weight: 100, backup: false, max_connections: 0, patroni: 8008}\n\
-         - listeners.ro: {bind: 127.0.0.1:6433, cluster: main, target: prefer-standby, balance: leastconn, max_connections: 1000, tls: passthrough}\n\
-         ~ nodes: [db1, db3] -> [db3, db1]\n"
+         + listeners.all: {bind: 127.0.0.1:6433, cluster: main, target: any, balance: leastconn, max_connections: 1000, tls: {mode: passthrough}}\n\
+         - listeners.ro: {bind: 127.0.0.1:6433, cluster: main, target: prefer-standby, balance: leastconn, max_connections: 1000, tls: {mode: passthrough}}\n"
     );
 }
 
@@ -76,11 +76,8 @@ fn a_second_cluster_does_not_make_the_first_another_one() {
         "clusters: {{main: {{nodes: [{{addr: db1, role: primary, weight: 7}}]}}, logs: {{nodes: [{{addr: db9, role: primary}}]}}}}\n{listeners}"
     );
     let text = diff(&old, &config(&new)).to_string();
-    assert!(
-        text.starts_with("~ clusters.main.nodes.db1.weight: 100 -> 7\n+ clusters.logs.nodes.db9: {"),
-        "{text}"
-    );
-    assert_eq!(text.lines().filter(|line| !line.starts_with("+ clusters.logs.")).count(), 1, "{text}");
+    let expected = "~ clusters.main.nodes.db1.weight: 100 -> 7\n+ clusters.logs: {nodes: [{addr: db9:5432, ";
+    assert!(text.starts_with(expected) && text.lines().count() == 2, "{text}");
 }
 
 #[test]
@@ -92,13 +89,12 @@ fn fronts_are_compared_down_to_their_upstreams() {
     );
     assert_eq!(
         differences(&old, &new),
-        "~ http.api.max_body: 1MiB -> 0\n\
-         ~ http.api.retries: {max: 2, methods: [GET, HEAD, OPTIONS], statuses: [502, 503, 504], budget: 20%} -> {max: 0, methods: [GET, HEAD, OPTIONS], statuses: [502, 503, 504], budget: 20%}\n\
-         ~ http.api.cache: off -> {size: 1MiB, max_entry: 1MiB, stale_while_revalidate: 10s, stale_if_error: 1m}\n\
-         ~ http.api.check: {path: /health, host: \"\", interval: 2s, fast_interval: 500ms, timeout: 1s, rise: 2, fall: 3, expect: 200-399} -> \
-         {path: /healthz, host: \"\", interval: 2s, fast_interval: 500ms, timeout: 1s, rise: 2, fall: 3, expect: 200-399}\n\
-         + http.api.upstreams.users3:8080: {weight: 10, backup: false, max_connections: 0}\n\
-         - http.api.upstreams.users1:8080: {weight: 100, backup: false, max_connections: 0}\n"
+        "+ http.api.upstreams.users3:8080: {weight: 10, backup: false, max_connections: 0}\n\
+         - http.api.upstreams.users1:8080: {weight: 100, backup: false, max_connections: 0}\n\
+         ~ http.api.check.path: /health -> /healthz\n\
+         ~ http.api.max_body: 1MiB -> 0\n\
+         ~ http.api.retries.max: 2 -> 0\n\
+         ~ http.api.cache: off -> {size: 1MiB, max_entry: 1MiB, stale_while_revalidate: 10s, stale_if_error: 1m}\n"
     );
 }
 
@@ -128,6 +124,66 @@ fn it_is_json_for_programs() {
         ("log.level".into(), "runtime.threads".into())
     );
     assert!(diff.is_applied());
+}
+
+#[test]
+fn another_front_does_not_make_the_first_another_one() {
+    let one = "http: {name: api, upstreams: ['users1:8080']}\n";
+    let two = "http: [{name: api, bind: '127.0.0.1:8080', upstreams: ['users1:8080']}, {name: web, bind: '127.0.0.1:8081', upstreams: ['web1:80']}]\n";
+    let text = differences(one, two);
+    assert!(
+        text.starts_with("+ http.web: {bind: 127.0.0.1:8081, upstreams: ") && text.lines().count() == 1,
+        "{text}"
+    );
+    assert!(differences("", one).starts_with("+ http: [{name: api, "), "{}", differences("", one));
+}
+
+#[test]
+fn a_password_beside_the_file_is_compared_too() {
+    let old = config(NODES);
+    let mut new = old.clone();
+    let cluster = Arc::make_mut(&mut new.clusters[0]);
+    Arc::make_mut(&mut cluster.nodes[1]).password = Some(Secret::new("hunter2"));
+    let change = diff(&old, &new);
+    assert_eq!(change.to_string(), "+ nodes.db2.password: ***\n");
+    assert!(change.is_applied() && !format!("{change:?}").contains("hunter"));
+}
+
+/// What a running pgsplit with this file would show of itself.
+fn running(yaml: &str) -> Shown {
+    serde_json::from_str(&serde_json::to_string_pretty(&show(&config(yaml))).unwrap()).unwrap()
+}
+
+#[test]
+fn a_running_one_is_compared_by_what_it_shows() {
+    let all = "check: {user: lb, password: hunter2, max_lag: 16MiB}\nadmin: {token: abcdefghijklmnop, hosts: [lb.example.com]}\n\
+               http: {name: api, upstreams: ['users1:8080'], routes: [{path: /a, group: default}], cache: 64MiB}\n";
+    let same = format!("{NODES}{all}");
+    let (diff, hidden) = diff_to_running(&running(&same), &config(&same));
+    assert_eq!(diff.to_string(), "");
+    assert_eq!(hidden, ["check.password", "admin.token"], "it does not show them");
+    let (diff, hidden) =
+        diff_to_running(&running(&same), &config(&format!("{NODES}runtime: {{threads: 2}}\n")));
+    let text = diff.to_string();
+    for line in [
+        "~ check.password: *** -> \"\"",
+        "~ check.max_lag: 16MiB -> 0",
+        "~ admin.token: *** -> \"\"",
+        "~ runtime.threads: 0 -> 2  (needs a restart)",
+    ] {
+        assert!(text.lines().any(|other| other == line), "{line}:\n{text}");
+    }
+    assert_eq!(hidden, [""; 0]);
+    let (diff, _) = diff_to_running(&running(NODES), &config(&same));
+    assert!(diff.to_string().contains("~ admin.token: \"\" -> ***\n"), "{diff}");
+}
+
+#[test]
+fn every_key_that_needs_a_restart_is_kept_until_then() {
+    let all = crate::config::explain::all();
+    let keys: Vec<_> =
+        all.iter().filter(|key| !key.about.is_reloadable).map(|key| key.path.as_str()).collect();
+    assert_eq!(keys, ["runtime.threads"], "`keep_until_restart` must take over another one, too");
 }
 
 #[test]
