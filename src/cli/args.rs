@@ -13,7 +13,9 @@ mod groups;
 mod live;
 
 pub(super) use groups::command;
-pub(super) use live::{At, Chosen, Events, Kill, NodeOrder, Pause, Reload, Sessions, Status, Top, Weight};
+pub(super) use live::{
+    At, Chosen, ConfigDiff, Events, Kill, NodeOrder, Pause, Reload, Sessions, Status, Top, Weight,
+};
 
 /// Load balancer for PostgreSQL: point `DATABASE_URL` at it.
 #[derive(Debug, Parser)]
@@ -49,7 +51,7 @@ pub(super) enum Verb {
         pgsplit init --from-haproxy /etc/haproxy/haproxy.cfg -o pgsplit.yaml"
     )]
     Init(Init),
-    /// The configuration: what is in effect, and what keys there are
+    /// The configuration: what is in effect, what changes, its keys
     #[command(subcommand)]
     Config(ConfigVerb),
     /// Look at one server once and show each step with its time
@@ -164,6 +166,13 @@ pub(super) enum ConfigVerb {
         #[arg(long, conflicts_with = "key")]
         markdown: bool,
     },
+    /// Show what a reload of a file would change in the pgsplit that runs, and whether it takes a restart
+    ///
+    /// The file is read here, with the variables of this shell. Secrets are not compared, as they are not shown; and whether
+    /// an address can be listened on, only a reload finds out.
+    #[command(after_help = "Examples:\n  pgsplit config diff\n  pgsplit config diff new.yaml --json\n  \
+        pgsplit config diff new.yaml --admin http://lb2:8404")]
+    Diff(ConfigDiff),
     /// Print the JSON Schema of the file, for editors
     #[command(after_help = "Example:\n  pgsplit config schema > pgsplit.schema.json\n  \
         and in the file: # yaml-language-server: $schema=pgsplit.schema.json")]

@@ -2,11 +2,15 @@
 
 use std::process::ExitCode;
 
-use crate::cli::args::{ConfigVerb, Source};
-use crate::cli::{fail, load, out, refuse};
+use serde_json::json;
+
+use crate::cli::args::{ConfigDiff, ConfigVerb, Source};
+use crate::cli::ask::{Asker, Problem, Question, ended};
+use crate::cli::{config_path, fail, load, out, refuse, reload};
+use crate::config::diff::{Diff, Effect, diff_to_running};
 use crate::config::explain;
 use crate::config::schema::schema;
-use crate::config::show::show;
+use crate::config::show::{Shown, show};
 
 pub(super) fn config(verb: &ConfigVerb) -> ExitCode {
     match verb {
@@ -14,7 +18,46 @@ pub(super) fn config(verb: &ConfigVerb) -> ExitCode {
         ConfigVerb::Explain { key: Some(key), .. } => explain_one(key),
         ConfigVerb::Explain { key: None, markdown: true } => print(&explain::markdown()),
         ConfigVerb::Explain { key: None, markdown: false } => print(&explain::list(out::width())),
+        ConfigVerb::Diff(args) => ended(compare(args)),
         ConfigVerb::Schema => print(&pretty(&schema())),
+    }
+}
+
+/// What a reload of a file would change.
+fn compare(args: &ConfigDiff) -> Result<ExitCode, Problem> {
+    let source = args.here.source();
+    let file = args.file.clone().unwrap_or_else(|| config_path(source.config.as_deref()));
+    let file = Source { config: Some(file), from_url: None, nodes: Vec::new() };
+    let config = match load(&file) {
+        Ok((config, _)) => config,
+        Err((error, origin)) => return Ok(refuse(&error, &origin)),
+    };
+    let asker = Asker::new(&source, &args.here.at)?;
+    let running: Shown = asker.json(&Question::get("/api/v1/config"))?;
+    let (diff, hidden) = diff_to_running(&running, &config);
+    if args.json {
+        print(&pretty(&json!({"changes": diff, "not_compared": hidden})));
+    } else {
+        print(&(reload::in_words(&diff) + &not_compared(&hidden) + &how(&diff)));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn not_compared(hidden: &[String]) -> String {
+    if hidden.is_empty() {
+        return String::new();
+    }
+    format!("? {}: secrets are not shown, and so not compared\n", hidden.join(", "))
+}
+
+/// Whether a reload will do.
+fn how(diff: &Diff) -> String {
+    let restart = diff.keys(Effect::NeedsRestart).replace(',', ", ");
+    match (diff.is_applied(), restart.is_empty()) {
+        (false, true) => String::new(),
+        (true, true) => "A reload applies all of it.\n".to_owned(),
+        (true, false) => format!("A reload applies all of it but {restart}: that takes a restart.\n"),
+        (false, false) => "A reload applies nothing of it: it takes a restart.\n".to_owned(),
     }
 }
 

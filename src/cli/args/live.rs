@@ -43,6 +43,17 @@ impl Here {
 }
 
 #[derive(Debug, clap::Args)]
+pub(in crate::cli) struct ConfigDiff {
+    /// The file to compare with what runs [default: the file of the one that runs]
+    pub(in crate::cli) file: Option<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+    #[command(flatten)]
+    pub(in crate::cli) here: Here,
+}
+
+#[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Status {
     /// Show it again and again, every so many seconds; 1 where no number stands
     #[arg(long, short = 'w', value_name = "SECS", num_args = 0..=1, default_missing_value = "1",
