@@ -24,12 +24,15 @@ pub mod reload;
 mod reply;
 mod route;
 mod sessions;
+pub mod upgrade;
 pub(crate) mod verdict;
 pub mod view;
 
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -40,7 +43,7 @@ use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
@@ -49,6 +52,7 @@ use tracing::warn;
 
 use crate::config::show::show;
 use crate::front::shared::{Front, Fronts};
+use crate::net::gate::Gate;
 use crate::net::listen::{Listening, is_peer_gone};
 use crate::net::local::LocalSocket;
 use crate::session::place::is_there_another;
@@ -64,6 +68,7 @@ use query::Query;
 use reload::Reloads;
 use reply::{Answer, Refusal, json, text, typed};
 use route::Action;
+use upgrade::Upgrades;
 use view::{Seen, Status};
 
 /// Connections at a time by each way in, beside those that follow; more wait in the backlog.
@@ -90,6 +95,8 @@ struct Inner {
     shared: Arc<Shared>,
     fronts: Arc<Fronts>,
     reloads: Reloads,
+    upgrades: Upgrades,
+    gate: Gate,
     started: SystemTime,
     events: Events,
     history: History,
@@ -100,9 +107,15 @@ struct Inner {
 #[derive(Debug)]
 pub enum Way {
     /// An address.
-    Address(Listening),
+    Address(Arc<Listening>),
     /// A file.
-    Socket(LocalSocket),
+    Socket(Arc<LocalSocket>),
+}
+
+/// Who has come by one.
+enum Visitor {
+    Address(std::net::TcpStream, SocketAddr),
+    Socket(UnixStream),
 }
 
 /// How many may come by one way.
@@ -120,13 +133,22 @@ struct Caller {
 }
 
 impl Admin {
-    /// A server that shows `shared` and `fronts`, and what `events` tell; it asks `reloads` for a reload.
+    /// A server that shows `shared` and `fronts`, and what `events` tell; it asks `reloads` for a reload and `upgrades` for an
+    /// upgrade, and accepts nobody while `gate` is shut.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, fronts: Arc<Fronts>, reloads: Reloads, events: Events) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        fronts: Arc<Fronts>,
+        (reloads, upgrades): (Reloads, Upgrades),
+        events: Events,
+        gate: Gate,
+    ) -> Self {
         Self(Arc::new(Inner {
             shared,
             fronts,
             reloads,
+            upgrades,
+            gate,
             started: SystemTime::now(),
             events,
             history: History::default(),
@@ -157,9 +179,12 @@ impl Admin {
         let connections = TaskTracker::new();
         let [free, followers] = [CONNECTIONS, FOLLOWERS].map(|most| Arc::new(Semaphore::new(most)));
         let places = Places { free, followers };
+        let mut watch = self.0.gate.watch();
         let accepting = async {
             while let Ok(place) = Arc::clone(&places.free).acquire_owned().await {
-                match self.accept(&way, place, &places.followers).await {
+                let Some(accepted) = watch.pass(|| way.accept()).await else { break };
+                let talk = |visitor| self.talk(visitor, place, &places.followers);
+                match accepted.and_then(talk) {
                     Ok(conversation) => {
                         connections.spawn(end.clone().run_until_cancelled_owned(conversation));
                     }
@@ -172,29 +197,27 @@ impl Admin {
             }
         };
         end.run_until_cancelled(accepting).await;
-        // The socket's file goes now: nobody is served there any more.
+        // The socket's file goes now, unless somebody else has it: nobody is served there any more.
         drop(way);
         connections.close();
         connections.wait().await;
     }
 
-    async fn accept(
+    fn talk(
         &self,
-        way: &Way,
+        visitor: Visitor,
         place: OwnedSemaphorePermit,
         followers: &Arc<Semaphore>,
-    ) -> io::Result<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> {
+    ) -> io::Result<Pin<Box<dyn Future<Output = ()> + Send>>> {
         let caller = |peer| {
             Arc::new(Caller { peer, followers: Arc::clone(followers), place: Mutex::new(Some(place)) })
         };
-        Ok(match way {
-            Way::Address(listening) => {
-                let (stream, peer) = listening.accept().await?;
+        Ok(match visitor {
+            Visitor::Address(stream, peer) => {
                 let stream = TcpStream::from_std(stream)?;
                 Box::pin(self.clone().converse(stream, caller(Peer::Address(peer))))
             }
-            Way::Socket(socket) => {
-                let stream = socket.accept().await?;
+            Visitor::Socket(stream) => {
                 let peer = Peer::local(stream.peer_cred().ok());
                 Box::pin(self.clone().converse(stream, caller(peer)))
             }
@@ -279,6 +302,7 @@ impl Admin {
                 answer
             }
             Action::Reload => reload::answer(&self.0.reloads).await,
+            Action::Upgrade => upgrade::answer(&self.0.upgrades, &Query::read(query, &["wait"])?).await?,
             Action::Config => json(StatusCode::OK, &show(&setup.config)),
             Action::OpenApi => typed(StatusCode::OK, "application/json", OPENAPI.to_owned()),
         })
@@ -310,8 +334,8 @@ impl Admin {
     }
 
     fn seen<'a>(&'a self, setup: &'a Setup, fronts: &'a [Arc<Front>]) -> Seen<'a> {
-        let Inner { shared, reloads, history, started, .. } = &*self.0;
-        Seen { shared, setup, fronts, reloads, history, started: *started }
+        let Inner { shared, reloads, upgrades, history, started, .. } = &*self.0;
+        Seen { shared, setup, fronts, reloads, upgrades, history, started: *started }
     }
 
     /// 200 when every listener has a node and every front can serve, or the one that is asked for.
@@ -360,6 +384,17 @@ fn yes_or_no(text: &str) -> Option<bool> {
         "1" | "true" => Some(true),
         "0" | "false" => Some(false),
         _ => None,
+    }
+}
+
+impl Way {
+    async fn accept(&self) -> io::Result<Visitor> {
+        match self {
+            Self::Address(listening) => {
+                listening.accept().await.map(|(stream, peer)| Visitor::Address(stream, peer))
+            }
+            Self::Socket(socket) => socket.accept().await.map(Visitor::Socket),
+        }
     }
 }
 

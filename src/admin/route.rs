@@ -29,6 +29,7 @@ pub(super) enum Action {
     Events,
     Stream,
     Reload,
+    Upgrade,
     Config,
     OpenApi,
 }
@@ -63,6 +64,7 @@ pub(super) const ROUTES: &[Route] = &[
     page("/api/v1/events", &[(Method::GET, Action::Events)]),
     page("/api/v1/stream", &[(Method::GET, Action::Stream)]),
     page("/api/v1/reload", &[(Method::POST, Action::Reload)]),
+    page("/api/v1/upgrade", &[(Method::POST, Action::Upgrade)]),
     page("/api/v1/config", &[(Method::GET, Action::Config)]),
     page("/api/v1/openapi.json", &[(Method::GET, Action::OpenApi)]),
 ];

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::history::{History, HistoryView, TotalsView};
 use super::http::FrontView;
 use super::reload::Reloads;
+use super::upgrade::{LastView, Upgrades};
 use super::verdict::{self, Going};
 use crate::balance::judge::Verdict;
 use crate::base::role::Role;
@@ -38,6 +39,8 @@ pub struct Status {
     /// Where writes and reads go, and what is wrong, in a sentence or two.
     pub(super) verdict: String,
     pub(super) config: ConfigView,
+    /// What became of the last upgrade.
+    pub(super) upgrade: LastView,
     pub(super) totals: TotalsView,
     pub(super) listeners: Vec<ListenerView>,
     pub(super) nodes: Vec<NodeView>,
@@ -73,6 +76,7 @@ pub(super) struct Seen<'a> {
     pub setup: &'a Setup,
     pub fronts: &'a [Arc<Front>],
     pub reloads: &'a Reloads,
+    pub upgrades: &'a Upgrades,
     pub history: &'a History,
     pub started: SystemTime,
 }
@@ -197,7 +201,7 @@ pub(super) struct StepView {
 impl Seen<'_> {
     /// Everything; `with_history` also what was.
     pub(super) fn status(self, with_history: bool) -> Status {
-        let Self { shared, setup, fronts, reloads, history, started } = self;
+        let Self { shared, setup, fronts, reloads, upgrades, history, started } = self;
         let clusters = setup.config.clusters.iter().zip(&setup.clusters);
         let primaries = clusters.map(|(cluster, watched)| {
             (cluster.name.clone(), watched.current.borrow().living_primaries().count())
@@ -214,6 +218,7 @@ impl Seen<'_> {
             condition: "",
             verdict: verdict::in_words(shared, setup, fronts),
             config: ConfigView::of(setup, reloads),
+            upgrade: LastView::of(upgrades),
             totals: history.totals(),
             listeners: self.listeners().listeners,
             nodes: self.nodes().nodes,
@@ -337,6 +342,9 @@ impl Status {
         let _ = writeln!(out, "\n{}", self.verdict);
         if let Some(error) = &self.config.last_error {
             let _ = writeln!(out, "the last reload failed, what was before stays in force: {error}");
+        }
+        if let Some(error) = &self.upgrade.last_error {
+            let _ = writeln!(out, "the last upgrade failed, this process goes on: {error}");
         }
         if !self.listeners.is_empty() {
             self.databases_in_words(&mut out);

@@ -1,7 +1,8 @@
 //! Builds everything, starts it, changes it when the configuration is loaded again, and ends it in order.
 //!
 //! `running` is what runs, and how it comes to run by another configuration: the start is its first change. `reloader`
-//! makes the others, one at a time, for whoever asks: a signal, `watch`, the admin server.
+//! makes the others, one at a time, for whoever asks: a signal, `watch`, the admin server. `upgrade` lets another process go
+//! on with all of it.
 //!
 //! The end comes in order: the token `stop` ends accepting, the board `stage` asks sessions on a node to leave and then
 //! ends them, the token `kill` ends whatever has not come that far, and `end` ends checks and the admin server, which go on
@@ -14,12 +15,13 @@ mod listeners;
 mod reloader;
 mod running;
 mod systemd;
+pub mod upgrade;
 mod watch;
 
 use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,12 +37,15 @@ use tracing::{info, warn};
 
 use crate::admin::Admin;
 use crate::admin::reload::Reloads;
+use crate::admin::upgrade::Upgrades;
 use crate::balance::judge::Verdict;
 use crate::config::{self, Config};
 use crate::front::shared::{Front, Fronts};
 use crate::front::upstream::Standing;
 use crate::net::descriptors::Descriptors;
 use crate::net::discover::Refresh;
+use crate::net::gate::{Gate, Word};
+use crate::net::handed::Handed;
 use crate::net::inherited::{Inherited, Place, Unfit};
 use crate::net::roll_call::RollCall;
 use crate::session::roster::{Roster, SWEEP_INTERVAL};
@@ -52,6 +57,9 @@ use crate::telemetry::shape::Shape;
 use reloader::Reloader;
 use running::{Ground, Running};
 use systemd::Systemd;
+use upgrade::heir::Quarters;
+use upgrade::launch::Launch;
+use upgrade::old::Predecessor;
 
 /// How long sessions have, when the drain timeout is over, to come to the end of a transaction.
 const LAST_CALL: Duration = Duration::from_secs(5);
@@ -87,6 +95,19 @@ pub enum StartError {
     Worker(#[source] io::Error),
 }
 
+impl StartError {
+    /// With what the system said.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::Bind { source, .. } | Self::Socket { source, .. } | Self::Worker(source) => {
+                format!("{self}: {source}")
+            }
+            Self::Unfit(_) => self.to_string(),
+        }
+    }
+}
+
 /// Lets the log go by other settings from now on, or says what is wrong with them.
 pub type SetLog = Box<dyn Fn(&config::Log) -> Result<(), String> + Send + Sync>;
 
@@ -106,6 +127,10 @@ pub struct Outfit {
     pub log_drops: Box<dyn Fn() -> u64 + Send + Sync>,
     /// What it tells of the whole.
     pub events: Events,
+    /// How another process like this one is started.
+    pub launch: Launch,
+    /// Sockets of the process whose place this one takes; `None`: it takes nobody's. It accepts nobody until it does.
+    pub handed: Option<Handed>,
 }
 
 /// A running balancer.
@@ -116,6 +141,10 @@ pub struct App {
     /// The HTTP fronts.
     pub fronts: Arc<Fronts>,
     reloads: Reloads,
+    upgrades: Upgrades,
+    /// Of a process that takes the place of another one, until it has it.
+    quarters: Option<Quarters>,
+    is_replaced: CancellationToken,
     /// Ends when nothing is accepted any more, with the threads whose connections go on.
     reloading: task::JoinHandle<Vec<JoinHandle<()>>>,
     tasks: TaskTracker,
@@ -132,7 +161,9 @@ impl App {
     /// An address that cannot be bound, a socket that was handed over for nothing that is here, or a thread that cannot be
     /// started.
     pub async fn start(config: Config, outfit: Outfit) -> Result<Self, StartError> {
-        let Outfit { origin, file, descriptors, inherited, set_log, log_drops, events } = outfit;
+        let Outfit { origin, file, descriptors, inherited, set_log, log_drops, events, launch, mut handed } =
+            outfit;
+        let is_heir = handed.is_some();
         let threads = match config.runtime.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
@@ -144,7 +175,9 @@ impl App {
         let shared = Arc::new(Shared::new(setup, Arc::clone(&metrics), descriptors, roster));
         let (fronts, (reloads, asked)) = (Arc::new(Fronts::none()), Reloads::channel());
         let (tasks, end) = (TaskTracker::new(), CancellationToken::new());
-        let (systemd, roll) = (Systemd::of_process(), RollCall::default());
+        let (systemd, roll) = (Systemd::of_process(!is_heir), RollCall::default());
+        let (upgrades, upgrades_asked) = Upgrades::channel();
+        let gate = Gate::new(if is_heir { Word::Shut } else { Word::Open });
         let ground = Ground {
             tasks: tasks.clone(),
             end: end.clone(),
@@ -155,11 +188,20 @@ impl App {
         };
         // Should the start fail later on, those that have started must not stay.
         let unless_started = shared.stop.clone().drop_guard();
-        let admin = Admin::new(Arc::clone(&shared), Arc::clone(&fronts), reloads.clone(), events);
+        let asking = (reloads.clone(), upgrades.clone());
+        let admin = Admin::new(Arc::clone(&shared), Arc::clone(&fronts), asking, events, gate.clone());
         tasks.spawn(end.clone().run_until_cancelled_owned(admin.clone().watch()));
-        let mut running = Running::new(&shared, &fronts, admin, ground).map_err(StartError::Worker)?;
-        let prepared = running.prepare(&config, inherited.share_out(&places(&config))?)?;
+        let running = Running::new(&shared, &fronts, admin, gate, ground);
+        let mut running = running.map_err(StartError::Worker)?;
+        let local = handed.as_mut().and_then(|handed| handed.take_local(local_path(&config)));
+        let sockets = match handed {
+            Some(handed) => handed.share_out(&places(&config)),
+            None => inherited.share_out(&places(&config))?,
+        };
+        let prepared = running.prepare(&config, sockets, local)?;
         running.go_by(config, prepared).await;
+        let quarters = is_heir.then(|| running.quarters(&systemd, &upgrades));
+        let is_replaced = CancellationToken::new();
         tasks.spawn(end.clone().run_until_cancelled_owned(upkeep(metrics)));
         let reloader = Reloader {
             shared: Arc::clone(&shared),
@@ -167,6 +209,13 @@ impl App {
             reloads: reloads.clone(),
             file,
             set_log,
+            predecessor: Predecessor {
+                shared: Arc::clone(&shared),
+                upgrades: upgrades.clone(),
+                launch,
+                systemd: systemd.clone(),
+            },
+            is_replaced: is_replaced.clone(),
             tasks: tasks.clone(),
             watching: None,
             systemd: systemd.clone(),
@@ -175,8 +224,19 @@ impl App {
         tasks.spawn(end.clone().run_until_cancelled_owned(told));
         tasks.spawn(end.clone().run_until_cancelled_owned(sweep(Arc::clone(&shared))));
         unless_started.disarm();
-        let reloading = tasks.spawn(reloader.run(asked));
-        Ok(Self { shared, fronts, reloads, reloading, tasks, end, systemd })
+        let reloading = tasks.spawn(reloader.run(asked, upgrades_asked));
+        Ok(Self { shared, fronts, reloads, upgrades, quarters, is_replaced, reloading, tasks, end, systemd })
+    }
+
+    /// Lets a new process take this one's place, and waits for nothing.
+    pub fn upgrade(&self, by: &'static str) {
+        let upgrades = self.upgrades.clone();
+        self.tasks.spawn(async move { upgrades.upgrade(by, None).await });
+    }
+
+    /// Resolves when another process has this one's place, and it is to stop. Cancel safe.
+    pub async fn replaced(&self) {
+        self.is_replaced.cancelled().await;
     }
 
     /// Has the configuration loaded again for `by`, and waits for nothing.
@@ -210,7 +270,12 @@ impl App {
         let (setup, fronts) = (shared.setup(), self.fronts.now());
         let sessions = || setup.listeners.iter().map(|listener| listener.active()).sum::<u32>();
         let requests = || fronts.iter().map(|front| front.metrics.in_flight()).sum::<u64>();
-        let (delay, drain) = (setup.config.runtime.drain_delay, setup.config.runtime.drain_timeout);
+        let (mut delay, mut drain) = (setup.config.runtime.drain_delay, setup.config.runtime.drain_timeout);
+        if self.is_replaced.is_cancelled() {
+            // It has had its time.
+            (delay, drain) = (Duration::ZERO, Duration::ZERO);
+        }
+        drop(self.quarters);
         info!(sessions = sessions(), requests = requests(), drain_s = drain.as_secs_f64(), "draining");
         shared.is_draining.store(true, Ordering::Relaxed);
         fronts.iter().for_each(|front| front.is_stopping.store(true, Ordering::Relaxed));
@@ -269,8 +334,13 @@ async fn groups_seen(fronts: &[Arc<Front>]) {
 fn places(config: &Config) -> Vec<Place<'_>> {
     let listeners = config.listeners.iter().map(|listener| (listener.name.as_str(), listener.bind));
     let fronts = config.fronts.iter().map(|front| (front.name.as_str(), front.bind));
-    let admin = config.admin.iter().filter_map(|admin| Some(("admin", admin.bind?)));
+    let admin = config.admin.iter().filter_map(|admin| Some((running::ADMIN, admin.bind?)));
     listeners.chain(fronts).chain(admin).map(|(name, bind)| Place { name, bind }).collect()
+}
+
+/// Where the admin server's Unix socket is to be.
+fn local_path(config: &Config) -> Option<&Path> {
+    config.admin.as_ref()?.socket.as_ref().map(|socket| socket.path.as_path())
 }
 
 /// What there is before the first configuration is in force: nothing to connect to.

@@ -10,13 +10,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
+use super::SetLog;
 use super::running::Running;
 use super::systemd::Systemd;
+use super::upgrade::old::{Outcome, Predecessor};
 use super::watch;
-use super::{SetLog, StartError};
 use crate::admin::reload::{Refused, Reload, Reloaded, Reloads};
+use crate::admin::upgrade::Upgrade;
+use crate::config::Config;
 use crate::config::diff::{Diff, Effect, diff, keep_until_restart};
-use crate::config::{Config, ConfigError};
 use crate::session::setup::Setup;
 use crate::session::shared::Shared;
 
@@ -28,6 +30,10 @@ pub(super) struct Reloader {
     /// What is loaded again; `None`: there is no file.
     pub file: Option<PathBuf>,
     pub set_log: SetLog,
+    /// Lets another process take this one's place,
+    pub predecessor: Predecessor,
+    /// which is cancelled when one has.
+    pub is_replaced: CancellationToken,
     pub tasks: TaskTracker,
     /// Ends the watch of the file.
     pub watching: Option<DropGuard>,
@@ -36,7 +42,11 @@ pub(super) struct Reloader {
 
 impl Reloader {
     /// Does what is asked for until the process stops; then the threads, whose connections go on.
-    pub(super) async fn run(mut self, mut asked: mpsc::Receiver<Reload>) -> Vec<JoinHandle<()>> {
+    pub(super) async fn run(
+        mut self,
+        mut asked: mpsc::Receiver<Reload>,
+        mut upgrades: mpsc::Receiver<Upgrade>,
+    ) -> Vec<JoinHandle<()>> {
         let stop = self.shared.stop.clone();
         self.watch();
         loop {
@@ -44,6 +54,17 @@ impl Reloader {
                 biased;
                 () = stop.cancelled() => break,
                 Some(reload) = asked.recv() => reload,
+                Some(upgrade) = upgrades.recv() => {
+                    match self.predecessor.upgrade(&mut self.running, upgrade).await {
+                        Outcome::Stays => continue,
+                        Outcome::Leaves => {}
+                    }
+                    self.is_replaced.cancel();
+                    // Who asks for something now is told that it comes too late.
+                    drop((asked, upgrades));
+                    stop.cancelled().await;
+                    break;
+                }
             };
             let systemd = self.systemd.clone();
             let outcome = systemd.while_reloading(self.reload()).await;
@@ -65,7 +86,7 @@ impl Reloader {
         let loading =
             tokio::task::spawn_blocking(move || Config::load(&file, &|name| std::env::var(name).ok()));
         let mut config = match loading.await {
-            Ok(loaded) => loaded.map_err(|error| Refused::Faults(faults(&error)))?,
+            Ok(loaded) => loaded.map_err(|error| Refused::Faults(error.lines()))?,
             Err(_) => return Err(Refused::Faults(vec!["the file could not be loaded".to_owned()])),
         };
         let diff = diff(&old.config, &config);
@@ -76,8 +97,8 @@ impl Reloader {
         if diff.is_applied() {
             let prepared = self
                 .running
-                .prepare(&config, Vec::new())
-                .map_err(|error| Refused::Faults(vec![in_words(&error)]))?;
+                .prepare(&config, Vec::new(), None)
+                .map_err(|error| Refused::Faults(vec![error.in_words()]))?;
             let set = (self.set_log)(&config.log);
             set.map_err(|error| Refused::Faults(vec![format!("log.level: {error}")]))?;
             self.running.go_by(config, prepared).await;
@@ -129,23 +150,5 @@ fn tell(Reloaded { by, outcome, .. }: &Reloaded) {
                 error!(by, error = fault.as_str(), hint, "config_reload_failed");
             }
         }
-    }
-}
-
-fn faults(error: &ConfigError) -> Vec<String> {
-    match error {
-        ConfigError::Invalid(report) => {
-            report.faults.iter().map(|fault| fault.line(&report.origin)).collect()
-        }
-        ConfigError::Read { path, source } => vec![format!("cannot read {}: {source}", path.display())],
-    }
-}
-
-fn in_words(error: &StartError) -> String {
-    match error {
-        StartError::Bind { source, .. } | StartError::Socket { source, .. } | StartError::Worker(source) => {
-            format!("{error}: {source}")
-        }
-        StartError::Unfit(_) => error.to_string(),
     }
 }

@@ -4,8 +4,11 @@
 //! dropped, and nothing has changed. [`Running::go_by`] cannot fail. What is the same in both configurations is not touched:
 //! its sockets, counters and sessions do not notice.
 
+mod hand_over;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -29,6 +32,7 @@ use crate::front::desk as http_desk;
 use crate::front::shared::{Front, Fronts};
 use crate::net::crew::{Closing, Crew, OpenDoor};
 use crate::net::discover::Refresh;
+use crate::net::gate::Gate;
 use crate::net::listen::{Listening, Sockets};
 use crate::net::local::LocalSocket;
 use crate::net::options::Options;
@@ -41,6 +45,8 @@ use crate::session::shared::{Listener, Shared};
 
 /// A reader at the admin address who is gone, or takes nothing, is left after this.
 const ADMIN_OPTIONS: Options = Options { keepalive: None, user_timeout: Some(Duration::from_secs(30)) };
+/// What the place of the admin server's socket is called.
+pub(super) const ADMIN: &str = "admin";
 /// A new front takes the place of an old one when it has looked at its upstreams, or after so long.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 
@@ -75,18 +81,22 @@ pub(super) struct Running {
     /// The same of the admin server.
     admin_left: Option<SocketAddr>,
     workers: Vec<JoinHandle<()>>,
+    gate: Gate,
+    desks: Arc<[Arc<Desk>]>,
 }
 
 /// Where the admin server listens.
 struct AdminServer {
     bind: SocketAddr,
     addr: SocketAddr,
+    listening: Arc<Listening>,
     end: CancellationToken,
 }
 
 /// The same of its Unix socket.
 struct LocalServer {
     path: PathBuf,
+    socket: Arc<LocalSocket>,
     end: CancellationToken,
 }
 
@@ -110,17 +120,20 @@ impl Running {
         shared: &Arc<Shared>,
         fronts: &Arc<Fronts>,
         admin: Admin,
+        gate: Gate,
         ground: Ground,
     ) -> io::Result<Self> {
         let serving = Arc::clone(shared);
+        let desks: Arc<[_]> = (0..ground.threads).map(|index| Arc::new(Desk::new(index))).collect();
         let (sessions, workers) = Crew::start(
             "worker",
             ground.threads,
             shared.descriptors.clone(),
             &ground.roll,
-            shared.stop.clone(),
+            (gate.clone(), shared.stop.clone()),
             |index| {
-                let (shared, desk) = (Arc::clone(&serving), Arc::new(Desk::new(index)));
+                let desk = desks.get(index).map_or_else(|| Arc::new(Desk::new(index)), Arc::clone);
+                let shared = Arc::clone(&serving);
                 move |accepted| session::serve(Arc::clone(&shared), Arc::clone(&desk), accepted)
             },
         )?;
@@ -138,6 +151,8 @@ impl Running {
             closing: Vec::new(),
             admin_left: None,
             workers,
+            gate,
+            desks,
         })
     }
 
@@ -147,7 +162,8 @@ impl Running {
     }
 
     /// Listens wherever `config` wants it and nobody does yet, on sockets that were handed over where there are any: `handed`
-    /// has those of the listeners, the fronts and the admin server, in this order. Nobody is accepted there before [`Running::go_by`].
+    /// has those of the listeners, the fronts and the admin server, in this order, and `local` is the one of that in the file
+    /// system. Nobody is accepted there before [`Running::go_by`].
     ///
     /// # Errors
     /// An address that cannot be bound, or a thread that cannot be started. Then nothing is listened on that was not before.
@@ -155,6 +171,7 @@ impl Running {
         &mut self,
         config: &Config,
         handed: Vec<Vec<TcpListener>>,
+        handed_local: Option<UnixListener>,
     ) -> Result<Prepared, StartError> {
         let listeners: Vec<_> = config
             .listeners
@@ -211,7 +228,9 @@ impl Running {
                 {
                     AdminEntrance::Kept
                 }
-                Some(socket) => bind_local(socket)?.map_or(AdminEntrance::Closed, AdminEntrance::New),
+                Some(socket) => {
+                    bind_local(socket, handed_local)?.map_or(AdminEntrance::Closed, AdminEntrance::New)
+                }
                 None => AdminEntrance::Closed,
             },
         };
@@ -225,7 +244,7 @@ impl Running {
             self.ground.threads,
             shared.descriptors.clone(),
             &self.ground.roll,
-            shared.stop.clone(),
+            (self.gate.clone(), shared.stop.clone()),
             |index| {
                 let desk = Arc::new(http_desk::Desk::new(index, fronts, &shared.stop, &shared.kill));
                 move |accepted| converse(Arc::clone(&desk), accepted)
@@ -324,9 +343,10 @@ impl Running {
         }
         let bind = setup.config.admin.as_ref().and_then(|admin| admin.bind);
         if let (AdminEntrance::New((addr, listening)), Some(bind)) = (entrance, bind) {
-            let end = self.ground.end.child_token();
-            self.ground.tasks.spawn(self.admin.clone().serve(Way::Address(listening), end.clone()));
-            self.admin_server = Some(AdminServer { bind, addr, end });
+            let (listening, end) = (Arc::new(listening), self.ground.end.child_token());
+            let way = Way::Address(Arc::clone(&listening));
+            self.ground.tasks.spawn(self.admin.clone().serve(way, end.clone()));
+            self.admin_server = Some(AdminServer { bind, addr, listening, end });
         }
     }
 
@@ -339,8 +359,9 @@ impl Running {
         }
         if let AdminEntrance::New(socket) = entrance {
             let (path, end) = (socket.path().to_owned(), self.ground.end.child_token());
-            self.ground.tasks.spawn(self.admin.clone().serve(Way::Socket(socket), end.clone()));
-            self.local_server = Some(LocalServer { path, end });
+            let (socket, admin) = (Arc::new(socket), self.admin.clone());
+            self.ground.tasks.spawn(admin.serve(Way::Socket(Arc::clone(&socket)), end.clone()));
+            self.local_server = Some(LocalServer { path, socket, end });
         }
     }
 
@@ -405,9 +426,13 @@ fn admin_entrance(
     Ok(AdminEntrance::New((bound, Listening::new(socket).map_err(error)?)))
 }
 
-/// The admin server's Unix socket; `None`: nobody asked for one, and it cannot be made.
-fn bind_local(socket: &AdminSocket) -> Result<Option<LocalSocket>, StartError> {
+/// The admin server's Unix socket, the one that was handed over or a new one; `None`: nobody asked for one, and it cannot be
+/// made.
+fn bind_local(socket: &AdminSocket, handed: Option<UnixListener>) -> Result<Option<LocalSocket>, StartError> {
     let path = &socket.path;
+    if let Some(Ok(socket)) = handed.map(|handed| LocalSocket::handed(handed, path)) {
+        return Ok(Some(socket));
+    }
     if socket.is_default
         && let Some(dir) = path.parent()
     {

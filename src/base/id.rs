@@ -8,6 +8,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct SessionId(u64);
 
 impl SessionId {
+    /// As a number, for another process.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The session that had this number in another process.
+    #[must_use]
+    pub const fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
     /// From what [`fmt::Display`] makes of it.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -29,6 +41,17 @@ impl fmt::Display for SessionId {
 pub struct SessionIds(AtomicU64);
 
 impl SessionIds {
+    /// The last number that was given out.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Gives out only numbers above this one from now on.
+    pub fn begin_above(&self, number: u64) {
+        self.0.fetch_max(number, Ordering::Relaxed);
+    }
+
     /// The next number.
     pub fn next(&self) -> SessionId {
         SessionId(self.0.fetch_add(1, Ordering::Relaxed).wrapping_add(1))
@@ -56,6 +79,15 @@ impl NodeId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_begin_above_those_of_another_process_and_never_below_ones_own() {
+        let ids = SessionIds::default();
+        ids.begin_above(7);
+        assert_eq!((ids.next(), ids.last()), (SessionId::from_number(8), 8));
+        ids.begin_above(3);
+        assert_eq!(ids.next().number(), 9);
+    }
 
     #[test]
     fn a_sessions_number_reads_back() {

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
+use crate::app::upgrade::heir::Heir;
+use crate::app::upgrade::launch::Launch;
 use crate::app::{App, Outfit, SetLog, StartError};
 use crate::cli::args::Source;
-use crate::cli::{BAD_CONFIG, FAILURE, NO_PERMISSION, load, out, refuse};
+use crate::cli::{BAD_CONFIG, FAILURE, NO_PERMISSION, fail, load, out, refuse};
 use crate::config::{Config, Log, LogFormat};
 use crate::front::group::Group;
 use crate::front::shared::Front;
@@ -25,9 +27,19 @@ use crate::topology::Node;
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 
 pub(super) fn run(source: &Source) -> ExitCode {
+    let launch = Launch::of_process();
+    let heir = match Heir::of_process() {
+        Ok(heir) => heir,
+        Err(error) => return fail(&error.to_string()),
+    };
     let (config, origin) = match load(source) {
         Ok(loaded) => loaded,
-        Err((error, origin)) => return refuse(&error, &origin),
+        Err((error, origin)) => {
+            if let Some(heir) = heir {
+                heir.refuse(&error.lines().join("; "));
+            }
+            return refuse(&error, &origin);
+        }
     };
     // Before there are threads.
     let inherited = match Inherited::of_process() {
@@ -49,7 +61,7 @@ pub(super) fn run(source: &Source) -> ExitCode {
             return ExitCode::from(FAILURE);
         }
     };
-    let code = runtime.block_on(serve(config, &origin, inherited, &guard));
+    let code = runtime.block_on(serve(config, &origin, &guard, (launch, inherited, heir)));
     runtime.shutdown_timeout(Duration::from_secs(1));
     drop(guard);
     code
@@ -77,7 +89,12 @@ fn set_log(guard: &LogGuard) -> SetLog {
     Box::new(move |log| control.set(&log.level, format(log, is_terminal)).map_err(|error| error.to_string()))
 }
 
-async fn serve(config: Config, origin: &str, inherited: Inherited, guard: &LogGuard) -> ExitCode {
+async fn serve(
+    config: Config,
+    origin: &str,
+    guard: &LogGuard,
+    (launch, inherited, heir): (Launch, Inherited, Option<Heir>),
+) -> ExitCode {
     let sessions: u64 =
         config.listeners.iter().map(|listener| u64::from(listener.max_connections.get())).sum();
     let mut warnings = config.warnings.clone();
@@ -92,14 +109,26 @@ async fn serve(config: Config, origin: &str, inherited: Inherited, guard: &LogGu
              LimitNOFILE="
         ));
     }
-    let (Ok(mut hangup), Ok(mut term), Ok(mut int)) =
-        (signal(SignalKind::hangup()), signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let (Ok(mut hangup), Ok(mut term), Ok(mut int), Ok(mut user)) = (
+        signal(SignalKind::hangup()),
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::user_defined2()),
+    ) else {
         out::complain("pgsplit: cannot listen for signals\n");
         return ExitCode::from(FAILURE);
     };
     let (drops, events) = (guard.dropped(), guard.events());
+    let mut inheritance = None;
+    if let Some(heir) = heir {
+        match heir.meet().await {
+            Ok(met) => inheritance = Some(met),
+            Err(why) => return fail(&why),
+        }
+    }
     let outfit = Outfit {
+        launch,
+        handed: inheritance.as_mut().map(|inheritance| std::mem::take(&mut inheritance.handed)),
         origin: origin.to_owned(),
         file: config.read.files.first().filter(|_| config.read.sha256.is_some()).cloned(),
         descriptors,
@@ -108,14 +137,29 @@ async fn serve(config: Config, origin: &str, inherited: Inherited, guard: &LogGu
         log_drops: Box::new(move || drops.count()),
         events,
     };
-    let app = match App::start(config, outfit).await {
+    let mut app = match App::start(config, outfit).await {
         Ok(app) => app,
-        Err(error) => return cannot_start(&error),
+        Err(error) => {
+            if let Some(inheritance) = inheritance {
+                inheritance.refuse(error.in_words()).await;
+            }
+            return cannot_start(&error);
+        }
     };
     for warning in &warnings {
         warn!(text = warning.as_str(), "config_warning");
     }
     let _ = timeout(FIRST_LOOK, app.first_checks()).await;
+    if let Some(inheritance) = inheritance {
+        let taken = tokio::select! {
+            taken = inheritance.take_over(&mut app) => taken,
+            () = either(&mut term, &mut int) => Err("told to stop".to_owned()),
+        };
+        if let Err(why) = taken {
+            error!(error = why, hint = "the old process goes on", "upgrade_given_up");
+            return ExitCode::from(FAILURE);
+        }
+    }
     out::print(&start_screen(&app, origin));
     info!(version = env!("CARGO_PKG_VERSION"), config = origin, "started");
     app.announce().await;
@@ -124,6 +168,8 @@ async fn serve(config: Config, origin: &str, inherited: Inherited, guard: &LogGu
             _ = term.recv() => break,
             _ = int.recv() => break,
             _ = hangup.recv() => app.reload("signal"),
+            _ = user.recv() => app.upgrade("signal"),
+            () = app.replaced() => break,
         }
     }
     app.stop(either(&mut term, &mut int)).await;

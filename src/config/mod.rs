@@ -499,3 +499,14 @@ pub enum ConfigError {
     #[error("{} faults in the configuration", .0.faults.len())]
     Invalid(report::Report),
 }
+
+impl ConfigError {
+    /// Everything that is wrong, one line for each fault. No secret is among it.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Invalid(report) => report.faults.iter().map(|fault| fault.line(&report.origin)).collect(),
+            Self::Read { path, source } => vec![format!("cannot read {}: {source}", path.display())],
+        }
+    }
+}

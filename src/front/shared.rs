@@ -49,6 +49,12 @@ impl Fronts {
         self.changed.send_replace(());
     }
 
+    /// All connections end when what they are at is done: another process has the place of this one.
+    pub fn leave(&self) {
+        self.now().iter().for_each(|front| front.is_stopping.store(true, Ordering::Relaxed));
+        self.changed.send_replace(());
+    }
+
     /// Where it is seen that there are others.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<()> {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::net::descriptors::Descriptors;
+use crate::net::gate::{Gate, Word};
 use crate::net::listen::{BACKLOG, Listening, is_peer_gone};
 use crate::net::worker::{Accepted, WorkerHandle};
 
@@ -55,22 +56,29 @@ impl<D: Door> Doorway<D> {
     }
 }
 
-/// Accepts connections of one door until `closed`, on one of `workers`; what has come to the system until then is served.
+/// Accepts connections of one door until `closed`, on one of `workers`, while `gate` is open; what has come to the system until
+/// then is served.
 pub(super) async fn accept<D: Door>(
     doorway: Arc<Doorway<D>>,
     listening: Arc<Listening>,
     descriptors: Descriptors,
     workers: Workers<D::To>,
-    closed: CancellationToken,
+    (gate, closed): (Gate, CancellationToken),
 ) {
     let mut closing = pin!(closed.cancelled());
+    let mut watch = gate.watch();
     loop {
         let accepted = tokio::select! {
             biased;
             () = &mut closing => break,
-            accepted = listening.accept() => accepted,
+            accepted = watch.pass(|| listening.accept()) => accepted,
         };
+        let Some(accepted) = accepted else { return };
         doorway.take(accepted, &descriptors, &workers).await;
+    }
+    // Who comes to a gate that is shut comes to another process.
+    if gate.now() != Word::Open {
+        return;
     }
     for _ in 0..BACKLOG {
         let Some(accepted) = listening.accept_at_once() else { return };

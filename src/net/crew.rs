@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
@@ -9,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::net::accept::{Door, Doorway, Workers, accept};
 use crate::net::descriptors::Descriptors;
+use crate::net::gate::Gate;
 use crate::net::listen::{Listening, Sockets};
 use crate::net::options::Options;
 use crate::net::roll_call::RollCall;
-use crate::net::worker::{Accepted, Worker, WorkerHandle};
+use crate::net::worker::{Accepted, Served, Worker, WorkerHandle};
 
 /// Workers that serve connections which lead to `To`. Their threads end when this is gone, `stop` is cancelled and their
 /// last connection has ended.
@@ -20,13 +22,22 @@ use crate::net::worker::{Accepted, Worker, WorkerHandle};
 pub struct Crew<To> {
     workers: Arc<[WorkerHandle<To>]>,
     descriptors: Descriptors,
+    gate: Gate,
     stop: CancellationToken,
+}
+
+impl<To> Clone for Crew<To> {
+    fn clone(&self) -> Self {
+        let Self { workers, descriptors, gate, stop } = self;
+        let (workers, descriptors) = (Arc::clone(workers), descriptors.clone());
+        Self { workers, descriptors, gate: gate.clone(), stop: stop.clone() }
+    }
 }
 
 impl<To: Send + 'static> Crew<To> {
     /// Starts so many workers. `serve` is asked by each worker's number for what it does with a connection. `name` is what
     /// their threads are called, before a number; connections take their descriptors from `descriptors`, and nothing is
-    /// accepted once `stop` is cancelled. `roll` asks their threads whether they still answer.
+    /// accepted while `gate` is shut, and once `stop` is cancelled. `roll` asks their threads whether they still answer.
     ///
     /// # Errors
     /// The system has no more threads or descriptors.
@@ -35,7 +46,7 @@ impl<To: Send + 'static> Crew<To> {
         workers: usize,
         descriptors: Descriptors,
         roll: &RollCall,
-        stop: CancellationToken,
+        (gate, stop): (Gate, CancellationToken),
         serve: impl Fn(usize) -> Serve,
     ) -> io::Result<(Self, Vec<JoinHandle<()>>)>
     where
@@ -50,7 +61,7 @@ impl<To: Send + 'static> Crew<To> {
             worker.start(name, answering, serve(here))
         };
         let threads = workers.into_iter().enumerate().map(start).collect::<io::Result<_>>()?;
-        Ok((Self { workers: handles.into(), descriptors, stop }, threads))
+        Ok((Self { workers: handles.into(), descriptors, gate, stop }, threads))
     }
 
     /// Lets the workers wait for what comes to `sockets`, which nobody is told of before the door is open.
@@ -77,9 +88,28 @@ impl<To: Send + 'static> Crew<To> {
             let Some(worker) = self.workers.get(*here) else { continue };
             let workers = Workers { all: Arc::clone(&self.workers), here: *here };
             let (descriptors, listening) = (self.descriptors.clone(), Arc::clone(listening));
-            worker.run(accept(Arc::clone(&doorway), listening, descriptors, workers, closed.clone()));
+            let terms = (self.gate.clone(), closed.clone());
+            worker.run(accept(Arc::clone(&doorway), listening, descriptors, workers, terms));
         }
         OpenDoor { addr, listening, closed }
+    }
+
+    /// Connections that are served now.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.workers.iter().map(WorkerHandle::connections).sum()
+    }
+
+    /// Gives a connection that no door has brought to the worker with the fewest: `life` is asked for what is to be done
+    /// with it, by that worker's number, and is polled on its thread.
+    pub fn adopt<Life>(&self, life: impl FnOnce(usize, Served) -> Life)
+    where
+        Life: Future<Output = ()> + Send + 'static,
+    {
+        let fewest = self.workers.iter().enumerate().min_by_key(|(_, worker)| worker.connections());
+        if let Some((number, worker)) = fewest {
+            worker.run(life(number, worker.serve()));
+        }
     }
 }
 
@@ -114,6 +144,14 @@ impl OpenDoor {
     #[must_use]
     pub const fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Copies of its sockets, for another process.
+    ///
+    /// # Errors
+    /// The process has no descriptors left.
+    pub fn copies(&self) -> io::Result<Vec<OwnedFd>> {
+        self.listening.iter().map(|(_, listening)| listening.copy()).collect()
     }
 
     /// How many sockets listen there.
@@ -174,6 +212,7 @@ fn dealt(sockets: Sockets, workers: usize) -> Vec<Vec<TcpListener>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::gate::Word;
     use crate::net::options::Options;
     use std::io::Read;
     use std::net::TcpStream;
@@ -200,15 +239,19 @@ mod tests {
         fn failed(&self) {}
     }
 
+    /// Workers that close what they are given.
+    fn start(workers: usize, gate: Gate, stop: &CancellationToken) -> (Crew<()>, Vec<JoinHandle<()>>) {
+        let serve = |_| |accepted| async move { drop(accepted) };
+        let (all, roll) = (Descriptors::of_process(), RollCall::default());
+        Crew::start("test", workers, all, &roll, (gate, stop.clone()), serve).unwrap()
+    }
+
     #[tokio::test]
     async fn all_are_served_until_it_stops_and_then_nobody_listens() {
         let door = Arc::new(Counting::default());
         let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap(), Options::default(), 3).unwrap();
         let (addr, stop) = (sockets.addr(), CancellationToken::new());
-        let serve = |_| |accepted| async move { drop(accepted) };
-        let started =
-            Crew::start("test", 3, Descriptors::of_process(), &RollCall::default(), stop.clone(), serve);
-        let (crew, threads) = started.unwrap();
+        let (crew, threads) = start(3, Gate::new(Word::Open), &stop);
         let open = crew.open(&door, crew.ready(sockets).unwrap());
         assert_eq!((open.addr(), open.sockets()), (addr, 3));
         for _ in 0..30 {
@@ -226,10 +269,7 @@ mod tests {
     #[tokio::test]
     async fn a_door_that_is_closed_serves_who_has_come_and_the_others_stay_open() {
         let stop = CancellationToken::new();
-        let serve = |_| |accepted| async move { drop(accepted) };
-        let started =
-            Crew::start("test", 2, Descriptors::of_process(), &RollCall::default(), stop.clone(), serve);
-        let (crew, threads) = started.unwrap();
+        let (crew, threads) = start(2, Gate::new(Word::Open), &stop);
         let open = || {
             let door = Arc::new(Counting::default());
             let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap(), Options::default(), 2).unwrap();
@@ -263,5 +303,30 @@ mod tests {
         assert_eq!(dealt(3, 3), [1, 1, 1]);
         assert_eq!(dealt(1, 3), [1, 0, 0]);
         assert_eq!(dealt(3, 2), [2, 1]);
+    }
+
+    #[tokio::test]
+    async fn who_comes_while_the_gate_is_shut_waits_for_whoever_opens_it() {
+        let (gate, stop) = (Gate::new(Word::Shut), CancellationToken::new());
+        let (crew, threads) = start(2, gate.clone(), &stop);
+        let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap(), Options::default(), 2).unwrap();
+        let (addr, door) = (sockets.addr(), Arc::new(Counting::default()));
+        let open = crew.open(&door, crew.ready(sockets).unwrap());
+        let mut clients: Vec<_> = (0..30).map(|_| TcpStream::connect(addr).unwrap()).collect();
+        gate.set(Word::Open);
+        for client in &mut clients {
+            assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        }
+        // What is left to another process is not taken on the way out.
+        gate.set(Word::Left);
+        let copies = open.copies().unwrap();
+        let late = TcpStream::connect(addr).unwrap();
+        stop.cancel();
+        drop((crew, open));
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!((door.0.load(Ordering::Relaxed), copies.len()), (30, 2));
+        drop(late);
     }
 }

@@ -102,6 +102,14 @@ impl Descriptors {
         taken
     }
 
+    /// For the client or the node of a session that is there already, whether or not there is room: it comes from another
+    /// process, which ends.
+    #[must_use]
+    pub fn for_moved(&self) -> Held {
+        self.held.fetch_add(1, Ordering::Relaxed);
+        Held(Arc::clone(&self.held))
+    }
+
     fn for_sessions(&self) -> u64 {
         (self.limit - self.reserve()).saturating_sub(self.own.load(Ordering::Relaxed))
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 #[cfg(target_os = "linux")]
 use rustix::net::{SocketFlags, acceptfrom_with};
@@ -138,6 +138,14 @@ impl Listening {
     pub fn new(socket: TcpListener) -> io::Result<Self> {
         #[expect(deprecated, reason = "its successor is unsafe, for types that do not keep their descriptor")]
         AsyncFd::with_interest(socket, Interest::READABLE).map(Self)
+    }
+
+    /// A copy of its socket.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    pub fn copy(&self) -> io::Result<OwnedFd> {
+        self.0.get_ref().as_fd().try_clone_to_owned()
     }
 
     /// Lets connections that come from now on inherit these, and no other.

@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{UnixListener, UnixStream};
@@ -11,13 +14,15 @@ use tokio::net::{UnixListener, UnixStream};
 /// Its owner and its group may use it.
 const MODE: u32 = 0o660;
 
-/// A listening Unix socket. Its file goes with it, unless another one has taken its place.
+/// A listening Unix socket. Its file goes with it, unless another one has taken its place or the file belongs to another
+/// process.
 #[derive(Debug)]
 pub struct LocalSocket {
     listener: UnixListener,
     path: PathBuf,
     /// Device and number of the file.
     file: (u64, u64),
+    is_ours: AtomicBool,
 }
 
 impl LocalSocket {
@@ -36,12 +41,37 @@ impl LocalSocket {
             fs::set_permissions(&aside, fs::Permissions::from_mode(MODE))?;
             let file = number(&aside)?;
             fs::rename(&aside, path)?;
-            Ok(Self { listener, path: path.to_owned(), file })
+            Ok(Self { listener, path: path.to_owned(), file, is_ours: AtomicBool::new(true) })
         });
         if made.is_err() {
             let _ = fs::remove_file(&aside);
         }
         made
+    }
+
+    /// One that another process has bound at `path`, and whose file it keeps until [`LocalSocket::set_ours`] says otherwise.
+    ///
+    /// # Errors
+    /// What the system said, most often that the file is gone.
+    pub fn handed(socket: StdListener, path: &Path) -> io::Result<Self> {
+        let file = number(path)?;
+        socket.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(socket)?;
+        Ok(Self { listener, path: path.to_owned(), file, is_ours: AtomicBool::new(false) })
+    }
+
+    /// A copy of it for another process; `None`: another one has taken its place.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    pub fn copy(&self) -> io::Result<Option<OwnedFd>> {
+        let is_there = number(&self.path).is_ok_and(|file| file == self.file);
+        is_there.then(|| self.listener.as_fd().try_clone_to_owned()).transpose()
+    }
+
+    /// Whether its file goes with it.
+    pub fn set_ours(&self, is_ours: bool) {
+        self.is_ours.store(is_ours, Ordering::Relaxed);
     }
 
     /// The next connection. Cancel safe.
@@ -61,7 +91,7 @@ impl LocalSocket {
 
 impl Drop for LocalSocket {
     fn drop(&mut self) {
-        if number(&self.path).is_ok_and(|file| file == self.file) {
+        if self.is_ours.load(Ordering::Relaxed) && number(&self.path).is_ok_and(|file| file == self.file) {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -112,6 +142,24 @@ mod tests {
         drop((client.unwrap(), accepted.unwrap()));
         drop(socket);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_it_is_handed_over_to_goes_on_with_it_and_with_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin.sock");
+        let first = LocalSocket::bind(&path).unwrap();
+        let second = LocalSocket::handed(first.copy().unwrap().unwrap().into(), &path).unwrap();
+        // It has come to nothing.
+        drop(second);
+        let second = LocalSocket::handed(first.copy().unwrap().unwrap().into(), &path).unwrap();
+        first.set_ours(false);
+        second.set_ours(true);
+        drop(first);
+        let (client, accepted) = tokio::join!(UnixStream::connect(&path), second.accept());
+        drop((client.unwrap(), accepted.unwrap()));
+        drop(second);
+        assert!(!path.exists());
     }
 
     #[tokio::test]

@@ -46,6 +46,12 @@ impl CancelKey {
         Some(Self { pid: u32::from_be_bytes(*pid), key })
     }
 
+    /// What [`CancelKey::parse`] read. A secret.
+    #[must_use]
+    pub fn body(&self) -> Vec<u8> {
+        [&self.pid.to_be_bytes()[..], self.key.bytes()].concat()
+    }
+
     /// Whether both are the same right.
     #[must_use]
     pub fn matches(&self, other: &Self) -> bool {

@@ -3,15 +3,25 @@
 //! [`Scanner`](crate::pg::message::Scanner) reads what a login says; this follows a whole session, so it looks at
 //! nothing but the headers, keeps no body, and allocates nothing.
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+
 /// Follows the headers of one server stream. 24 bytes, and a few instructions for each message.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Framing {
     /// Bytes of the body that are still to come.
     left: usize,
     /// The header, as far as it is there, when it comes in pieces; else the last one.
     header: [u8; HEADER],
+    #[serde(deserialize_with = "part_of_header")]
     have: u8,
     standing: Standing,
+}
+
+/// How much of a header is there, from where it was written down.
+fn part_of_header<'de, D: Deserializer<'de>>(from: D) -> Result<u8, D::Error> {
+    let have = u8::deserialize(from)?;
+    if usize::from(have) < HEADER { Ok(have) } else { Err(D::Error::custom("more than a part of a header")) }
 }
 
 /// Tag and length.
@@ -20,7 +30,7 @@ const HEADER: usize = 5;
 const LONGEST: usize = 0x7fff_ffff - 4;
 
 /// What the server said last of the session's transaction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 enum Standing {
     /// It is answering, or has said that it is in a transaction.
     #[default]

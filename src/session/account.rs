@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
@@ -12,6 +13,7 @@ use crate::base::id::NodeId;
 use crate::base::role::Role;
 use crate::base::text::escaped;
 use crate::config::LogSessions;
+use crate::pg::cancel_key::CancelKey;
 use crate::pg::first_packet::Encryption;
 use crate::pg::startup::Params;
 use crate::session::cancel::HeldKey;
@@ -19,7 +21,9 @@ use crate::session::card::{self, Card, State, Tls};
 use crate::session::connect::{Opening, Reached};
 use crate::session::desk::Desk;
 use crate::session::error::{Ending, SessionError};
+use crate::session::moved::{KeyBody, OnNode as OnNodeRecord, Record};
 use crate::session::names::{Names, name};
+use crate::session::relay::parts::Stand;
 use crate::session::shared::{Listener, Shared};
 use crate::telemetry::count::Counted;
 use crate::telemetry::labels::{End, Redispatch};
@@ -48,8 +52,8 @@ struct OnNode {
 }
 
 /// How long the steps took.
-#[derive(Debug, Default)]
-struct Waits {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Waits {
     queue: Duration,
     connect: Duration,
     login: Option<Duration>,
@@ -76,6 +80,62 @@ impl<'a> Account<'a> {
             info!(id, listener, client = %card.client, "session_start");
         }
         account
+    }
+
+    /// The account of a session that was served elsewhere until now, and goes on from there, on this node; what it counts in
+    /// as long as the guard lives, and where it counts what it passes on. Nothing that was counted there is counted again.
+    pub fn taken_up(
+        shared: &'a Shared,
+        listener: &'a Listener,
+        desk: &'a Desk,
+        (card, record): (&'a Card, &Record),
+        id: NodeId,
+    ) -> (Self, Counted, Arc<Traffic>) {
+        let metrics = shared.metrics.pair(listener.index, listener.watched.index, id);
+        let (active, traffic) = (metrics.active_guard(), metrics.traffic(desk.index));
+        let key = record.key.as_ref().and_then(|key| CancelKey::parse(&key.0));
+        let reasons = Redispatch::ALL.iter().map(|reason| reason.as_str());
+        let account = Self {
+            shared,
+            listener,
+            card,
+            desk,
+            node: Some(OnNode { id, asked: Instant::now(), metrics }),
+            waits: record.waits.clone(),
+            redispatches: reasons.filter(|reason| record.redispatches.iter().any(|r| r == reason)).collect(),
+            sqlstate: record.sqlstate.as_ref().map(|code| escaped(code.as_bytes(), 5)),
+            key: key.map(|key| shared.cancels.insert(key, record.node.addr)),
+            is_closed: false,
+        };
+        (account, active, traffic)
+    }
+
+    /// All that another process must know to go on with it; `None`: it has no node.
+    #[must_use]
+    pub fn record(&self, stand: Stand) -> Option<Record> {
+        let said = self.card.said();
+        let node = said.node.as_ref()?;
+        let (name, addr, role) = (node.config.name.clone(), node.addr, node.role);
+        Some(Record {
+            id: self.card.id.number(),
+            listener: self.listener.config.name.clone(),
+            client: self.card.client,
+            age: self.card.accepted.elapsed(),
+            names: said.names.as_deref().cloned(),
+            tls: said.tls,
+            node: OnNodeRecord { name, addr, role },
+            waits: self.waits.clone(),
+            redispatches: self.redispatches.iter().map(|&reason| reason.to_owned()).collect(),
+            sqlstate: self.sqlstate.clone(),
+            key: self.key.as_ref().map(|key| KeyBody(key.key().body())),
+            bytes: self.card.moved.bytes(),
+            stand,
+        })
+    }
+
+    /// It was not taken up after all: it goes on where it was, and nothing is to be counted here.
+    pub fn forget(mut self) {
+        self.is_closed = true;
     }
 
     /// What others may see of it.
@@ -176,12 +236,16 @@ impl<'a> Account<'a> {
     /// Closes the account.
     pub fn close(mut self, ending: Result<Ending, SessionError>) {
         self.is_closed = true;
+        if let (Ok(Ending::Moved), Some(node)) = (&ending, &self.node) {
+            // Its line and its figures are for the other process to give.
+            return node.metrics.end(End::Moved);
+        }
         let listener = &self.listener.metrics;
         if !self.waits.queue.is_zero() {
             listener.queue_wait(self.waits.queue);
         }
         match ending {
-            Ok(Ending::Cancel) => {}
+            Ok(Ending::Cancel | Ending::Moved) => {}
             Ok(ending) => {
                 listener.session_duration(self.card.accepted.elapsed());
                 if let Some(node) = &self.node {

@@ -21,6 +21,13 @@ impl Drop for Permit {
     }
 }
 
+/// The place of a session that has had it in another process: it is not turned away.
+#[must_use]
+pub fn admit_moved(shared: &Shared, listener: &Listener) -> Permit {
+    listener.sessions.fetch_add(1, Ordering::Relaxed);
+    Permit { sessions: Arc::clone(&listener.sessions), _descriptor: shared.descriptors.for_moved() }
+}
+
 /// Takes a place.
 ///
 /// # Errors

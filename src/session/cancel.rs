@@ -74,6 +74,14 @@ impl CancelTable {
     }
 }
 
+impl HeldKey {
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &CancelKey {
+        &self.entry.key
+    }
+}
+
 impl Drop for HeldKey {
     fn drop(&mut self) {
         let mut table = self.table.0.lock().unwrap_or_else(PoisonError::into_inner);

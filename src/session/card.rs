@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::base::id::SessionId;
@@ -34,6 +35,7 @@ pub struct Card {
     said: Mutex<Said>,
     state: AtomicU8,
     is_killed: AtomicBool,
+    is_to_move: AtomicBool,
     /// The task that serves it.
     task: Waker,
     /// See [`Card::sweep`].
@@ -64,7 +66,7 @@ pub struct OnNode {
 }
 
 /// How a session is encrypted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Tls {
     /// Not at all, or nothing is known yet.
     #[default]
@@ -171,10 +173,19 @@ impl Card {
             said: Mutex::default(),
             state: AtomicU8::new(State::Opening as u8),
             is_killed: AtomicBool::new(false),
+            is_to_move: AtomicBool::new(false),
             task,
             swept_bytes: AtomicU64::new(0),
             quiet_since: AtomicU32::new(0),
         }
+    }
+
+    /// It has been served elsewhere until now: this was learnt of it there, and so many bytes were passed on.
+    pub(super) fn take_up(&self, said: Said, (to_node, to_client): (u64, u64)) {
+        *self.said() = said;
+        self.moved.add_to_node(to_node);
+        self.moved.add_to_client(to_client);
+        self.swept_bytes.store(to_node.wrapping_add(to_client), Ordering::Relaxed);
     }
 
     /// What has been learnt of it.
@@ -205,6 +216,23 @@ impl Card {
     #[must_use]
     pub fn is_killed(&self) -> bool {
         self.is_killed.load(Ordering::Relaxed)
+    }
+
+    /// Asks the session to go on in another process, as soon as its thread gets round to it.
+    pub fn ask_to_move(&self) {
+        self.is_to_move.store(true, Ordering::Relaxed);
+        self.task.wake_by_ref();
+    }
+
+    /// Whether it has been asked to, and does not stay. The session asks each time it is woken.
+    #[must_use]
+    pub fn is_to_move(&self) -> bool {
+        self.is_to_move.load(Ordering::Relaxed)
+    }
+
+    /// It stays.
+    pub(super) fn stay(&self) {
+        self.is_to_move.store(false, Ordering::Relaxed);
     }
 
     /// Drives `step` to its end, unless the session is killed before that. Cancel safe if `step` is.

@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::pg::error_response::Fatal;
 use crate::pg::first_packet::Refused;
 use crate::pg::sqlstate;
@@ -10,7 +12,7 @@ use crate::session::evict::{Eviction, KILLED};
 use crate::telemetry::labels::{End, Rejection};
 
 /// A session that was served, or a cancel request that was dealt with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ending {
     /// The client closed first.
     Client,
@@ -22,6 +24,8 @@ pub enum Ending {
     NodeBroke,
     /// It was a cancel request.
     Cancel,
+    /// It goes on in another process.
+    Moved,
 }
 
 /// A session that was not served, or was cut.
@@ -172,6 +176,7 @@ impl Ending {
     pub const fn end(self) -> End {
         match self {
             Self::Client | Self::ClientBroke | Self::Cancel => End::Client,
+            Self::Moved => End::Moved,
             Self::Node | Self::NodeBroke => End::Server,
         }
     }
@@ -180,7 +185,7 @@ impl Ending {
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
-            Self::Client | Self::Cancel => "--",
+            Self::Client | Self::Cancel | Self::Moved => "--",
             Self::ClientBroke => "CD",
             Self::Node | Self::NodeBroke => "SD",
         }

@@ -55,8 +55,21 @@ enum Order {
     Stay,
     /// To leave when it can.
     Finish(Eviction),
+    /// To go on in another process.
+    Move,
     /// To leave at once.
     Leave(Eviction),
+}
+
+/// How relaying came to its end.
+#[derive(Debug)]
+pub enum Parting {
+    /// Both sides have ended.
+    Ended(Ending),
+    /// The session must leave its node.
+    Evicted(Eviction),
+    /// It is to go on in another process; if it does not, it can be relayed again.
+    Moves,
 }
 
 /// A session's stay on its node.
@@ -90,35 +103,35 @@ impl<'a> Stay<'a> {
     pub async fn unless_evicted<T>(&mut self, step: impl Future<Output = T>) -> Result<T, Eviction> {
         let mut step = pin!(step);
         loop {
-            match self.until_told(step.as_mut()).await {
+            match self.until_told(false, step.as_mut()).await {
                 Ok(done) => return Ok(done),
                 Err(Order::Leave(why)) => return Err(why),
-                Err(Order::Stay | Order::Finish(_)) => {}
+                Err(Order::Stay | Order::Finish(_) | Order::Move) => {}
             }
         }
     }
 
-    /// Relays until the end, unless the session must leave before that, be it only between two transactions.
+    /// Relays until the end, unless the session must leave before that, be it only between two transactions, or is to move.
     ///
     /// Not cancel safe: see [`Relay::run`].
-    ///
-    /// # Errors
-    /// Why it must leave.
-    pub async fn relay(&mut self, relay: &mut Relay<'_>) -> Result<Ending, Eviction> {
+    pub async fn relay(&mut self, relay: &mut Relay<'_>) -> Parting {
         let mut bytes = None;
         loop {
             let told = {
                 let run = pin!(relay.run());
-                self.until_told(run).await
+                self.until_told(true, run).await
             };
             match told {
-                Ok(ending) => return Ok(ending),
+                Ok(ending) => return Parting::Ended(ending),
                 // A node that has ended the session already cannot be left.
-                Err(Order::Leave(why)) => return relay.ended_by_node().ok_or(why),
+                Err(Order::Leave(why)) => {
+                    return relay.ended_by_node().map_or(Parting::Evicted(why), Parting::Ended);
+                }
+                Err(Order::Move) => return Parting::Moves,
                 Err(Order::Finish(why)) => {
                     let before = bytes.replace(relay.bytes());
                     if relay.is_between_transactions() && before == bytes {
-                        return Err(why);
+                        return Parting::Evicted(why);
                     }
                     relay.finish(before.is_some() || !why.has_time());
                 }
@@ -128,10 +141,14 @@ impl<'a> Stay<'a> {
     }
 
     /// Drives `step`, until it has ended or the session is told something.
-    async fn until_told<T>(&mut self, mut step: Pin<&mut impl Future<Output = T>>) -> Result<T, Order> {
+    async fn until_told<T>(
+        &mut self,
+        may_move: bool,
+        mut step: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, Order> {
         poll_fn(|cx| match step.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(Ok(done)),
-            Poll::Pending => self.poll_order(cx).map(Err),
+            Poll::Pending => self.poll_order(cx, may_move).map(Err),
         })
         .await
     }
@@ -139,10 +156,14 @@ impl<'a> Stay<'a> {
     /// Ready when the session is told something; to finish, again and again.
     ///
     /// A session at work comes by here for every packet, and hardly ever is it told anything.
-    fn poll_order(&mut self, cx: &mut Context<'_>) -> Poll<Order> {
+    fn poll_order(&mut self, cx: &mut Context<'_>, may_move: bool) -> Poll<Order> {
         let is_news = self.trouble.poll_news(cx).is_ready() | self.stage.poll_news(cx).is_ready();
         if self.card.is_killed() {
             return Poll::Ready(Order::Leave(Eviction::Killed));
+        }
+        // What is the matter with its node is the matter there, too.
+        if may_move && self.card.is_to_move() {
+            return Poll::Ready(Order::Move);
         }
         if !is_news && self.told_again.is_none() {
             return Poll::Pending;
@@ -151,7 +172,7 @@ impl<'a> Stay<'a> {
         match (order, &mut self.told_again) {
             (Order::Stay, None) => return Poll::Pending,
             (Order::Stay, Some(_)) => self.told_again = None,
-            (Order::Leave(_), _) => {}
+            (Order::Leave(_) | Order::Move, _) => {}
             (Order::Finish(_), None) => self.told_again = Some(Box::pin(sleep(QUIET))),
             (Order::Finish(_), Some(again)) => {
                 ready!(again.as_mut().poll(cx));

@@ -11,6 +11,7 @@
 //! 6. [`relay`]: pass bytes until both sides have ended, or [`evict`] says that the session must leave its node
 //! 7. [`account`]: one line in the log, and the counters
 //!
+//! An upgrade moves sessions from one process to another while they pass bytes on: [`departure`], [`moved`], [`arrival`].
 //! Beside them a [`card`] in the [`roster`] shows the session to others while it lives, and lets them end it, and
 //! [`cancel`] is a connection that only asks for another one's query to be stopped.
 //!
@@ -26,14 +27,17 @@
 pub mod accept;
 pub mod account;
 pub mod admit;
+pub mod arrival;
 pub mod cancel;
 pub mod card;
 pub mod connect;
+pub mod departure;
 pub mod desk;
 pub mod error;
 pub mod evict;
 pub mod hold;
 pub mod login;
+pub mod moved;
 pub mod names;
 pub mod negotiate;
 pub mod place;
@@ -65,7 +69,7 @@ use card::{Card, Killed, State};
 use connect::{Opening, Reached};
 use desk::Desk;
 use error::{Ending, SessionError};
-use evict::Stay;
+use evict::{Eviction, Parting, Stay};
 use negotiate::Client;
 use relay::Relay;
 use shared::{Listener, Shared};
@@ -106,17 +110,35 @@ async fn live(
     };
     let ending = match logged_in {
         Ok(Some(ended_early)) => Ok(ended_early),
-        Ok(None) => {
-            account.card().set_state(State::Active);
-            stay.relay(relay).await
-        }
+        Ok(None) => pass_on(shared, &mut session, account).await,
         Err(why) => Err(why),
     };
     match ending {
         Ok(ending) => Ok(ending),
-        Err(why) => {
-            Box::pin(session.relay.part(why.fatal(&session.node.name))).await;
-            Err(SessionError::Evicted(why))
+        Err(why) => session.part(why).await,
+    }
+}
+
+/// Passes on what both sides say until they have ended, the session must leave its node, or another process goes on with it.
+#[expect(clippy::manual_async_fn, reason = "the future of an `async fn` has room for its arguments twice")]
+fn pass_on(
+    shared: &Shared,
+    session: &mut Session<'_>,
+    account: &Account<'_>,
+) -> impl Future<Output = Result<Ending, Eviction>> + Send {
+    async move {
+        account.card().set_state(State::Active);
+        let Session { relay, stay, .. } = session;
+        loop {
+            match stay.relay(relay).await {
+                Parting::Ended(ending) => return Ok(ending),
+                Parting::Evicted(why) => return Err(why),
+                Parting::Moves => {
+                    if Box::pin(departure::depart(shared, relay, account)).await {
+                        return Ok(Ending::Moved);
+                    }
+                }
+            }
         }
     }
 }
@@ -130,6 +152,16 @@ struct Session<'a> {
     node: Arc<config::Node>,
     /// Where it counts while it lives.
     _guards: (Permit, Place, Counted, Held, Served),
+}
+
+impl Session<'_> {
+    /// Ends it from the middle. Boxed, as it is done but once.
+    fn part(self, why: Eviction) -> impl Future<Output = Result<Ending, SessionError>> + Send {
+        Box::pin(async move {
+            self.relay.part(why.fatal(&self.node.name)).await;
+            Err(SessionError::Evicted(why))
+        })
+    }
 }
 
 /// From accept to a node that the client stays with; `None`: it was a cancel request, and has been dealt with.

@@ -7,6 +7,8 @@
 //! Each side may end its half while the other goes on. When the node has ended, the client gets a little time to
 //! end too; nothing waits for ever for a peer that has nothing more to get.
 
+pub mod parts;
+
 use std::future::poll_fn;
 use std::ops::ControlFlow;
 use std::pin::Pin;
@@ -15,6 +17,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use serde::{Deserialize, Serialize};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -64,7 +67,7 @@ pub struct Relay<'a> {
 }
 
 /// What was last said, to tell who ends a session.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Talk {
     /// What is passed on can be read.
     is_readable: bool,
@@ -114,7 +117,7 @@ struct Way {
     state: State,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum State {
     Open,
     /// The source has said good-bye and ended; the other side will end, too, or else be told.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,7 @@ use crate::config::{self, Cluster, Sessions};
 use crate::net::descriptors::Descriptors;
 use crate::net::options::Options;
 use crate::session::cancel::{CancelTable, SourceLimit};
+use crate::session::departure::Departure;
 use crate::session::queue::Queue;
 use crate::session::roster::Roster;
 use crate::session::setup::Setup;
@@ -44,6 +45,8 @@ pub struct Shared {
     pub is_draining: AtomicBool,
     /// Nothing is accepted from now on, and nobody waits for a node any more.
     pub stop: CancellationToken,
+    /// The way out for sessions that are to go on in another process, while there is one.
+    pub departure: ArcSwapOption<Departure>,
     /// What is asked of sessions that are on a node.
     pub stage: Arc<Board<Stage>>,
     /// All that has not come that far ends now.
@@ -64,6 +67,7 @@ impl Shared {
             roster,
             is_draining: AtomicBool::new(false),
             stop: CancellationToken::new(),
+            departure: ArcSwapOption::empty(),
             stage: Board::new(Stage::Serving),
             kill: CancellationToken::new(),
         }

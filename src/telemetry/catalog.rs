@@ -123,6 +123,13 @@ pub const RELOADS: Described = counter(
     "Reloads of the configuration: applied, unchanged, or failed. Alert when the last one failed.",
 );
 
+/// Upgrades.
+pub const UPGRADES: Described = counter(
+    "pgsplit_upgrades_total",
+    &["result"],
+    "Upgrades: done is 1 in a process that has taken another one's place, failed are those after which this one went on.",
+);
+
 /// Accepted connections.
 pub const ACCEPTED: Described = counter(
     "pgsplit_connections_accepted_total",
@@ -485,6 +492,7 @@ pub const ALL: &[Described] = &[
     RELOAD_SUCCESSFUL,
     RELOAD_SUCCESS_TIME,
     RELOADS,
+    UPGRADES,
     ACCEPTED,
     REJECTED,
     LEFT,

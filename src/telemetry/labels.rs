@@ -81,13 +81,15 @@ pub enum End {
     Drain,
     /// Somebody ended it by hand.
     Killed,
+    /// It goes on in the process that has taken this one's place.
+    Moved,
     /// Anything else; the log line says what.
     Error,
 }
 
 impl End {
     /// Every ending, in the order of [`End::index`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Client,
         Self::Server,
         Self::Timeout,
@@ -96,6 +98,7 @@ impl End {
         Self::Lagging,
         Self::Drain,
         Self::Killed,
+        Self::Moved,
         Self::Error,
     ];
 
@@ -111,6 +114,7 @@ impl End {
             Self::Lagging => "lagging",
             Self::Drain => "drain",
             Self::Killed => "killed",
+            Self::Moved => "moved",
             Self::Error => "error",
         }
     }
@@ -234,6 +238,35 @@ impl ReloadResult {
     }
 
     /// Place in [`ReloadResult::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// What became of an upgrade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UpgradeResult {
+    /// This process has taken another one's place.
+    Done,
+    /// No other process took this one's place.
+    Failed,
+}
+
+impl UpgradeResult {
+    /// Every result, in the order of [`UpgradeResult::index`].
+    pub const ALL: [Self; 2] = [Self::Done, Self::Failed];
+
+    /// The label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Place in [`UpgradeResult::ALL`].
     #[must_use]
     pub const fn index(self) -> usize {
         self as usize

@@ -20,7 +20,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use super::catalog;
 use super::count::{Count, Counts, as_f64};
 use super::front::{FrontMetrics, Lasting};
-use super::labels::{CancelResult, ReloadResult};
+use super::labels::{CancelResult, ReloadResult, UpgradeResult};
 use super::listener::ListenerMetrics;
 use super::node::NodeMetrics;
 use super::now::{ClusterNow, FrontNow, ListenerNow, Now, UpstreamNow};
@@ -45,6 +45,7 @@ pub struct Metrics {
     nodes: Shelf<NodeMetrics>,
     cancels: Counts<{ CancelResult::ALL.len() }>,
     reloads: Reloads,
+    upgrades: Counts<{ UpgradeResult::ALL.len() }>,
     panics: Count,
     opening: Gauge,
     log_drops: Counter,
@@ -116,6 +117,9 @@ impl Metrics {
                 CancelResult::ALL.map(|result| registry.counter(&catalog::CANCELS, &[result.as_str()])),
             ),
             reloads: Reloads::new(&registry),
+            upgrades: Counts::new(
+                UpgradeResult::ALL.map(|result| registry.counter(&catalog::UPGRADES, &[result.as_str()])),
+            ),
             panics: Count::new(registry.counter(&catalog::PANICS, &[])),
             opening: registry.gauge(&catalog::OPENING, &[]),
             log_drops: registry.counter(&catalog::LOG_DROPS, &[]),
@@ -261,6 +265,11 @@ impl Metrics {
         }
     }
 
+    /// This became of an upgrade.
+    pub fn upgraded(&self, result: UpgradeResult) {
+        self.upgrades.one(result.index());
+    }
+
     /// A session panicked before it was counted as ended.
     pub fn panicked(&self) {
         self.panics.one();
@@ -306,6 +315,7 @@ impl Metrics {
         self.fronts.all().iter().for_each(|front| front.publish());
         self.cancels.publish();
         self.reloads.results.publish();
+        self.upgrades.publish();
         self.panics.publish();
         self.opening.set(as_f64(self.opening()));
         if let Some(dropped_lines) = self.dropped_lines.get() {

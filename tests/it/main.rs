@@ -54,5 +54,7 @@ mod soak;
 mod support_works;
 mod systemd;
 mod targets;
+mod upgrade;
+mod upgrade_fails;
 mod valve;
 mod web_support_works;

@@ -170,3 +170,28 @@ async fn what_is_handed_over_and_fits_nothing_is_said_in_words() {
         );
     }
 }
+
+#[tokio::test]
+async fn systemd_is_told_which_process_is_the_main_one_after_an_upgrade() {
+    let (heard, socket) = Heard::start();
+    let balancer = Balancer::launch(
+        &shared().await.config(),
+        &[("NOTIFY_SOCKET", &socket), ("WATCHDOG_USEC", "4000000"), ("WATCHDOG_PID", "1")],
+    );
+    heard.wait("READY=1").await;
+    assert_eq!(heard.count("WATCHDOG=1"), 0, "it is for another process");
+    let old = balancer.pid();
+    balancer.signal(Signal::USR2);
+    let main = heard.wait("MAINPID=").await;
+    let new: u32 = main[0]["MAINPID=".len()..].parse().unwrap();
+    balancer.succeeded_by(new);
+    assert_ne!(new, old);
+    heard.wait("WATCHDOG=1").await;
+    crate::upgrade::wait_gone(old).await;
+    let all = heard.all();
+    let at = all.iter().position(|message| *message == main).unwrap();
+    assert!(all[at..].iter().flatten().any(|line| line == "READY=1"), "{all:?}");
+    assert_eq!(heard.count("STOPPING=1"), 0, "the service goes on: {all:?}");
+    balancer.signal(Signal::TERM);
+    heard.wait("STOPPING=1").await;
+}

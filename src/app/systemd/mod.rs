@@ -5,6 +5,7 @@ mod line;
 mod socket;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -30,13 +31,29 @@ pub(super) struct Systemd {
     socket: Option<Arc<Socket>>,
     /// It ends us when it has heard for so long no sign of life.
     watchdog: Option<Duration>,
+    /// Whether it listens to this process: to the main one of the service, and to no other.
+    is_main: Arc<AtomicBool>,
 }
 
 impl Systemd {
-    /// As the environment says.
-    pub(super) fn of_process() -> Self {
+    /// As the environment says; `is_main`: this process takes no other one's place.
+    pub(super) fn of_process(is_main: bool) -> Self {
         let socket = Socket::of_process().map(Arc::new);
-        Self { watchdog: sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()), socket }
+        let watchdog = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero());
+        Self { watchdog, socket, is_main: Arc::new(AtomicBool::new(is_main)) }
+    }
+
+    /// This process has the place of the one before it.
+    pub(super) async fn is_successor(&self, shared: &Shared, fronts: &Fronts) {
+        if !self.is_main.swap(true, Ordering::Relaxed) {
+            self.is_ready(shared, fronts).await;
+        }
+    }
+
+    /// Another process has this one's place, and is listened to from now on.
+    pub(super) async fn is_replaced_by(&self, pid: u32) {
+        self.tell(&[NotifyState::MainPid(pid)]).await;
+        self.is_main.store(false, Ordering::Relaxed);
     }
 
     /// All is bound and has been looked at.
@@ -124,7 +141,9 @@ impl Systemd {
     }
 
     async fn tell(&self, states: &[NotifyState<'_>]) {
-        if let Some(socket) = &self.socket {
+        if let Some(socket) = &self.socket
+            && self.is_main.load(Ordering::Relaxed)
+        {
             socket.tell(states).await;
         }
     }

@@ -23,7 +23,8 @@ fn systemd(watchdog: Duration) -> (Systemd, Heard, tempfile::TempDir) {
     let path = dir.path().join("notify");
     let heard = Heard(UnixDatagram::bind(&path).unwrap());
     let addr = heard.0.local_addr().unwrap();
-    (Systemd { socket: Some(Arc::new(Socket::at(addr))), watchdog: Some(watchdog) }, heard, dir)
+    let (socket, is_main) = (Some(Arc::new(Socket::at(addr))), Arc::new(AtomicBool::new(true)));
+    (Systemd { socket, watchdog: Some(watchdog), is_main }, heard, dir)
 }
 
 #[test]

@@ -5,13 +5,14 @@ use super::*;
 #[test]
 fn an_index_is_the_place_in_the_list() {
     assert!(Rejection::ALL.into_iter().map(Rejection::index).eq(0..8));
-    assert!(End::ALL.into_iter().map(End::index).eq(0..9));
+    assert!(End::ALL.into_iter().map(End::index).eq(0..10));
     assert!(Redispatch::ALL.into_iter().map(Redispatch::index).eq(0..6));
     assert!(CancelResult::ALL.into_iter().map(CancelResult::index).eq(0..5));
     assert!(ConnectError::ALL.into_iter().map(ConnectError::index).eq(0..6));
     assert!(CheckResult::ALL.into_iter().map(CheckResult::index).eq(0..3));
     assert!(NodeState::ALL.into_iter().map(NodeState::index).eq(0..8));
     assert!(StartupError::ALL.into_iter().map(StartupError::index).eq(0..6));
+    assert!(UpgradeResult::ALL.into_iter().map(UpgradeResult::index).eq(0..2));
     assert!(ReloadResult::ALL.into_iter().map(ReloadResult::index).eq(0..3));
 }
 

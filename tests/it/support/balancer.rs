@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -16,12 +17,14 @@ use tokio::net::TcpStream;
 
 use super::address::Address;
 use super::home;
-use super::process::{Signal, signal};
+use super::process::{Signal, signal, signal_group};
 use super::wait::{wait_at_most, wait_until};
 
 /// Stands for the balancer's own address in a configuration: `bind: "BALANCER:7000"`.
 pub const BALANCER: &str = "BALANCER";
 
+/// The link in its directory by which it is started.
+const PROGRAM: &str = "pgsplit";
 const LISTENERS: &str = "\
 listeners:
   - {name: rw, bind: \"BALANCER:6432\", target: primary}
@@ -38,6 +41,8 @@ pub struct Balancer {
     admin: SocketAddr,
     dir: PathBuf,
     process: Mutex<Child>,
+    /// The process that has taken the place of the one started here.
+    heir: Mutex<Option<u32>>,
     out: Lines,
     log: Lines,
 }
@@ -95,11 +100,22 @@ impl Balancer {
         let dir = home::directory("pgsplit");
         let [rw, ro, admin] = [6432, 6433, 8404].map(|port| address.port(port));
         fs::write(dir.join("config.yaml"), complete(config, address.ip())).expect("our own directory");
+        symlink(binary(), dir.join(PROGRAM)).expect("our own directory");
 
         let mut process = spawn(words, &dir, stderr.into(), variables);
         let out = collect(process.stdout.take().expect("piped"));
         let log = process.stderr.take().map(collect).unwrap_or_default();
-        Self { _address: address, rw, ro, admin, dir, process: Mutex::new(process), out, log }
+        Self {
+            _address: address,
+            rw,
+            ro,
+            admin,
+            dir,
+            process: Mutex::new(process),
+            heir: Mutex::default(),
+            out,
+            log,
+        }
     }
 
     /// Kills it, and starts it again on the same addresses with the same file. Nothing that it then writes is kept
@@ -239,7 +255,26 @@ impl Balancer {
 
     /// Its process number.
     pub fn pid(&self) -> u32 {
-        self.process.lock().unwrap().id()
+        self.heir.lock().unwrap().unwrap_or_else(|| self.process.lock().unwrap().id())
+    }
+
+    /// Another process has taken its place, and writes where it wrote.
+    pub fn succeeded_by(&self, pid: u32) {
+        *self.heir.lock().unwrap() = Some(pid);
+        fs::write(self.dir.join("pid"), format!("{pid}\n")).expect("our own directory");
+    }
+
+    /// Puts a script in the place of its program, or the program back.
+    pub fn replace_program(&self, script: Option<&str>) {
+        let path = self.dir.join(PROGRAM);
+        fs::remove_file(&path).expect("our own directory");
+        match script {
+            None => symlink(binary(), path).expect("our own directory"),
+            Some(script) => {
+                fs::write(&path, format!("#!/bin/bash\n{script}\n")).expect("our own directory");
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("our own file");
+            }
+        }
     }
 
     /// Waits until it has ended, at most `patience`.
@@ -271,7 +306,8 @@ impl Drop for Balancer {
             eprintln!("the last of pgsplit's log:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
         }
         let process = self.process.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let _ = process.kill();
+        // And whoever has taken its place, or was to: all are in its group.
+        signal_group(process.id(), Signal::KILL);
         let _ = process.wait();
         let _ = fs::remove_dir_all(&self.dir);
     }
@@ -295,7 +331,7 @@ pub fn binary() -> PathBuf {
 
 /// `pgsplit run` in a directory that has its configuration.
 fn spawn(words: &[&str], dir: &Path, stderr: Stdio, variables: &[(&str, &str)]) -> Child {
-    let binary = binary();
+    let binary = dir.join(PROGRAM);
     let words = words.iter().map(OsStr::new);
     let mut words = words.chain([binary.as_os_str(), OsStr::new("run"), OsStr::new("config.yaml")]);
     let mut command = Command::new(words.next().expect("a program"));

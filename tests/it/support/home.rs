@@ -22,8 +22,9 @@ ours() {
     [ -f "$1" ] && read -r pid <"$1" && [ "$(readlink "/proc/$pid/cwd")" = "${1%/*}" ]
 }
 for file in "$1"/*/pid; do
-    # With all its processes: whoever writes such a file has started it as the leader of a group.
-    ours "$file" && kill -KILL "-$pid"
+    # With all its processes: whoever writes such a file has started it as the leader of a group. Who has taken the place of
+    # another one is in the group of that one.
+    ours "$file" && { kill -KILL "-$pid" || kill -KILL "$pid"; }
 done
 for file in "$1"/*/data/postmaster.pid; do
     ours "$file" && kill -CONT "$pid" && kill -QUIT "$pid"

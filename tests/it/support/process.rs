@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use rustix::process::{Pid, kill_process};
+use rustix::process::{Pid, kill_process, kill_process_group};
 
 pub use rustix::process::Signal;
 
@@ -11,6 +11,12 @@ pub use rustix::process::Signal;
 pub fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
     let _ = kill_process(pid, signal);
+}
+
+/// Sends `signal` to the group of this leader; one that is gone already is fine.
+pub fn signal_group(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
+    let _ = kill_process_group(pid, signal);
 }
 
 /// The direct children of `parent`.
