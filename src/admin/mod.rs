@@ -302,7 +302,9 @@ impl Admin {
                 answer
             }
             Action::Reload => reload::answer(&self.0.reloads).await,
-            Action::Upgrade => upgrade::answer(&self.0.upgrades, &Query::read(query, &["wait"])?).await?,
+            Action::Upgrade => {
+                upgrade::answer(&self.0.upgrades, asker.by, &Query::read(query, &["wait"])?).await?
+            }
             Action::Config => json(StatusCode::OK, &show(&setup.config)),
             Action::OpenApi => typed(StatusCode::OK, "application/json", OPENAPI.to_owned()),
         })

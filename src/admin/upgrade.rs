@@ -23,7 +23,7 @@ const WAIT_MOST: u64 = 50;
 /// Somebody wants a new process to take this one's place.
 #[derive(Debug)]
 pub struct Upgrade {
-    /// Who: `signal`, `api`.
+    /// Who: `signal`, `cli`, `dashboard`, `api`.
     pub by: &'static str,
     /// How long the new process may take to be ready.
     pub wait: Duration,
@@ -165,12 +165,16 @@ impl LastView {
 ///
 /// # Errors
 /// The query cannot be understood, or it did not come to that.
-pub(super) async fn answer(upgrades: &Upgrades, query: &Query<'_>) -> Result<Answer, Refusal> {
+pub(super) async fn answer(
+    upgrades: &Upgrades,
+    by: &'static str,
+    query: &Query<'_>,
+) -> Result<Answer, Refusal> {
     let wait = query.get("wait", &format!("a number of seconds, 1 to {WAIT_MOST}"), |text| {
         let seconds: u64 = text.parse().ok()?;
         (1..=WAIT_MOST).contains(&seconds).then(|| Duration::from_secs(seconds))
     })?;
-    let Told { outcome, passing } = upgrades.upgrade("api", wait).await.map_err(|why| match why {
+    let Told { outcome, passing } = upgrades.upgrade(by, wait).await.map_err(|why| match why {
         NotNow::UnderWay => Refusal::new(StatusCode::CONFLICT, why.to_string(), "ask again when it is over"),
         NotNow::Stopping => Refusal::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -208,17 +212,17 @@ mod tests {
             Some(passed_on)
         };
         let query = Query::read(Some("wait=3"), &["wait"]).unwrap();
-        let (refused, passed_on) = tokio::join!(answer(&upgrades, &query), doing);
+        let (refused, passed_on) = tokio::join!(answer(&upgrades, "api", &query), doing);
         let refused = refused.unwrap_err();
         assert_eq!((refused.status, refused.error.as_str()), (StatusCode::INTERNAL_SERVER_ERROR, "no"));
         assert!(passed_on.unwrap().await.is_err());
         drop(asked);
-        let refused = answer(&upgrades, &query).await.unwrap_err();
+        let refused = answer(&upgrades, "api", &query).await.unwrap_err();
         assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
         for wrong in ["0", "51", "x"] {
             let query = format!("wait={wrong}");
             let query = Query::read(Some(&query), &["wait"]).unwrap();
-            assert_eq!(answer(&upgrades, &query).await.unwrap_err().status, StatusCode::BAD_REQUEST);
+            assert_eq!(answer(&upgrades, "api", &query).await.unwrap_err().status, StatusCode::BAD_REQUEST);
         }
     }
 
@@ -233,7 +237,7 @@ mod tests {
             Some(passed_on)
         };
         let query = Query::read(None, &["wait"]).unwrap();
-        let (answered, passed_on) = tokio::join!(answer(&upgrades, &query), doing);
+        let (answered, passed_on) = tokio::join!(answer(&upgrades, "api", &query), doing);
         let mut passed_on = passed_on.unwrap();
         let body = answered.unwrap().into_body();
         assert_eq!(passed_on.try_recv(), Err(oneshot::error::TryRecvError::Empty));

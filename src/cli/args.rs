@@ -14,7 +14,7 @@ mod live;
 
 pub(super) use groups::command;
 pub(super) use live::{
-    At, Chosen, ConfigDiff, Events, Kill, NodeOrder, Pause, Reload, Sessions, Status, Top, Weight,
+    At, Chosen, ConfigDiff, Events, Kill, NodeOrder, Pause, Reload, Sessions, Status, Top, Upgrade, Weight,
 };
 
 /// Load balancer for PostgreSQL: point `DATABASE_URL` at it.
@@ -106,6 +106,12 @@ pub(super) enum Verb {
     /// Prints what is different, or what is wrong with the file (exit code 78). It is waited for half a minute at least.
     #[command(after_help = "Example:\n  pgsplit check /etc/pgsplit/config.yaml && pgsplit reload")]
     Reload(Reload),
+    /// Let a new process take over, with all open sessions
+    ///
+    /// The program is started from where it was started before, so a file that was replaced is the new version; it reads the
+    /// configuration anew. If it does not become ready, the one that runs goes on as before.
+    #[command(after_help = "Example:\n  install pgsplit-new /usr/bin/pgsplit && pgsplit upgrade")]
+    Upgrade(Upgrade),
     /// Ask whether it is alive, or ready; exit code 0 or 1
     ///
     /// It is asked on its admin address, which is looked up in the same configuration as `run` uses; on its socket when

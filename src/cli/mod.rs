@@ -19,6 +19,7 @@ mod sessions;
 mod status;
 mod table;
 mod top;
+mod upgrade;
 mod view;
 mod words;
 
@@ -59,6 +60,7 @@ pub fn main() -> ExitCode {
         Verb::Ready(args) => node::order(&args, "ready"),
         Verb::Weight(args) => node::weight(&args),
         Verb::Reload(args) => reload::reload(&args),
+        Verb::Upgrade(args) => upgrade::upgrade(&args),
         Verb::Healthcheck(args) => healthcheck::healthcheck(&args),
         Verb::Pause(args) => pause::pause(&args, true),
         Verb::Resume(args) => pause::pause(&args, false),

@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::api::{check, local};
 use crate::counters::both_sides;
-use crate::support::balancer::Balancer;
+use crate::support::balancer::{Balancer, binary};
 use crate::support::client::{background, connect, rows, value};
 use crate::support::cluster::{Cluster, shared};
 use crate::support::home;
@@ -103,11 +103,20 @@ async fn sessions_of_all_kinds_go_on_through_two_upgrades() {
     listens.login("postgres", "postgres").await.unwrap().unwrap();
     listens.query("listen upgraded").await.unwrap();
 
-    for _ in 0..2 {
-        let done = upgrade(&balancer).await;
-        assert_eq!((&done["moved"], &done["stayed"]), (&json!(4), &json!(0)), "{done}");
-        assert_eq!(value(&busy, "select txid_current()").await.unwrap(), txid);
-    }
+    let done = upgrade(&balancer).await;
+    assert_eq!((&done["moved"], &done["stayed"]), (&json!(4), &json!(0)), "{done}");
+    assert_eq!(value(&busy, "select txid_current()").await.unwrap(), txid);
+
+    let old = balancer.pid();
+    let mut command = Command::new(binary());
+    command.args(["upgrade", "-c"]).arg(balancer.config_path());
+    let ended = output(command).await;
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert!(ended.status.success() && said.ends_with("  4 sessions went over\n"), "{ended:?}");
+    let pid = said.split(['=', ' ', ',']).skip_while(|word| *word != "process").nth(1).unwrap();
+    balancer.succeeded_by(pid.parse().unwrap());
+    balancer.wait_log("upgrade_done", |line| line["side"] == "new" && line["by"] == "cli").await;
+    wait_gone(old).await;
 
     assert_eq!(value(&idle, PID).await.unwrap(), idle_pid);
     assert_eq!(value(&idle, "select n from mine").await.unwrap(), "7");

@@ -274,7 +274,8 @@ impl Arrivals {
             ToNew::Settled { by, moved, stayed } => {
                 self.quarters.settle().await;
                 self.quarters.shared.metrics.upgraded(UpgradeResult::Done);
-                let by = if by == "signal" { "signal" } else { "api" };
+                let by =
+                    ["signal", "cli", "dashboard"].into_iter().find(|&known| known == by).unwrap_or("api");
                 self.quarters.upgrades.note(by, None);
                 info!(side = "new", by, version = VERSION, sessions = moved, stayed, "upgrade_done");
                 Ok(())

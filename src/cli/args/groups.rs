@@ -18,7 +18,7 @@ pub(in crate::cli) const GROUPS: [Group; 4] = [
     Group { head: "See how it runs", verbs: &["status", "top", "events", "sessions", "healthcheck"] },
     Group {
         head: "Change how it runs",
-        verbs: &["drain", "maint", "ready", "weight", "pause", "resume", "kill", "reload"],
+        verbs: &["drain", "maint", "ready", "weight", "pause", "resume", "kill", "reload", "upgrade"],
     },
     Group { head: "More", verbs: &["completions", "help"] },
 ];

@@ -203,6 +203,18 @@ pub(in crate::cli) struct Reload {
 }
 
 #[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Upgrade {
+    /// Seconds that the new process may take to be ready
+    #[arg(long, value_name = "SECS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=50))]
+    pub(in crate::cli) wait: u32,
+    /// As the API's JSON
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+    #[command(flatten)]
+    pub(in crate::cli) here: Here,
+}
+
+#[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Pause {
     /// The listener
     pub(in crate::cli) name: String,
