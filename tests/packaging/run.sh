@@ -31,6 +31,7 @@ main() {
     it_starts_when_its_servers_are_named
     it_is_confined
     it_reloads
+    another_process_takes_over
     a_drain_takes_its_time
     one_that_hangs_is_restarted
     systemd_holds_the_ports
@@ -217,6 +218,36 @@ it_reloads() {
     check "a reload comes to an end" on timeout 20 systemctl reload pgsplit
     check "in the same process" is MainPID "$before"
     check "which is active" is ActiveState active
+}
+
+another_process_takes_over() {
+    say "upgrading in place with an open session"
+    local before after restarts
+    before=$(show MainPID)
+    restarts=$(show NRestarts)
+    client 6432 "select pg_sleep(10), 'done'" >"$scratch/slept" &
+    local session=$!
+    wait_until "the session to be there" sessions_are 1
+    check "it is told to" on systemctl kill -s USR2 --kill-whom=main pgsplit
+    wait_until "another process to be the main one" not is MainPID "$before"
+    after=$(show MainPID)
+    wait_until "the old one to leave" not on test -e "/proc/$before"
+    check "the service is active" is ActiveState active
+    check "the session is there" sessions_are 1
+    check "clients are served" answers 6432
+    check "a reload comes to an end" on timeout 20 systemctl reload pgsplit
+    check "so does the session" wait "$session"
+    check "with its answer" [ "$(cat "$scratch/slept")" = '|done' ]
+    check "nobody has restarted it" [ "$(show NRestarts) $(show MainPID)" = "$restarts $after" ]
+    check "systemd heard nobody that it does not listen to" not journal_of_systemd_has "reception only permitted"
+    on kill -KILL "$after"
+    wait_until "systemd to start it again when it dies" is NRestarts $((restarts + 1))
+    wait_until "it to be ready" is ActiveState active
+    check "clients are served then" answers 6432
+}
+
+journal_of_systemd_has() {
+    on journalctl --no-pager -o cat | grep -F -- "$1" >/dev/null
 }
 
 a_drain_takes_its_time() {
