@@ -7,15 +7,14 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::guard::Asker;
-use super::reply::{Answer, Refusal, json};
+use super::refusal::Refusal;
+use super::reply::{Answer, json};
 use super::view::{NodeView, Seen};
 use crate::base::text::escaped;
 use crate::topology::order::{AdminState, By, Order, OrderError, WEIGHT_MOST, Weigh};
 
 /// No change takes more bytes than that.
 const BODY_MOST: usize = 4096;
-/// What can be changed.
-const KEYS: &str = "`admin` (ready, drain or maint) and `weight` (0 to 256, or null: that of the file)";
 
 /// The node as it is now, and what that means.
 #[derive(Serialize)]
@@ -36,11 +35,9 @@ pub(super) async fn change(
     asker: &Asker<'_>,
 ) -> Result<Answer, Refusal> {
     let Ok(body) = Limited::new(body, BODY_MOST).collect().await else {
-        let error = format!("the body has more than {BODY_MOST} bytes");
-        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, error, ""));
+        return Err(Refusal::BodyTooLarge { most: BODY_MOST });
     };
-    let (admin, weight) = wanted(&body.to_bytes())
-        .map_err(|error| Refusal::bad(error, format!("a JSON object with {KEYS}")))?;
+    let (admin, weight) = wanted(&body.to_bytes())?;
     let order = Order { admin, weight, by: By { way: asker.by, client: asker.peer.to_string() } };
     let mut names = Vec::new();
     let clusters = seen.setup.config.clusters.iter().zip(&seen.setup.clusters).enumerate();
@@ -51,38 +48,35 @@ pub(super) async fn change(
                 return Ok(json(StatusCode::OK, &Changed { node, notes: done.notes }));
             }
             Err(OrderError::Unknown { known }) => names.extend(known),
-            Err(error @ OrderError::Weight) => return Err(Refusal::bad(error.to_string(), "")),
-            Err(error @ OrderError::Over(_)) => {
-                return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string(), ""));
-            }
+            Err(error @ (OrderError::Weight | OrderError::Over(_))) => return Err(error.into()),
         }
     }
-    Err(Refusal::not_found(OrderError::Unknown { known: names }.to_string(), ""))
+    Err(OrderError::Unknown { known: names }.into())
 }
 
 /// What a body asks for, at least one thing.
-fn wanted(body: &[u8]) -> Result<(Option<AdminState>, Option<Weigh>), String> {
+fn wanted(body: &[u8]) -> Result<(Option<AdminState>, Option<Weigh>), Refusal> {
     let Ok(Value::Object(wanted)) = serde_json::from_slice(body) else {
-        return Err("the body is not a JSON object".to_owned());
+        return Err(Refusal::NoObject);
     };
     let (mut admin, mut weight) = (None, None);
     for (key, value) in &wanted {
         match key.as_str() {
             "admin" => {
                 let word = value.as_str().and_then(AdminState::from_word);
-                admin = Some(word.ok_or("`admin` is not ready, drain or maint")?);
+                admin = Some(word.ok_or(Refusal::AdminState)?);
             }
             "weight" if value.is_null() => weight = Some(Weigh::AsWritten),
             "weight" => {
                 let number = value.as_u64().and_then(|number| u16::try_from(number).ok());
                 let number = number.filter(|number| *number <= WEIGHT_MOST);
-                weight = Some(Weigh::By(number.ok_or("`weight` is not a whole number from 0 to 256")?));
+                weight = Some(Weigh::By(number.ok_or(Refusal::Weight)?));
             }
-            other => return Err(format!("unknown key `{}`", escaped(other.as_bytes(), 40))),
+            other => return Err(Refusal::Key(escaped(other.as_bytes(), 40))),
         }
     }
     if admin.is_none() && weight.is_none() {
-        return Err("nothing to change".to_owned());
+        return Err(Refusal::NoChange);
     }
     Ok((admin, weight))
 }
@@ -113,7 +107,7 @@ mod tests {
             (r#"{"weight": "1"}"#, "`weight` is not a whole number from 0 to 256"),
             ("{\"we\\u0007\": 1}", "unknown key `we\\x07`"),
         ] {
-            assert_eq!(wanted(body.as_bytes()), Err(error.to_owned()), "{body}");
+            assert_eq!(wanted(body.as_bytes()).unwrap_err().to_string(), error, "{body}");
         }
     }
 }

@@ -17,7 +17,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::query::Query;
-use super::reply::{Answer, Refusal, compact, with_body};
+use super::refusal::Refusal;
+use super::reply::{Answer, compact, with_body};
 use crate::telemetry::events::{Event, Events, Followed, Follower};
 
 /// How many may follow at a time, by each way in.
@@ -147,11 +148,7 @@ fn follow(
     first: Bytes,
     places: &Arc<Semaphore>,
 ) -> Result<Answer, Refusal> {
-    let Ok(place) = Arc::clone(places).try_acquire_owned() else {
-        let error = format!("{FOLLOWERS} follow already, and no more may at a time");
-        let hint = "close a page or a command that follows, or ask again and again without follow";
-        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error, hint));
-    };
+    let place = Arc::clone(places).try_acquire_owned().map_err(|_| Refusal::Followers)?;
     let mut beat = interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     beat.reset();

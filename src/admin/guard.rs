@@ -7,17 +7,14 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use hyper::Uri;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, ORIGIN, USER_AGENT};
 use hyper::http::uri::Authority;
-use hyper::{StatusCode, Uri};
 use tokio::net::unix::UCred;
 
-use super::reply::Refusal;
+use super::refusal::Refusal;
 use crate::config;
 
-const UNSET: &str = "set admin.token_file (or admin.token, or PGSPLIT_ADMIN_TOKEN), or ask over admin.socket";
-const MISSING: &str = "send the token as `Authorization: Bearer TOKEN`, or give it to the command line by --token-file or \
-                       PGSPLIT_ADMIN_TOKEN";
 const FETCH_SITE: &str = "sec-fetch-site";
 
 /// Who asks.
@@ -79,9 +76,7 @@ pub(super) fn may_ask(
     let named = headers.get_all(HOST).iter().map(|host| host.to_str().unwrap_or_default());
     for host in named.chain(uri.authority().map(Authority::as_str)) {
         if !is_own_name(admin, host) {
-            let hint = "ask by its address, or write the name to admin.hosts";
-            let error = "the Host of this request is not a name of this pgsplit";
-            return Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, error, hint));
+            return Err(Refusal::Host);
         }
     }
     Ok(())
@@ -110,26 +105,17 @@ fn without_port(host: &str) -> &str {
 /// Whether who sent these headers may change something.
 pub(super) fn may_change(admin: &config::Admin, peer: Peer, headers: &HeaderMap) -> Result<(), Refusal> {
     if !is_from_here(headers) {
-        let error = "no page of another origin may change anything here";
-        return Err(Refusal::new(StatusCode::FORBIDDEN, error, ""));
+        return Err(Refusal::Origin);
     }
     if matches!(peer, Peer::Local(_)) {
         return Ok(());
     }
-    let Some(token) = &admin.token else {
-        return Err(Refusal::new(StatusCode::FORBIDDEN, "nobody may change anything here", UNSET));
-    };
-    let (error, hint, challenge) = match bearer(headers) {
-        Some(guess) if token.is(guess.as_bytes()) => return Ok(()),
-        Some(_) => (
-            "this is not the token that pgsplit was started with",
-            "",
-            "Bearer realm=\"pgsplit\", error=\"invalid_token\"",
-        ),
-        None => ("only with the token", MISSING, "Bearer realm=\"pgsplit\""),
-    };
-    let refusal = Refusal::new(StatusCode::UNAUTHORIZED, error, hint);
-    Err(Refusal { challenge: Some(challenge), ..refusal })
+    let token = admin.token.as_ref().ok_or(Refusal::NoToken)?;
+    match bearer(headers) {
+        Some(guess) if token.is(guess.as_bytes()) => Ok(()),
+        Some(_) => Err(Refusal::TokenWrong),
+        None => Err(Refusal::TokenMissing),
+    }
 }
 
 /// Whether no browser sent it for a page of another origin. A page of our own has the origin that it was asked for by, which

@@ -20,6 +20,7 @@ pub mod now;
 mod patience;
 mod pause;
 mod query;
+pub mod refusal;
 pub mod reload;
 mod reply;
 mod route;
@@ -65,8 +66,9 @@ use guard::{Asker, Peer};
 use history::History;
 use patience::Patience;
 use query::Query;
+use refusal::Refusal;
 use reload::Reloads;
-use reply::{Answer, Refusal, json, text, typed};
+use reply::{Answer, json, text, typed};
 use route::Action;
 use upgrade::Upgrades;
 use view::{Seen, Status};
@@ -255,8 +257,7 @@ impl Admin {
         let Parts { uri, method, headers, .. } = head;
         let (route, part) = route::find(uri.path())?;
         let (shared, setup, fronts) = (&self.0.shared, self.0.shared.setup(), self.0.fronts.now());
-        let off = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "admin is off", "");
-        let admin = setup.config.admin.as_ref().ok_or_else(off)?;
+        let admin = setup.config.admin.as_ref().ok_or(Refusal::Off)?;
         if !route.is_for_any_host {
             guard::may_ask(admin, caller.peer, uri, headers)?;
         }
@@ -301,7 +302,7 @@ impl Admin {
                 caller.follows();
                 answer
             }
-            Action::Reload => reload::answer(&self.0.reloads).await,
+            Action::Reload => reload::answer(&self.0.reloads).await?,
             Action::Upgrade => {
                 upgrade::answer(&self.0.upgrades, asker.by, &Query::read(query, &["wait"])?).await?
             }

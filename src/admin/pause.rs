@@ -6,7 +6,8 @@ use hyper::StatusCode;
 use tracing::info;
 
 use super::guard::Asker;
-use super::reply::{Answer, Refusal, json};
+use super::refusal::Refusal;
+use super::reply::{Answer, json};
 use super::view::Seen;
 use crate::session::shared::Listener;
 
@@ -38,9 +39,8 @@ fn unknown(seen: Seen<'_>, name: &str) -> Refusal {
         [others @ .., last] => format!("there are {} and {last}", others.join(", ")),
     };
     if seen.fronts.iter().any(|front| front.config.name == name) {
-        let hint = format!("of these {there_are}");
-        Refusal::not_found("that is an HTTP front, and only listeners can be paused", hint)
+        Refusal::Front { there_are }
     } else {
-        Refusal::not_found("no such listener", there_are)
+        Refusal::NoListener { there_are }
     }
 }

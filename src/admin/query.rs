@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
 
-use super::reply::Refusal;
+use super::refusal::Refusal;
 
 /// The parameters of a request, each of which may stand there once.
 #[derive(Debug)]
@@ -19,15 +19,15 @@ impl<'q> Query<'q> {
         let mut all: Vec<(&str, String)> = Vec::new();
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let hint = || match known {
-                [] => "it takes none".to_owned(),
-                known => format!("there are {}", known.join(", ")),
-            };
             if !known.contains(&name) {
-                return Err(Refusal::bad("a parameter that is not known", hint()));
+                let known = match known {
+                    [] => "it takes none".to_owned(),
+                    known => format!("there are {}", known.join(", ")),
+                };
+                return Err(Refusal::Parameter { known });
             }
             if all.iter().any(|(other, _)| *other == name) {
-                return Err(Refusal::bad(format!("{name} stands there twice"), ""));
+                return Err(Refusal::Twice { name: name.to_owned() });
             }
             // As forms of pages write it.
             let value = value.replace('+', " ");
@@ -56,7 +56,7 @@ impl<'q> Query<'q> {
         let Some(text) = self.text(name) else { return Ok(None) };
         match read(text) {
             Some(value) => Ok(Some(value)),
-            None => Err(Refusal::bad(format!("{name} is not {what}"), "")),
+            None => Err(Refusal::Value { name: name.to_owned(), what: what.to_owned() }),
         }
     }
 
@@ -83,9 +83,10 @@ mod tests {
         assert!(query.number::<u32>("user").is_err());
         assert!(Query::read(None, &[]).is_ok());
         let error = |query| Query::read(Some(query), &["user", "limit"]).unwrap_err();
-        assert_eq!(error("usr=a").hint, "there are user, limit");
-        assert!(!error("<script>=1").error.contains("script"), "what came from anywhere is not said again");
-        assert_eq!(error("user=a&user=b").error, "user stands there twice");
+        assert_eq!(error("usr=a").hint(), "there are user, limit");
+        let told = error("<script>=1").to_string();
+        assert!(!told.contains("script"), "what came from anywhere is not said again");
+        assert_eq!(error("user=a&user=b").to_string(), "user stands there twice");
         for wrong in ["limit=-1", "limit=%2B1", "limit=1e3", "limit=99999999999999999999"] {
             let query = Query::read(Some(wrong), &["limit"]).unwrap();
             assert!(query.number::<u64>("limit").is_err(), "{wrong}");

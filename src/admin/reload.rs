@@ -8,6 +8,7 @@ use hyper::StatusCode;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
+use super::refusal::Refusal;
 use super::reply::{Answer, json};
 use crate::config::diff::Diff;
 use crate::telemetry::labels::ReloadResult;
@@ -57,7 +58,7 @@ impl Reloaded {
     pub fn error(&self) -> Option<String> {
         match &self.outcome {
             Ok(_) => None,
-            Err(Refused::NoFile(origin)) => Some(no_file(origin)),
+            Err(refused @ Refused::NoFile(_)) => Some(refused.told().to_string()),
             Err(Refused::Faults(faults)) => Some(faults.join("; ")),
         }
     }
@@ -107,42 +108,26 @@ struct Done<'a> {
     changes: &'a Diff,
 }
 
-/// What is answered when it is refused.
-#[derive(Debug, Serialize)]
-struct Failed<'a> {
-    error: String,
-    hint: &'static str,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    faults: &'a [String],
-}
-
 /// Reloads for who may ask for it.
-pub(super) async fn answer(reloads: &Reloads) -> Answer {
-    let Some(reloaded) = reloads.reload("api").await else {
-        let error = "pgsplit is stopping".to_owned();
-        let failed = Failed { error, hint: "start it again: it reads the file then", faults: &[] };
-        return json(StatusCode::SERVICE_UNAVAILABLE, &failed);
-    };
+///
+/// # Errors
+/// It was refused, or pgsplit is stopping.
+pub(super) async fn answer(reloads: &Reloads) -> Result<Answer, Refusal> {
+    let reloaded = reloads.reload("api").await.ok_or(Refusal::Stopping)?;
     match &reloaded.outcome {
-        Ok(changes) => json(StatusCode::OK, &Done { result: reloaded.result().as_str(), changes }),
-        Err(Refused::NoFile(origin)) => {
-            let hint = "start it again with other flags, or with a file";
-            json(StatusCode::CONFLICT, &Failed { error: no_file(origin), hint, faults: &[] })
-        }
-        Err(Refused::Faults(faults)) => {
-            let count = faults.len();
-            let error = match faults.as_slice() {
-                [only] => only.clone(),
-                _ => format!("{count} faults in the configuration"),
-            };
-            let hint = "nothing has changed: mend the file and reload again";
-            json(StatusCode::UNPROCESSABLE_ENTITY, &Failed { error, hint, faults })
-        }
+        Ok(changes) => Ok(json(StatusCode::OK, &Done { result: reloaded.result().as_str(), changes })),
+        Err(refused) => Err(refused.told()),
     }
 }
 
-fn no_file(origin: &str) -> String {
-    format!("pgsplit was started with {origin}, so there is no file to load again")
+impl Refused {
+    /// As who asked for it is told.
+    fn told(&self) -> Refusal {
+        match self {
+            Self::NoFile(origin) => Refusal::NoFile(origin.clone()),
+            Self::Faults(faults) => Refusal::Faults(faults.clone()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -171,6 +156,6 @@ mod tests {
         let (reloads, asked) = Reloads::channel();
         drop(asked);
         assert!(reloads.reload("file").await.is_none());
-        assert_eq!(answer(&reloads).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer(&reloads).await.unwrap_err(), Refusal::Stopping);
     }
 }

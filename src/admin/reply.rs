@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
@@ -14,55 +14,6 @@ use crate::base::text::harmless_json;
 pub(super) type Answer = Response<Body>;
 /// What an answer holds: all of it, or what comes in the course of time.
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
-
-/// Why something is not done.
-#[derive(Debug, Serialize)]
-pub(super) struct Refusal {
-    #[serde(skip)]
-    pub status: StatusCode,
-    /// What is wrong.
-    pub error: String,
-    /// What to do about it.
-    pub hint: String,
-    /// How to prove who one is, where that is what lacks.
-    #[serde(skip)]
-    pub challenge: Option<&'static str>,
-    /// What may be done there, where the method is what is wrong.
-    #[serde(skip)]
-    pub allow: Option<String>,
-}
-
-impl Refusal {
-    pub(super) fn new(status: StatusCode, error: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { status, error: error.into(), hint: hint.into(), challenge: None, allow: None }
-    }
-
-    pub(super) fn bad(error: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, error, hint)
-    }
-
-    pub(super) fn not_found(error: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, error, hint)
-    }
-
-    /// As JSON in the API, and in words elsewhere.
-    pub(super) fn answer(&self, is_api: bool) -> Answer {
-        let mut answer = if is_api {
-            json(self.status, self)
-        } else {
-            let hint = if self.hint.is_empty() { String::new() } else { format!("; {}", self.hint) };
-            text(self.status, format!("{}{hint}\n", self.error))
-        };
-        let headers = answer.headers_mut();
-        if let Some(how) = self.challenge {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(how));
-        }
-        if let Some(allow) = self.allow.as_deref().and_then(|allow| HeaderValue::from_str(allow).ok()) {
-            headers.insert(ALLOW, allow);
-        }
-        answer
-    }
-}
 
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Answer {
     let body = serde_json::to_string_pretty(body).unwrap_or_default() + "\n";

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use hyper::{Method, StatusCode};
+use hyper::Method;
 use percent_encoding::percent_decode_str;
 
-use super::reply::Refusal;
+use super::refusal::Refusal;
 
 /// What can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,11 +88,7 @@ pub(super) fn is_api(path: &str) -> bool {
 /// There is no such path.
 pub(super) fn find(path: &str) -> Result<(&'static Route, Cow<'_, str>), Refusal> {
     let found = ROUTES.iter().find_map(|route| Some((route, fits(route.path, path)?)));
-    found.ok_or_else(|| {
-        let pages = "there are /, /metrics, /healthz, /readyz and /api/v1/status";
-        let hint = if is_api(path) { "/api/v1/openapi.json names all there are" } else { pages };
-        Refusal::not_found("no such page", hint)
-    })
+    found.ok_or_else(|| Refusal::NoPage { is_api: is_api(path) })
 }
 
 impl Route {
@@ -108,10 +104,7 @@ impl Route {
                 Method::GET => "GET, HEAD",
                 ref other => other.as_str(),
             });
-            let allow = names.collect::<Vec<_>>().join(", ");
-            let error = format!("only {} here", allow.replace(", ", " and "));
-            let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, error, "");
-            Refusal { allow: Some(allow), ..refusal }
+            Refusal::Method { allow: names.collect::<Vec<_>>().join(", ") }
         })
     }
 }
@@ -128,9 +121,13 @@ fn fits<'p>(pattern: &str, path: &'p str) -> Option<Cow<'p, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hyper::StatusCode;
 
     fn action(method: &Method, path: &str) -> Result<(Action, String), (StatusCode, Option<String>)> {
-        let told = |refusal: Refusal| (refusal.status, refusal.allow);
+        let told = |refusal: Refusal| {
+            let status = refusal.status();
+            (status, if let Refusal::Method { allow } = refusal { Some(allow) } else { None })
+        };
         let (route, part) = find(path).map_err(told)?;
         Ok((route.action(method).map_err(told)?, part.into_owned()))
     }

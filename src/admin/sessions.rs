@@ -10,7 +10,8 @@ use tracing::info;
 
 use super::guard::Asker;
 use super::query::Query;
-use super::reply::{Answer, Refusal, json};
+use super::refusal::Refusal;
+use super::reply::{Answer, json};
 use crate::base::id::SessionId;
 use crate::base::role::Role;
 use crate::base::text::escaped;
@@ -137,11 +138,8 @@ pub(super) fn find(roster: &Roster, query: Option<&str>) -> Result<List, Refusal
 /// # Errors
 /// There is none with this number.
 pub(super) fn kill(roster: &Roster, id: &str, asker: &Asker<'_>) -> Result<Answer, Refusal> {
-    let Some(id) = SessionId::parse(id) else {
-        return Err(Refusal::bad("that is not the id of a session", "it looks like s-1f3a9"));
-    };
-    let unknown = || Refusal::not_found(format!("no session {id}"), "it has ended, or was never here");
-    let card = roster.find(id).ok_or_else(unknown)?;
+    let id = SessionId::parse(id).ok_or(Refusal::SessionId)?;
+    let card = roster.find(id).ok_or(Refusal::NoSession(id))?;
     if card.kill() {
         let said = card.said().clone();
         let (node, names) = (said.node.as_ref(), said.names.as_deref());
@@ -166,8 +164,7 @@ pub(super) fn kill(roster: &Roster, id: &str, asker: &Asker<'_>) -> Result<Answe
 pub(super) fn kill_many(roster: &Roster, query: Option<&str>, asker: &Asker<'_>) -> Result<Answer, Refusal> {
     let query = Query::read(query, &FILTERS)?;
     if FILTERS.iter().all(|filter| query.text(filter).is_none()) {
-        let hint = format!("say which by one or more of {}", FILTERS.join(", "));
-        return Err(Refusal::bad("that would end all sessions", hint));
+        return Err(Refusal::AllSessions { filters: FILTERS.join(", ") });
     }
     let found = Filter::of(&query)?.choose(roster);
     let killed = found.iter().filter(|card| card.kill()).count();

@@ -11,7 +11,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tracing::warn;
 
 use super::query::Query;
-use super::reply::{Answer, Refusal, json};
+use super::refusal::Refusal;
+use super::reply::{Answer, json};
 use super::view::time;
 use crate::telemetry::labels::UpgradeResult;
 
@@ -174,18 +175,8 @@ pub(super) async fn answer(
         let seconds: u64 = text.parse().ok()?;
         (1..=WAIT_MOST).contains(&seconds).then(|| Duration::from_secs(seconds))
     })?;
-    let Told { outcome, passing } = upgrades.upgrade(by, wait).await.map_err(|why| match why {
-        NotNow::UnderWay => Refusal::new(StatusCode::CONFLICT, why.to_string(), "ask again when it is over"),
-        NotNow::Stopping => Refusal::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            why.to_string(),
-            "start it again: it is the new one then",
-        ),
-    })?;
-    let done = outcome.map_err(|error| {
-        let hint = "this process goes on as before; its log may say more";
-        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error, hint)
-    })?;
+    let Told { outcome, passing } = upgrades.upgrade(by, wait).await?;
+    let done = outcome.map_err(Refusal::UpgradeFailed)?;
     // Who has asked is told by a process that ends: it waits for this.
     Ok(json(StatusCode::OK, &done).map(|body| {
         let passed_on = move |frame| {
@@ -214,15 +205,15 @@ mod tests {
         let query = Query::read(Some("wait=3"), &["wait"]).unwrap();
         let (refused, passed_on) = tokio::join!(answer(&upgrades, "api", &query), doing);
         let refused = refused.unwrap_err();
-        assert_eq!((refused.status, refused.error.as_str()), (StatusCode::INTERNAL_SERVER_ERROR, "no"));
+        assert_eq!(refused, Refusal::UpgradeFailed("no".to_owned()));
         assert!(passed_on.unwrap().await.is_err());
         drop(asked);
         let refused = answer(&upgrades, "api", &query).await.unwrap_err();
-        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(refused, Refusal::Upgrade(NotNow::Stopping));
         for wrong in ["0", "51", "x"] {
             let query = format!("wait={wrong}");
             let query = Query::read(Some(&query), &["wait"]).unwrap();
-            assert_eq!(answer(&upgrades, "api", &query).await.unwrap_err().status, StatusCode::BAD_REQUEST);
+            assert_eq!(answer(&upgrades, "api", &query).await.unwrap_err().status(), StatusCode::BAD_REQUEST);
         }
     }
 
