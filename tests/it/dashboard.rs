@@ -115,6 +115,21 @@ async fn a_browser_gets_a_page_that_loads_nothing_from_elsewhere_and_a_terminal_
 }
 
 #[tokio::test]
+async fn the_first_paint_says_why_the_last_reload_failed() {
+    let cluster = shared().await;
+    let balancer = start(cluster, "").await;
+    let html = page(&balancer, "/", &[]).await.text();
+    assert!(html.contains("id=\"reload-fault\" hidden>"), "{html}");
+
+    balancer.write(&(cluster.config() + &admin() + "sesions: {}\n"));
+    balancer.wait_log("config_reload_failed", |_| true).await;
+    let html = page(&balancer, "/", &[]).await.text();
+    let fault = html.split_once("id=\"reload-fault\"").unwrap().1.split("</p>").next().unwrap();
+    assert!(!fault.contains("hidden") && fault.contains("unknown key `sesions`"), "{fault}");
+    assert!(page(&balancer, "/", &[]).await.text().contains("The last reload failed"));
+}
+
+#[tokio::test]
 async fn what_clients_say_of_themselves_is_text_in_the_first_paint_and_live() {
     let balancer = start(shared().await, "").await;
     pause(&balancer, "rw").await;

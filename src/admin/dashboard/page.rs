@@ -105,9 +105,9 @@ impl Page<'_> {
             section #top .verdict aria-label="Verdict" data-condition=(status.condition) {
                 p #condition .condition { (condition(status.condition)) }
                 p #verdict { (status.verdict) }
-                p #reload-fault .fault hidden {
+                p #reload-fault .fault hidden[status.config.last_error.is_none()] {
                     "The last reload failed, and what was before stays in force: "
-                    span #reload-error {}
+                    span #reload-error { (status.config.last_error.as_deref().unwrap_or_default()) }
                 }
             }
             // Told again only when it is another one, not when a node has been down for one more second.
