@@ -28,6 +28,42 @@ pub enum Ending {
     Moved,
 }
 
+/// What a session lacks that waits, or may not wait.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Lack {
+    /// Somebody has paused its listener.
+    #[error("listener \"{0}\" is paused")]
+    Paused(String),
+    /// A node that fits.
+    #[error("no live {wanted} for listener \"{listener}\": {nodes}")]
+    Node {
+        /// What was looked for.
+        wanted: &'static str,
+        /// The listener's name.
+        listener: String,
+        /// What every node is instead, in words.
+        nodes: String,
+    },
+    /// A place on a node that fits.
+    #[error("no free place on listener \"{listener}\": {nodes}")]
+    Place {
+        /// The listener's name.
+        listener: String,
+        /// What every node is, in words.
+        nodes: String,
+    },
+    /// The same, after a wait.
+    #[error("waited {seconds}s for a free place on listener \"{listener}\": {nodes}")]
+    PlaceInTime {
+        /// For how long.
+        seconds: u64,
+        /// The listener's name.
+        listener: String,
+        /// What every node is, in words.
+        nodes: String,
+    },
+}
+
 /// A session that was not served, or was cut.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
@@ -58,10 +94,10 @@ pub enum SessionError {
         limit: u64,
     },
     /// No node fits, and none came to fit while the session waited.
-    #[error("{text}")]
+    #[error("{lack}")]
     NoNode {
         /// What was looked for and what every node is instead.
-        text: String,
+        lack: Lack,
         /// What still works.
         hint: String,
     },
@@ -75,10 +111,15 @@ pub enum SessionError {
     TlsOff,
     /// Nodes fit, but none had a free place while the session waited.
     #[error("{0}")]
-    QueueTimeout(String),
+    QueueTimeout(Lack),
     /// As many sessions as may do so wait already.
-    #[error("{0}")]
-    QueueFull(String),
+    #[error("{waiting} sessions wait already: {lack}")]
+    QueueFull {
+        /// How many.
+        waiting: u32,
+        /// What for.
+        lack: Lack,
+    },
     /// The client left while it waited for a node.
     #[error("the client left while it waited for a node")]
     LeftQueue,
@@ -111,7 +152,9 @@ impl SessionError {
             | Self::StartupTimeout(_)
             | Self::Evicted(_) => return None,
             Self::Limit { .. } | Self::Descriptors { .. } => sqlstate::TOO_MANY_CONNECTIONS,
-            Self::NoNode { .. } | Self::QueueTimeout(_) | Self::QueueFull(_) => sqlstate::CANNOT_CONNECT_NOW,
+            Self::NoNode { .. } | Self::QueueTimeout(_) | Self::QueueFull { .. } => {
+                sqlstate::CANNOT_CONNECT_NOW
+            }
             Self::Drained | Self::Killed => sqlstate::ADMIN_SHUTDOWN,
         };
         let hint = match self {
@@ -131,7 +174,7 @@ impl SessionError {
             Self::Limit { .. } | Self::Descriptors { .. } => Some(Rejection::Limit),
             Self::NoNode { .. } | Self::NoDirectTls => Some(Rejection::NoNode),
             Self::QueueTimeout(_) => Some(Rejection::QueueTimeout),
-            Self::QueueFull(_) => Some(Rejection::QueueFull),
+            Self::QueueFull { .. } => Some(Rejection::QueueFull),
             Self::Drained => Some(Rejection::Draining),
             Self::Killed => Some(Rejection::Killed),
         }
@@ -158,7 +201,7 @@ impl SessionError {
             Self::StartupTimeout(_) => "cR",
             Self::NoNode { .. } | Self::NoDirectTls => "SC",
             Self::QueueTimeout(_) => "sQ",
-            Self::QueueFull(_) => "PQ",
+            Self::QueueFull { .. } => "PQ",
             Self::LeftQueue | Self::OtherRules => "CQ",
             Self::Killed => "KQ",
             Self::Drained

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::base::id::NodeId;
 use crate::base::role::Target;
-use crate::session::error::SessionError;
+use crate::session::error::{Lack, SessionError};
 use crate::session::place::{Choice, Chosen, choose, is_there_another};
 use crate::session::queue::Ticket;
 use crate::session::shared::{Listener, Shared};
@@ -140,17 +140,14 @@ impl<'a> Hold<'a> {
 
     fn give_up(&self, is_refused: bool) -> SessionError {
         if self.listener.is_paused() {
-            return SessionError::QueueTimeout(self.why());
+            return SessionError::QueueTimeout(self.lack());
         }
         if !self.lacks_place(is_refused) {
-            return SessionError::NoNode { text: self.why(), hint: self.what_still_works() };
+            return SessionError::NoNode { lack: self.lack(), hint: self.what_still_works() };
         }
         let waited = self.ticket.as_ref().map_or(Duration::ZERO, |(ticket, _)| ticket.since().elapsed());
-        let (seconds, name) = (waited.as_secs(), &self.listener.config.name);
-        let nodes = in_words(&self.listener.watched.current.borrow());
-        SessionError::QueueTimeout(format!(
-            "waited {seconds}s for a free place on listener \"{name}\": {nodes}"
-        ))
+        let (listener, nodes) = self.listener_and_nodes();
+        SessionError::QueueTimeout(Lack::PlaceInTime { seconds: waited.as_secs(), listener, nodes })
     }
 
     /// Whether nodes fit, and what this session lacks is a place on one of them.
@@ -166,27 +163,34 @@ impl<'a> Hold<'a> {
 
     /// Too many wait already.
     fn queue_full(&self) -> SessionError {
-        let (limit, name) = (self.listener.sessions().queue_size, &self.listener.config.name);
-        let why = if !self.listener.is_paused() && self.lacks_place(false) {
-            let nodes = in_words(&self.listener.watched.current.borrow());
-            format!("no free place on listener \"{name}\": {nodes}")
+        let waiting = self.listener.sessions().queue_size;
+        let lack = if !self.listener.is_paused() && self.lacks_place(false) {
+            let (listener, nodes) = self.listener_and_nodes();
+            Lack::Place { listener, nodes }
         } else {
-            self.why()
+            self.lack()
         };
-        SessionError::QueueFull(format!("{limit} sessions wait already: {why}"))
+        SessionError::QueueFull { waiting, lack }
     }
 
     /// That the listener is paused; else what was looked for, and what every node is instead.
-    fn why(&self) -> String {
+    fn lack(&self) -> Lack {
+        let (listener, nodes) = self.listener_and_nodes();
         if self.listener.is_paused() {
-            return format!("listener \"{}\" is paused", self.listener.config.name);
+            return Lack::Paused(listener);
         }
-        let topology = self.listener.watched.current.borrow().clone();
         let wanted = match self.listener.config.target {
             Target::Any | Target::PreferStandby => "node",
             target => target.as_str(),
         };
-        format!("no live {wanted} for listener \"{}\": {}", self.listener.config.name, in_words(&topology))
+        Lack::Node { wanted, listener, nodes }
+    }
+
+    /// The listener's name, and what every node of its cluster is, in words.
+    fn listener_and_nodes(&self) -> (String, String) {
+        let topology = self.listener.watched.current.borrow().clone();
+        let nodes = topology.nodes.iter().map(Node::in_words).collect::<Vec<_>>();
+        (self.listener.config.name.clone(), nodes.join("; "))
     }
 
     /// Other listeners of the cluster that have a node.
@@ -202,10 +206,6 @@ impl<'a> Hold<'a> {
         let names: Vec<_> = setup.listeners.iter().filter(works).map(words).collect();
         if names.is_empty() { String::new() } else { format!("Listener {} still works.", names.join(", ")) }
     }
-}
-
-fn in_words(topology: &Topology) -> String {
-    topology.nodes.iter().map(Node::in_words).collect::<Vec<_>>().join("; ")
 }
 
 /// Looks for a node until there is one; for who is first in line, or was. Cancel safe.
