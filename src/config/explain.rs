@@ -167,19 +167,55 @@ pub fn list(width: usize) -> String {
     out
 }
 
-/// The tables of the reference, a heading and a table for each mapping, in Markdown.
+/// What stands before the tables of the reference.
+const BEFORE: &str = "\
+# Configuration reference
+
+Every key of the file. `pgsplit config explain --markdown` prints this page, from the table that the file is read by; a test holds
+the two together. What the keys do together, how values are written, and where secrets come from is in
+[configuration.md](configuration.md). Unless the last column says otherwise, a [reload](operations.md#reload) applies a change.
+";
+
+/// Where more is told about a mapping, each in Markdown.
+pub(super) const MORE: [(&str, &str); 16] = [
+    ("nodes[]", "[Names with several addresses](configuration.md#names-with-several-addresses)"),
+    ("listeners[]", "[Targets](configuration.md#listeners)"),
+    ("listeners[].tls", "[What clients see](operations.md#what-clients-see)"),
+    ("check", "[Health checks](health-checks.md), [Patroni](patroni.md)"),
+    ("sessions", "[What clients see](operations.md#what-clients-see)"),
+    ("sessions.keepalive", "[What clients see](operations.md#what-clients-see)"),
+    ("http", "[The HTTP front](http-front.md)"),
+    ("http.upstreams[]", "[Health](http-front.md#health)"),
+    ("http.check", "[Health](http-front.md#health)"),
+    ("http.retries", "[Retries](http-front.md#retries)"),
+    ("http.cache", "[Cache](http-front.md#cache)"),
+    ("dns", "[Names with several addresses](configuration.md#names-with-several-addresses)"),
+    (
+        "admin",
+        "[The admin address](configuration.md#the-admin-address), [Secrets](configuration.md#secrets), \
+         [The API](operations.md#the-api)",
+    ),
+    (
+        "log",
+        "[The session log](operations.md#the-session-log), [Lines of the log](troubleshooting.md#lines-of-the-log)",
+    ),
+    ("runtime", "[Signals](operations.md#signals)"),
+    ("http.routes[]", "[Step by step](http-front.md#step-by-step)"),
+];
+
+/// The page of the reference, a heading and a table for each mapping, in Markdown.
 #[must_use]
 pub fn markdown() -> String {
     let mut sections = Vec::new();
     walk("", TOP, &mut sections);
-    let mut out = String::new();
+    let mut out = BEFORE.to_owned();
     for (prefix, keys) in sections {
         let heading = if prefix.is_empty() { "Top level".to_owned() } else { format!("`{prefix}`") };
-        let blank = if out.is_empty() { "" } else { "\n" };
-        let _ = write!(
-            out,
-            "{blank}### {heading}\n\n| Key | Type | Default | Example | Meaning |\n|---|---|---|---|---|\n"
-        );
+        let _ = write!(out, "\n## {heading}\n\n");
+        if let Some((_, more)) = MORE.iter().find(|(about, _)| *about == prefix) {
+            let _ = write!(out, "More: {more}.\n\n");
+        }
+        out.push_str("| Key | Type | Default | Example | Meaning |\n|---|---|---|---|---|\n");
         for about in keys {
             let restart = if about.is_reloadable { "" } else { ". A change needs a restart" };
             let cells = [

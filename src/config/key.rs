@@ -210,6 +210,7 @@ impl Form {
         match self {
             Self::Text | Self::Secret => "text".to_owned(),
             Self::YesNo => "yes or no".to_owned(),
+            Self::Number { min, max } if min == max => format!("`{min}`"),
             Self::Number { min, max } => format!("{min} to {max}"),
             Self::Time { or_zero: true } => "time or 0".to_owned(),
             Self::Time { or_zero: false } => "time".to_owned(),

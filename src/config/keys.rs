@@ -245,8 +245,8 @@ pub(super) mod check {
         Value("auto"),
         "tcp",
         "`tcp` connects; `startup` sends a startup packet and takes any answer of a living server; `login` logs in and \
-         learns role and lag; `patroni` does what `startup` does and learns role and lag from the Patroni beside the server: \
-         see [patroni.md](patroni.md). `auto` is `login` when there is a user, else `startup`",
+         learns role and lag; `patroni` does what `startup` does and learns role and lag from the Patroni beside the server. \
+         `auto` is `login` when there is a user, else `startup`",
     );
     pub(in crate::config) const INTERVAL: Key<Duration> = Key::new(
         "interval",

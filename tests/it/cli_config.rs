@@ -82,7 +82,7 @@ Good checks in a row to come up. One is enough for a node without which there is
     assert!(50 < all.lines().count() && all.lines().all(|line| line.chars().count() <= 100), "{all}");
     let tables = out(&mut pgsplit(&["config", "explain", "--markdown"]));
     assert!(
-        tables.contains("\n### `http.retries`\n\n| Key | Type | Default | Example | Meaning |\n"),
+        tables.contains("\n\n| Key | Type | Default | Example | Meaning |\n|---|---|---|---|---|\n| `max` |"),
         "{tables}"
     );
     pgsplit(&["config", "explain", "check.raise"])
