@@ -172,7 +172,7 @@ impl OpenDoor {
     #[must_use]
     pub fn close(self) -> Closing {
         self.closed.cancel();
-        let listening = self.listening.iter().map(|(_, listening)| Arc::downgrade(listening));
+        let listening = self.listening.iter().map(|(_, listening)| listening.is_open());
         Closing { addr: self.addr, listening: listening.collect() }
     }
 }
@@ -181,7 +181,7 @@ impl OpenDoor {
 #[derive(Debug)]
 pub struct Closing {
     addr: SocketAddr,
-    listening: Vec<Weak<Listening>>,
+    listening: Vec<Weak<()>>,
 }
 
 impl Closing {

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Weak};
 
 #[cfg(target_os = "linux")]
 use rustix::net::{SocketFlags, acceptfrom_with};
@@ -128,7 +129,11 @@ fn listen(socket: TcpSocket, options: Options) -> io::Result<TcpListener> {
 
 /// A listening socket of this thread.
 #[derive(Debug)]
-pub struct Listening(AsyncFd<TcpListener>);
+pub struct Listening {
+    socket: AsyncFd<TcpListener>,
+    /// Goes after the socket, so that who finds it gone knows that the socket is closed.
+    open: Arc<()>,
+}
 
 impl Listening {
     /// Lets the runtime that this is called in wait for connections.
@@ -137,7 +142,13 @@ impl Listening {
     /// The system has no room for one more.
     pub fn new(socket: TcpListener) -> io::Result<Self> {
         #[expect(deprecated, reason = "its successor is unsafe, for types that do not keep their descriptor")]
-        AsyncFd::with_interest(socket, Interest::READABLE).map(Self)
+        let socket = AsyncFd::with_interest(socket, Interest::READABLE)?;
+        Ok(Self { socket, open: Arc::default() })
+    }
+
+    /// What is there for as long as the socket is open.
+    pub(super) fn is_open(&self) -> Weak<()> {
+        Arc::downgrade(&self.open)
     }
 
     /// A copy of its socket.
@@ -145,7 +156,7 @@ impl Listening {
     /// # Errors
     /// The process has no descriptor left.
     pub fn copy(&self) -> io::Result<OwnedFd> {
-        self.0.get_ref().as_fd().try_clone_to_owned()
+        self.socket.get_ref().as_fd().try_clone_to_owned()
     }
 
     /// Lets connections that come from now on inherit these, and no other.
@@ -153,7 +164,7 @@ impl Listening {
     /// # Errors
     /// What the system said.
     pub fn set_options(&self, options: Options) -> io::Result<()> {
-        options.replace(self.0.get_ref())
+        options.replace(self.socket.get_ref())
     }
 
     /// The next connection, non-blocking and registered with no runtime, so that it can be handed to any worker. Cancel
@@ -163,7 +174,7 @@ impl Listening {
     /// What the system said; see [`is_peer_gone`] for those that are no trouble.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         // Not the runtime's own listener: that would register the connection, with this thread's runtime.
-        self.0.async_io(Interest::READABLE, accept).await
+        self.socket.async_io(Interest::READABLE, accept).await
     }
 }
 
@@ -186,7 +197,7 @@ fn accept(socket: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
 impl Listening {
     /// A connection that is there already; `None`: there is none.
     pub(super) fn accept_at_once(&self) -> Option<io::Result<(TcpStream, SocketAddr)>> {
-        let accepted = accept(self.0.get_ref());
+        let accepted = accept(self.socket.get_ref());
         (!accepted.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)).then_some(accepted)
     }
 }
