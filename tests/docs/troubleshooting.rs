@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use pgsplit::admin::refusal::Refusal as Refused;
+use pgsplit::admin::upgrade::NotNow;
 use pgsplit::app::StartError;
 use pgsplit::base::id::SessionId;
 use pgsplit::config::{Config, ConfigError};
@@ -261,19 +262,30 @@ fn what_the_api_refuses() {
         Refused::Stopping => Refused::Stopping,
         Refused::NoFile(_) => Refused::NoFile(text("--node")),
         Refused::Faults(_) => Refused::Faults(vec![text("a"), text("b")]),
+        Refused::Upgrade(_) => Refused::Upgrade(NotNow::UnderWay),
+        // Its text is that of whatever has gone wrong in the new process.
+        Refused::UpgradeFailed(_) => Refused::UpgradeFailed(String::new()),
+    };
+    let not_now = each! {
+        NotNow::UnderWay => NotNow::UnderWay,
+        NotNow::Stopping => NotNow::Stopping,
     };
     let orders = each! {
         OrderError::Unknown { .. } => OrderError::Unknown { known: vec![text("db1")] },
         OrderError::Weight => OrderError::Weight,
         OrderError::Over(_) => OrderError::Over(Over),
     };
-    let mut texts: Vec<_> = all.iter().map(ToString::to_string).collect();
-    texts.extend(orders.iter().map(ToString::to_string));
+    let all = all.into_iter().filter(|refusal| !matches!(refusal, Refused::UpgradeFailed(_)));
+    let all: Vec<_> = all
+        .chain(orders.into_iter().map(Refused::Order))
+        .chain(not_now.into_iter().map(Refused::Upgrade))
+        .collect();
+    let texts: Vec<_> = all.iter().map(ToString::to_string).collect();
     let section = "What the API refuses";
     are_all_there(section, &texts);
     // The second column has the status.
     let rows = Page::new(&read(PAGE)).section(section).rows();
-    for refusal in all.into_iter().chain(orders.into_iter().map(Refused::Order)) {
+    for refusal in all {
         let (text, status) = (refusal.to_string(), refusal.status().as_u16().to_string());
         let told =
             rows.iter().any(|row| row[1] == status && code(&row[0]).iter().any(|entry| fits(entry, &text)));
@@ -402,6 +414,7 @@ fn every_type_of_errors_is_known() {
         "BadPacket: Refused of pg",
         "Lack",
         "NotAMessage",
+        "NotNow",
         "OrderError",
         "Over",
         "Refusal of admin",
