@@ -14,7 +14,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 use tokio_postgres::{Client, NoTls};
 
 use crate::api::{check, local};
@@ -133,11 +133,13 @@ async fn sessions_of_all_kinds_go_on_through_two_upgrades() {
 async fn copy_in(client: &Client, stop: &AtomicBool) {
     rows(client, "create temp table arrived (n bigint)").await.unwrap();
     let mut sink = Box::pin(client.copy_in::<_, bytes::Bytes>("copy arrived from stdin").await.unwrap());
-    let mut n = 0_u64;
+    // Always some more, and not all that the machine can do: others test here, too.
+    let (mut n, mut pace) = (0_u64, interval(Duration::from_millis(2)));
     while !stop.load(Ordering::Relaxed) {
         let block: Vec<String> = (1..=2_000).map(|row| format!("{}\n", n + row)).collect();
         n += 2_000;
         sink.send(block.concat().into()).await.unwrap();
+        pace.tick().await;
     }
     sink.as_mut().finish().await.unwrap();
     let found = value(client, "select count(*) || ' ' || coalesce(sum(n), 0) from arrived").await.unwrap();
