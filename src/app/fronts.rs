@@ -96,7 +96,7 @@ impl Change<'_> {
             database,
             metrics,
             descriptors: shared.descriptors.clone(),
-            is_stopping: AtomicBool::new(false),
+            is_stopping: AtomicBool::new(shared.is_draining()),
             kill: shared.kill.clone(),
         }
     }
