@@ -92,9 +92,10 @@ pub(super) fn ready<To: Send + 'static>(crew: &Crew<To>, sockets: Sockets) -> Re
 
 /// Whether whoever listens on one is in the way of the other.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
-    a.port() == b.port()
-        && (a.ip() == b.ip()
-            || ((a.ip().is_unspecified() || b.ip().is_unspecified()) && a.is_ipv4() == b.is_ipv4()))
+    // `[::]` takes what comes to addresses of IPv4 as well, unless the system is set otherwise.
+    let covers =
+        |all: SocketAddr, one: SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+    a.port() == b.port() && (a.ip() == b.ip() || covers(a, b) || covers(b, a))
 }
 
 #[cfg(test)]
@@ -116,6 +117,19 @@ mod tests {
 
     const RW: (&str, &str) = ("rw", "127.0.0.1:6432");
     const RO: (&str, &str) = ("ro", "127.0.0.1:6433");
+
+    #[test]
+    fn who_listens_everywhere_is_in_the_way_of_all() {
+        let overlap = |a, b| overlap(addr(a), addr(b));
+        assert!(overlap("127.0.0.1:1", "127.0.0.1:1") && !overlap("127.0.0.1:1", "127.0.0.2:1"));
+        assert!(overlap("0.0.0.0:1", "127.0.0.1:1") && !overlap("0.0.0.0:1", "127.0.0.1:2"));
+        assert!(
+            overlap("127.0.0.1:1", "[::]:1")
+                && overlap("[::]:1", "0.0.0.0:1")
+                && overlap("[::1]:1", "[::]:1")
+        );
+        assert!(!overlap("0.0.0.0:1", "[::1]:1"));
+    }
 
     #[test]
     fn who_stays_keeps_its_door_wherever_it_stands() {
