@@ -77,7 +77,7 @@ impl<'a> Hold<'a> {
         let (shared, listener) = (self.shared, self.listener);
         let Some((ticket, _)) = &self.ticket else { return Err(SessionError::LeftQueue) };
         // A listener that is gone has no other rules: who waits there goes on by those it came with.
-        let is_current = !listener.is_outdated.is_cancelled();
+        let has_rules = shared.setup().listeners.iter().any(|other| other.index == listener.index);
         let is_refused = is_refused(listener, tried);
         let mut until = ticket.since() + listener.sessions().queue_timeout;
         if !is_refused && is_there_another(listener, tried) {
@@ -102,7 +102,7 @@ impl<'a> Hold<'a> {
                 biased;
                 () = shared.stop.cancelled() => return Err(SessionError::Drained),
                 () = &mut gone => return Err(SessionError::LeftQueue),
-                () = listener.is_outdated.cancelled(), if is_current => return Err(SessionError::OtherRules),
+                () = listener.is_outdated.cancelled(), if has_rules => return Err(SessionError::OtherRules),
                 choice = &mut turn => break choice,
                 () = sleep_until(until) => {
                     if is_refused || listener.is_paused() || !is_there_another(listener, &[]) {
