@@ -33,6 +33,8 @@ pub(super) struct Systemd {
     watchdog: Option<Duration>,
     /// Whether it listens to this process: to the main one of the service, and to no other.
     is_main: Arc<AtomicBool>,
+    /// It has been told that we are ready, and not yet that we stop.
+    is_up: Arc<AtomicBool>,
 }
 
 impl Systemd {
@@ -40,7 +42,7 @@ impl Systemd {
     pub(super) fn of_process(is_main: bool) -> Self {
         let socket = Socket::of_process().map(Arc::new);
         let watchdog = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero());
-        Self { watchdog, socket, is_main: Arc::new(AtomicBool::new(is_main)) }
+        Self { socket, watchdog, is_main: Arc::new(AtomicBool::new(is_main)), is_up: Arc::default() }
     }
 
     /// This process has the place of the one before it.
@@ -59,22 +61,30 @@ impl Systemd {
     /// All is bound and has been looked at.
     pub(super) async fn is_ready(&self, shared: &Shared, fronts: &Fronts) {
         let line = Line::of(shared, &fronts.now()).to_string();
+        self.is_up.store(true, Ordering::Relaxed);
         self.tell(&[NotifyState::Ready, NotifyState::Status(&line)]).await;
     }
 
-    /// Reloads. That it comes to its end, well or not, is what systemd waits for.
+    /// Reloads. That it comes to its end, well or not, is what systemd waits for. Before we were ready, and once we stop, it
+    /// hears nothing of that: it would take the end of a reload for a word that we are ready.
     pub(super) async fn while_reloading<Reload: Future>(&self, reload: Reload) -> Reload::Output {
+        if !self.is_up.load(Ordering::Relaxed) {
+            return reload.await;
+        }
         // systemd compares the time with that of its own signal.
         let now = NotifyState::monotonic_usec_now();
         let states: Vec<_> = [Ok(NotifyState::Reloading), now].into_iter().flatten().collect();
         self.tell(&states).await;
         let reloaded = reload.await;
-        self.tell(&[NotifyState::Ready]).await;
+        if self.is_up.load(Ordering::Relaxed) {
+            self.tell(&[NotifyState::Ready]).await;
+        }
         reloaded
     }
 
     /// The end has begun.
     pub(super) async fn is_stopping(&self) {
+        self.is_up.store(false, Ordering::Relaxed);
         self.tell(&[NotifyState::Stopping, patience()]).await;
     }
 

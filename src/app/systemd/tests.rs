@@ -24,7 +24,7 @@ fn systemd(watchdog: Duration) -> (Systemd, Heard, tempfile::TempDir) {
     let heard = Heard(UnixDatagram::bind(&path).unwrap());
     let addr = heard.0.local_addr().unwrap();
     let (socket, is_main) = (Some(Arc::new(Socket::at(addr))), Arc::new(AtomicBool::new(true)));
-    (Systemd { socket, watchdog: Some(watchdog), is_main }, heard, dir)
+    (Systemd { socket, watchdog: Some(watchdog), is_main, is_up: Arc::default() }, heard, dir)
 }
 
 #[test]
@@ -90,4 +90,24 @@ async fn a_systemd_that_takes_nothing_more_holds_nobody_up() {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), words).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reload_is_told_of_only_between_ready_and_stopping() {
+    let (systemd, heard, _dir) = systemd(Duration::from_secs(1));
+    let patience = Duration::from_secs(20);
+    systemd.while_reloading(async {}).await;
+    systemd.is_up.store(true, Ordering::Relaxed);
+    systemd.while_reloading(async {}).await;
+    let told = heard.next(patience);
+    assert!(told.as_ref().is_some_and(|told| told.starts_with("RELOADING=1\n")), "{told:?}");
+    assert_eq!(heard.next(patience).as_deref(), Some("READY=1\n"));
+    // One that is under way when the end begins.
+    systemd.while_reloading(systemd.is_stopping()).await;
+    let told = heard.next(patience);
+    assert!(told.as_ref().is_some_and(|told| told.starts_with("RELOADING=1\n")), "{told:?}");
+    let told = heard.next(patience);
+    assert!(told.as_ref().is_some_and(|told| told.starts_with("STOPPING=1\n")), "{told:?}");
+    systemd.tell(&[NotifyState::Watchdog]).await;
+    assert_eq!(heard.next(patience).as_deref(), Some("WATCHDOG=1\n"), "and no word that it is ready");
 }
