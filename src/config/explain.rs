@@ -85,6 +85,10 @@ pub fn find(asked: &str) -> Result<Vec<Explained>, String> {
     Err(format!("no key is called `{}`; {near}", crate::base::text::escaped(asked.as_bytes(), 60)))
 }
 
+fn is_in(keys: Keys) -> impl Fn(&&str) -> bool {
+    move |part| keys.iter().any(|about| about.name == *part)
+}
+
 /// The key at a path, with any numbers of lists and names of one's own in it.
 fn at(asked: &str) -> Option<Explained> {
     let mut keys = TOP;
@@ -103,6 +107,10 @@ fn at(asked: &str) -> Option<Explained> {
         }
         path = inside(&path, about);
         keys = about.takes.keys()?;
+        // A reload calls what is in a list by its name, which may have points in it: `listeners.rw.bind`.
+        while about.takes.is_list() && !parts.peek().is_some_and(is_in(keys)) && 1 < parts.clone().count() {
+            parts.next();
+        }
     }
 }
 

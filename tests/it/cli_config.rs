@@ -78,6 +78,12 @@ Good checks in a row to come up. One is enough for a node without which there is
     assert_eq!(out(&mut pgsplit(&["config", "explain", "check.rise"])), expected);
     let several = out(&mut pgsplit(&["config", "explain", "balance"]));
     assert!(several.contains("listeners[].balance\n") && several.contains("http.balance\n"), "{several}");
+    // As a reload calls it.
+    for path in ["listeners.rw.bind", "listeners[0].bind", "nodes.db1.example.com:5432.addr"] {
+        let told = out(&mut pgsplit(&["config", "explain", path]));
+        let (what, _) = path.split_once(['.', '[']).unwrap();
+        assert!(told.starts_with(&format!("{what}[].")), "{path}: {told}");
+    }
     let all = out(pgsplit(&["config", "explain"]).env("COLUMNS", "100"));
     assert!(50 < all.lines().count() && all.lines().all(|line| line.chars().count() <= 100), "{all}");
     let tables = out(&mut pgsplit(&["config", "explain", "--markdown"]));
