@@ -47,6 +47,13 @@ fn each_key_has_its_line() {
     );
 }
 
+/// Without a user nobody logs in beside Patroni, whoever that would be.
+#[test]
+fn a_user_for_checks_beside_patroni_is_a_difference() {
+    let differences = differences("check: {type: patroni}\n", "check: {type: patroni, user: postgres}\n");
+    assert_eq!(differences, "~ check.user: \"\" -> postgres\n");
+}
+
 #[test]
 fn entries_come_and_go_as_a_whole_and_are_known_by_name() {
     let old = config(
