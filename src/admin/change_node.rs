@@ -40,11 +40,10 @@ pub(super) async fn change(
     let (admin, weight) = wanted(&body.to_bytes())?;
     let order = Order { admin, weight, by: By { way: asker.by, client: asker.peer.to_string() } };
     let mut names = Vec::new();
-    let clusters = seen.setup.config.clusters.iter().zip(&seen.setup.clusters).enumerate();
-    for (index, (cluster, watched)) in clusters {
+    for (cluster, watched) in seen.setup.config.clusters.iter().zip(&seen.setup.clusters) {
         match watched.order(name, order.clone()).await {
             Ok(done) => {
-                let node = seen.node(&done.node, index, &cluster.name);
+                let node = seen.node(&done.node, watched.index, cluster);
                 return Ok(json(StatusCode::OK, &Changed { node, notes: done.notes }));
             }
             Err(OrderError::Unknown { known }) => names.extend(known),

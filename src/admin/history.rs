@@ -80,7 +80,8 @@ impl History {
         let waiting = setup.listeners.iter().map(|listener| count(listener.waiting().0)).sum();
         let accepted = |l: &Arc<Listener>| (l.index, shared.metrics.listener(l.index).accepted());
         let listeners: Vec<_> = setup.listeners.iter().map(accepted).collect();
-        let nodes = setup.clusters.iter().enumerate().flat_map(|(cluster, watched)| {
+        let nodes = setup.clusters.iter().flat_map(|watched| {
+            let cluster = watched.index;
             let ids: Vec<_> = watched.current.borrow().nodes.iter().map(|node| node.id).collect();
             ids.into_iter().map(move |id| ((cluster, id), shared.metrics.sessions_of(cluster, id)))
         });

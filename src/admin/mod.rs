@@ -20,6 +20,7 @@ pub mod now;
 mod patience;
 mod pause;
 mod query;
+mod ready;
 pub mod refusal;
 pub mod reload;
 mod reply;
@@ -30,10 +31,9 @@ pub(crate) mod verdict;
 pub mod view;
 
 use std::convert::Infallible;
-use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -46,7 +46,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
@@ -56,7 +56,6 @@ use crate::front::shared::{Front, Fronts};
 use crate::net::gate::Gate;
 use crate::net::listen::{Listening, is_peer_gone};
 use crate::net::local::LocalSocket;
-use crate::session::place::is_there_another;
 use crate::session::setup::Setup;
 use crate::session::shared::Shared;
 use crate::telemetry::events::{Event, Events, KEPT};
@@ -66,6 +65,7 @@ use guard::{Asker, Peer};
 use history::History;
 use patience::Patience;
 use query::Query;
+use ready::missing;
 use refusal::Refusal;
 use reload::Reloads;
 use reply::{Answer, json, text, typed};
@@ -81,6 +81,8 @@ const HEADERS: Duration = Duration::from_secs(5);
 const CONNECTION: Duration = Duration::from_secs(60);
 /// A connection that takes nothing of what it asked for is closed after this.
 const STUCK: Duration = Duration::from_secs(20);
+/// An answer that is under way when a connection is to end has so long to come to its own.
+const LAST_ANSWER: Duration = Duration::from_secs(5);
 /// After an accept that failed for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Events that are told of unless more are asked for.
@@ -185,11 +187,9 @@ impl Admin {
         let accepting = async {
             while let Ok(place) = Arc::clone(&places.free).acquire_owned().await {
                 let Some(accepted) = watch.pass(|| way.accept()).await else { break };
-                let talk = |visitor| self.talk(visitor, place, &places.followers);
+                let talk = |visitor| self.talk(visitor, place, &places.followers, &end);
                 match accepted.and_then(talk) {
-                    Ok(conversation) => {
-                        connections.spawn(end.clone().run_until_cancelled_owned(conversation));
-                    }
+                    Ok(conversation) => drop(connections.spawn(conversation)),
                     Err(error) if is_peer_gone(&error) => {}
                     Err(error) => {
                         warn!(error = %error, "admin_accept_failed");
@@ -210,6 +210,7 @@ impl Admin {
         visitor: Visitor,
         place: OwnedSemaphorePermit,
         followers: &Arc<Semaphore>,
+        end: &CancellationToken,
     ) -> io::Result<Pin<Box<dyn Future<Output = ()> + Send>>> {
         let caller = |peer| {
             Arc::new(Caller { peer, followers: Arc::clone(followers), place: Mutex::new(Some(place)) })
@@ -217,23 +218,30 @@ impl Admin {
         Ok(match visitor {
             Visitor::Address(stream, peer) => {
                 let stream = TcpStream::from_std(stream)?;
-                Box::pin(self.clone().converse(stream, caller(Peer::Address(peer))))
+                Box::pin(self.clone().converse(stream, caller(Peer::Address(peer)), end.clone()))
             }
             Visitor::Socket(stream) => {
                 let peer = Peer::local(stream.peer_cred().ok());
-                Box::pin(self.clone().converse(stream, caller(peer)))
+                Box::pin(self.clone().converse(stream, caller(peer), end.clone()))
             }
         })
     }
 
-    async fn converse(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send, caller: Arc<Caller>) {
+    /// Until `end`, or as long as one may take; an answer that is under way then is still given.
+    async fn converse(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send,
+        caller: Arc<Caller>,
+        end: CancellationToken,
+    ) {
         let (admin, caller) = (&self, &*caller);
         let service = service_fn(move |request: Request<Incoming>| async move {
             Ok::<_, Infallible>(admin.answer(request, caller).await)
         });
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(16 * 1024);
-        let conversation = http.serve_connection(TokioIo::new(Patience::new(stream, STUCK)), service);
+        let mut conversation =
+            pin!(http.serve_connection(TokioIo::new(Patience::new(stream, STUCK)), service));
         let expiry = async {
             sleep(CONNECTION).await;
             if caller.is_following() {
@@ -242,8 +250,13 @@ impl Admin {
         };
         tokio::select! {
             // An error here is a client that left or sent no HTTP: its own affair.
-            _ = conversation => {}
+            _ = conversation.as_mut() => return,
             () = expiry => {}
+            () = end.cancelled() => {}
+        }
+        if !caller.is_following() {
+            conversation.as_mut().graceful_shutdown();
+            let _ = timeout(LAST_ANSWER, conversation).await;
         }
     }
 
@@ -277,7 +290,7 @@ impl Admin {
                 typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
             }
             Action::Health => text(StatusCode::OK, "ok\n".into()),
-            Action::Readiness => self.readiness(query),
+            Action::Readiness => self.readiness(query)?,
             Action::Status => {
                 let query = Query::read(query, &["history"])?;
                 let with_history = query.get("history", YES_OR_NO, yes_or_no)?;
@@ -342,40 +355,16 @@ impl Admin {
     }
 
     /// 200 when every listener has a node and every front can serve, or the one that is asked for.
-    fn readiness(&self, query: Option<&str>) -> Answer {
-        let (setup, fronts) = (self.0.shared.setup(), self.0.fronts.now());
-        let asked = |key: &str| query?.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
-        let (asked, asked_front) = (asked("listener"), asked("front"));
-        let mut missing = String::new();
-        let mut found = false;
-        for listener in &setup.listeners {
-            let name = &listener.config.name;
-            if asked.is_some_and(|asked| asked != name) || (asked.is_none() && asked_front.is_some()) {
-                continue;
-            }
-            found = true;
-            if !is_there_another(listener, &[]) {
-                let _ = writeln!(missing, "listener \"{name}\" has no node");
-            }
-        }
-        for front in fronts.iter() {
-            let name = &front.config.name;
-            if asked_front.is_some_and(|asked| asked != name) || (asked_front.is_none() && asked.is_some()) {
-                continue;
-            }
-            found = true;
-            for trouble in front.troubles() {
-                let _ = writeln!(missing, "{trouble}");
-            }
-        }
-        if self.0.shared.is_draining() {
-            return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
-        }
-        match (found, missing.is_empty()) {
-            (false, _) => text(StatusCode::NOT_FOUND, "no such listener or front\n".into()),
-            (true, true) => text(StatusCode::OK, "ready\n".into()),
-            (true, false) => text(StatusCode::SERVICE_UNAVAILABLE, missing),
-        }
+    fn readiness(&self, query: Option<&str>) -> Result<Answer, Refusal> {
+        let query = Query::read(query, &["listener", "front"])?;
+        let Inner { shared, fronts, .. } = &*self.0;
+        let missing = missing(&shared.setup(), &fronts.now(), query.text("listener"), query.text("front"));
+        Ok(match missing {
+            _ if shared.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into()),
+            None => text(StatusCode::NOT_FOUND, "no such listener or front\n".into()),
+            Some(missing) if missing.is_empty() => text(StatusCode::OK, "ready\n".into()),
+            Some(missing) => text(StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n"),
+        })
     }
 }
 

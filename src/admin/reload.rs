@@ -1,5 +1,6 @@
 //! The configuration loaded again, over `POST /api/v1/reload`: asked for here, done by whoever runs the process.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -38,8 +39,9 @@ pub struct Reloaded {
 pub enum Refused {
     /// There is no file to load: what pgsplit was started with instead.
     NoFile(String),
-    /// Everything that is wrong, one line for each fault. No secret is among it.
-    Faults(Vec<String>),
+    /// Everything that is wrong, one line for each fault, and the files with secrets that it names beside those in force. No
+    /// secret is among it.
+    Faults(Vec<String>, Vec<PathBuf>),
 }
 
 impl Reloaded {
@@ -59,7 +61,7 @@ impl Reloaded {
         match &self.outcome {
             Ok(_) => None,
             Err(refused @ Refused::NoFile(_)) => Some(refused.told().to_string()),
-            Err(Refused::Faults(faults)) => Some(faults.join("; ")),
+            Err(Refused::Faults(faults, _)) => Some(faults.join("; ")),
         }
     }
 }
@@ -125,7 +127,7 @@ impl Refused {
     fn told(&self) -> Refusal {
         match self {
             Self::NoFile(origin) => Refusal::NoFile(origin.clone()),
-            Self::Faults(faults) => Refusal::Faults(faults.clone()),
+            Self::Faults(faults, _) => Refusal::Faults(faults.clone()),
         }
     }
 }
@@ -139,7 +141,7 @@ mod tests {
         let (reloads, mut asked) = Reloads::channel();
         let doing = async {
             let Reload { by, answer } = asked.recv().await.unwrap();
-            let outcome = Err(Refused::Faults(vec!["a".to_owned(), "b".to_owned()]));
+            let outcome = Err(Refused::Faults(vec!["a".to_owned(), "b".to_owned()], Vec::new()));
             answer.send(Arc::new(Reloaded { at: SystemTime::now(), by, outcome })).unwrap();
         };
         let (reloaded, ()) = tokio::join!(reloads.reload("signal"), doing);

@@ -12,12 +12,13 @@ use serde::Serialize;
 
 use super::history::{History, HistoryView, TotalsView};
 use super::http::FrontView;
+use super::ready::missing;
 use super::reload::Reloads;
 use super::upgrade::{LastView, Upgrades};
 use super::verdict::{self, Going};
 use crate::balance::judge::Verdict;
 use crate::base::role::Role;
-use crate::config::OnTrouble;
+use crate::config;
 use crate::front::shared::Front;
 use crate::pg::sqlstate;
 use crate::session::place::is_there_another;
@@ -207,9 +208,7 @@ impl Seen<'_> {
             (cluster.name.clone(), watched.current.borrow().living_primaries().count())
         });
         let draining = shared.is_draining();
-        let ready = !draining
-            && setup.listeners.iter().all(|listener| is_there_another(listener, &[]))
-            && fronts.iter().all(|front| front.troubles().is_empty());
+        let ready = !draining && missing(setup, fronts, None, None).is_some_and(|missing| missing.is_empty());
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: started.elapsed().unwrap_or_default().as_secs_f64(),
@@ -240,10 +239,9 @@ impl Seen<'_> {
 
     pub(super) fn nodes(self) -> Nodes {
         let mut nodes = Vec::new();
-        let clusters = self.setup.config.clusters.iter().zip(&self.setup.clusters).enumerate();
-        for (index, (cluster, watched)) in clusters {
+        for (cluster, watched) in self.setup.config.clusters.iter().zip(&self.setup.clusters) {
             let topology = Arc::clone(&watched.current.borrow());
-            nodes.extend(topology.nodes.iter().map(|node| self.node(node, index, &cluster.name)));
+            nodes.extend(topology.nodes.iter().map(|node| self.node(node, watched.index, cluster)));
         }
         Nodes { nodes }
     }
@@ -272,14 +270,12 @@ impl Seen<'_> {
         }
     }
 
-    /// A node of the cluster at this place of the configuration.
-    pub(super) fn node(self, node: &Node, index: usize, cluster: &str) -> NodeView {
-        let metrics = self.shared.metrics.node(index, node.id);
-        let on_drain = self.setup.config.clusters.get(index).map(|cluster| cluster.sessions.on_drain);
-        let on_drain = on_drain.map_or("", OnTrouble::as_str);
+    /// A node of the cluster, whose figures have this number.
+    pub(super) fn node(self, node: &Node, number: usize, cluster: &config::Cluster) -> NodeView {
+        let metrics = self.shared.metrics.node(number, node.id);
         NodeView {
             name: node.config.name.clone(),
-            cluster: cluster.to_owned(),
+            cluster: cluster.name.clone(),
             addr: node.config.addr.to_string(),
             at: node.place_in_words(),
             ip: node.addrs.first().map(|addr| addr.ip().to_string()),
@@ -291,7 +287,7 @@ impl Seen<'_> {
             state: node.state().as_str(),
             admin: node.admin.as_str(),
             admin_since: time(node.admin_since),
-            on_drain,
+            on_drain: cluster.sessions.on_drain.as_str(),
             role: node.role().map(Role::as_str),
             superseded: node.is_superseded,
             held_back_s: node.held_back().unwrap_or_default().as_secs_f64(),
@@ -304,7 +300,7 @@ impl Seen<'_> {
             weight_in_file: node.config.weight,
             backup: node.config.backup,
             sessions: node.load.sessions(),
-            new_per_second: self.history.new_of_node(index, node.id),
+            new_per_second: self.history.new_of_node(number, node.id),
             connect_p99_seconds: metrics.connect_p99().map(|time| time.as_secs_f64()),
             limit: node.config.max_connections.map(std::num::NonZeroU32::get),
             since: time(node.since),

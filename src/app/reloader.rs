@@ -17,7 +17,7 @@ use super::upgrade::old::{Outcome, Predecessor};
 use super::watch;
 use crate::admin::reload::{Refused, Reload, Reloaded, Reloads};
 use crate::admin::upgrade::Upgrade;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::config::diff::{Diff, Effect, diff, keep_until_restart};
 use crate::session::setup::Setup;
 use crate::session::shared::Shared;
@@ -85,9 +85,13 @@ impl Reloader {
         // A file system may take its time.
         let loading =
             tokio::task::spawn_blocking(move || Config::load(&file, &|name| std::env::var(name).ok()));
-        let mut config = match loading.await {
-            Ok(loaded) => loaded.map_err(|error| Refused::Faults(error.lines()))?,
-            Err(_) => return Err(Refused::Faults(vec!["the file could not be loaded".to_owned()])),
+        let stop = self.shared.stop.clone();
+        let mut config = match stop.run_until_cancelled(loading).await {
+            Some(Ok(loaded)) => loaded.map_err(refused)?,
+            Some(Err(_)) => {
+                return Err(Refused::Faults(vec!["the file could not be loaded".to_owned()], Vec::new()));
+            }
+            None => return Err(Refused::Faults(vec!["pgsplit is stopping".to_owned()], Vec::new())),
         };
         let diff = diff(&old.config, &config);
         for warning in config.warnings.iter().filter(|warning| !old.config.warnings.contains(warning)) {
@@ -98,9 +102,9 @@ impl Reloader {
             let prepared = self
                 .running
                 .prepare(&config, Vec::new(), None)
-                .map_err(|error| Refused::Faults(vec![error.in_words()]))?;
+                .map_err(|error| Refused::Faults(vec![error.in_words()], Vec::new()))?;
             let set = (self.set_log)(&config.log);
-            set.map_err(|error| Refused::Faults(vec![format!("log.level: {error}")]))?;
+            set.map_err(|error| Refused::Faults(vec![format!("log.level: {error}")], Vec::new()))?;
             self.running.go_by(config, prepared).await;
         } else {
             // It may say the same in other words.
@@ -144,11 +148,17 @@ fn tell(Reloaded { by, outcome, .. }: &Reloaded) {
             let hint = "there is no file to load: restart with other flags";
             warn!(by, started_with = origin.as_str(), hint, "config_reload_failed");
         }
-        Err(Refused::Faults(faults)) => {
+        Err(Refused::Faults(faults, _)) => {
             let hint = "what was in force before still is";
             for fault in faults {
                 error!(by, error = fault.as_str(), hint, "config_reload_failed");
             }
         }
     }
+}
+
+fn refused(error: ConfigError) -> Refused {
+    let faults = error.lines();
+    let files = if let ConfigError::Invalid(report) = error { report.files } else { Vec::new() };
+    Refused::Faults(faults, files)
 }

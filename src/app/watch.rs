@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::warn;
 
-use crate::admin::reload::Reloads;
+use crate::admin::reload::{Refused, Reloads};
 use crate::session::shared::Shared;
 
 /// Who writes several files, or one in pieces, is through when nothing stirs for so long,
@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_secs(30);
 pub(super) async fn watch(shared: Arc<Shared>, reloads: Reloads) {
     let (stirred, mut stirs) = mpsc::channel(1);
     let mut watched = Watched::new(stirred);
-    let mut known = Files::look(&files(&shared)).await;
+    let mut known = Files::look(&files(&shared, &reloads)).await;
     // It may have changed since it was read.
     let mut is_due = !is_current(&shared).await;
     loop {
@@ -41,15 +41,19 @@ pub(super) async fn watch(shared: Arc<Shared>, reloads: Reloads) {
         } else if let Ok(Some(())) = timeout(LOOK, stirs.recv()).await {
             calm(&mut stirs).await;
         }
-        let now = Files::look(&files(&shared)).await;
+        let now = Files::look(&files(&shared, &reloads)).await;
         is_due = now.is_other_than(&known);
         known = now;
     }
 }
 
-/// The files, the configuration itself first.
-fn files(shared: &Shared) -> Vec<PathBuf> {
-    shared.setup().config.read.files.clone()
+/// The files, the configuration itself first, and those that one names which was refused: one of them may be why.
+fn files(shared: &Shared, reloads: &Reloads) -> Vec<PathBuf> {
+    let mut files = shared.setup().config.read.files.clone();
+    if let Some(Err(Refused::Faults(_, named))) = reloads.last().as_deref().map(|last| &last.outcome) {
+        files.extend(named.iter().cloned());
+    }
+    files
 }
 
 /// Whether the file says what is in force.
@@ -133,18 +137,27 @@ fn dir_of(path: &Path) -> &Path {
 struct Watched {
     watcher: Option<RecommendedWatcher>,
     dirs: BTreeSet<PathBuf>,
+    /// Those that it will not tell about, which has been said.
+    untold: BTreeSet<PathBuf>,
+    /// Nothing stirs without a watcher, and whoever waits for it must not be told that nothing ever will.
+    _stirred: mpsc::Sender<()>,
 }
 
 impl Watched {
     fn new(stirred: mpsc::Sender<()>) -> Self {
+        let teller = stirred.clone();
         let tell = move |event: notify::Result<Event>| {
             if event.map_or(true, |event| is_of_interest(event.kind)) {
                 // One that waits to be heard is as good as two.
-                let _ = stirred.try_send(());
+                let _ = teller.try_send(());
             }
         };
         let watcher = notify::recommended_watcher(tell).inspect_err(complain).ok();
-        Self { watcher, dirs: BTreeSet::new() }
+        Self::by(watcher, stirred)
+    }
+
+    fn by(watcher: Option<RecommendedWatcher>, stirred: mpsc::Sender<()>) -> Self {
+        Self { watcher, dirs: BTreeSet::new(), untold: BTreeSet::new(), _stirred: stirred }
     }
 
     /// Watches these, and no other. One that was replaced by another of its name is watched from the next change on.
@@ -162,9 +175,15 @@ impl Watched {
             }
             match watcher.watch(dir, RecursiveMode::NonRecursive) {
                 Ok(()) => drop(followed.insert(dir.clone())),
-                Err(error) => complain(&error),
+                // Each look tries again.
+                Err(error) => {
+                    if self.untold.insert(dir.clone()) {
+                        complain(&error);
+                    }
+                }
             }
         }
+        self.untold.retain(|dir| dirs.contains(dir) && !followed.contains(dir));
         self.dirs = followed;
     }
 }
@@ -235,5 +254,16 @@ mod tests {
         fs::write(dir.path().join("new"), "b").unwrap();
         fs::rename(dir.path().join("new"), &file).unwrap();
         assert_eq!(timeout(Duration::from_secs(30), stirs.recv()).await, Ok(Some(())));
+    }
+
+    #[tokio::test]
+    async fn where_nothing_is_told_nothing_stirs() {
+        let (stirred, mut stirs) = mpsc::channel(1);
+        let mut watched = Watched::by(None, stirred);
+        watched.follow(&look(Path::new("/")).dirs);
+        assert!(
+            timeout(Duration::from_millis(1), stirs.recv()).await.is_err(),
+            "who waits must not go round at once"
+        );
     }
 }

@@ -64,7 +64,8 @@ impl<'s> Findings<'s> {
         let place = |fault: &Fault| fault.place.unwrap_or((usize::MAX, 0));
         self.faults.sort_by_key(place);
         self.warnings.sort_by_key(place);
-        Report { origin: self.source.origin.clone(), faults: self.faults, warnings: self.warnings }
+        let origin = self.source.origin.clone();
+        Report { origin, faults: self.faults, warnings: self.warnings, files: self.files }
     }
 }
 

@@ -173,12 +173,11 @@ fn assemble(
 }
 
 fn finish(config: Option<Config>, findings: Findings<'_>) -> Result<Config, ConfigError> {
-    let files = findings.files.clone();
     let report = findings.into_report();
     match config {
         Some(mut config) if report.faults.is_empty() => {
-            config.read.files = files;
             config.warnings = report.warnings.iter().map(|warning| warning.line(&report.origin)).collect();
+            config.read.files = report.files;
             Ok(config)
         }
         _ => Err(ConfigError::Invalid(report)),
@@ -190,7 +189,7 @@ fn not_utf8(origin: &str, bytes: &[u8], valid: usize) -> ConfigError {
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
     let fault = Fault { place: Some((line, column)), ..Fault::new("", "the file is not UTF-8 here") };
-    ConfigError::Invalid(Report { origin: origin.to_owned(), faults: vec![fault], warnings: Vec::new() })
+    ConfigError::Invalid(Report { origin: origin.to_owned(), faults: vec![fault], ..Report::default() })
 }
 
 /// A value that was not written in a file.

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use crate::base::text::escaped;
 
@@ -20,6 +21,8 @@ pub struct Report {
     pub faults: Vec<Fault>,
     /// What does not.
     pub warnings: Vec<Fault>,
+    /// Files with secrets that it names, whether or not they could be read.
+    pub files: Vec<PathBuf>,
 }
 
 /// One thing that is wrong, and where.

@@ -295,10 +295,11 @@ async fn the_file_is_watched() {
     assert_eq!(reloads(&balancer, "applied").await, 1);
     let events = balancer.log_lines().iter().filter(|line| line["event"] == "config_reload").count();
     assert_eq!(events, 1, "what is the same is no event");
-    // A secret beside it.
+    // A secret beside it, which comes later than the file that names it.
     let secret = balancer.config_path().with_file_name("token");
-    fs::write(&secret, "canary-1111111111111111\n").unwrap();
     balancer.write(&good.replace(&format!("token: {TOKEN}"), "token_file: token"));
+    wait_reloads(&balancer, "failed", 1).await;
+    fs::write(&secret, "canary-1111111111111111\n").unwrap();
     wait_reloads(&balancer, "applied", 2).await;
     fs::write(&secret, "canary-2222222222222222\n").unwrap();
     wait_reloads(&balancer, "applied", 3).await;
@@ -319,7 +320,7 @@ async fn the_file_is_watched() {
     )
     .await;
     assert_eq!(got.status, 422);
-    assert_eq!(reloads(&balancer, "failed").await, 1, "only when it was asked for");
+    assert_eq!(reloads(&balancer, "failed").await, 2, "only when it was asked for");
 }
 
 #[tokio::test]
@@ -616,4 +617,25 @@ async fn a_node_comes_and_one_goes_and_the_others_do_not_notice() {
         assert_eq!(which_node(&reader).await.unwrap(), cluster.standby(1).addr().ip());
     }
     assert!(!balancer.metrics().await.contains("pgsplit_node_up{node=\"n1\"}"), "it is not there");
+}
+
+#[tokio::test]
+async fn a_cluster_before_the_first_takes_none_of_its_figures() {
+    let node = format!("{{name: n0, addr: \"{}\", role: primary}}", shared().await.primary().addr());
+    let other = FakeNode::healthy(false).await;
+    let other = format!("{{name: n1, addr: \"{}\", role: primary}}", other.addr());
+    let file = |clusters: &str| {
+        let admin = format!("admin: {{bind: \"BALANCER:8404\", token: {TOKEN}}}\n");
+        let rw = RW.replace("name: rw", "name: rw, cluster: main");
+        format!("clusters:\n{clusters}{admin}{UNWATCHED}listeners:\n{rw}")
+    };
+    let main = format!("  main: {{nodes: [{node}]}}\n");
+    let balancer = Balancer::start(&file(&main)).await;
+    balancer.wait_ready().await;
+    let first = format!("  first: {{nodes: [{other}]}}\n");
+    assert!(!reloaded(&balancer, &file(&(first + &main))).await.is_empty());
+    drop(connect(balancer.rw()).await.unwrap());
+    let status = balancer.status().await;
+    let node = status["nodes"].as_array().unwrap().iter().find(|node| node["name"] == "n0").unwrap();
+    assert!(node["connect_p99_seconds"].is_number(), "{node}");
 }

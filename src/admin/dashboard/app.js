@@ -442,6 +442,7 @@ for (const button of document.querySelectorAll("[data-sort]")) {
 
 let source = null;
 let heard = performance.now();
+let uptime = 0;
 let retry = 0;
 
 function listen() {
@@ -450,7 +451,14 @@ function listen() {
   source = new EventSource(`/api/v1/stream?since=${lastEvent}`);
   source.addEventListener("status", ({ data }) => {
     heard = performance.now();
-    paint(JSON.parse(data));
+    const status = JSON.parse(data);
+    // Another process counts its events from the beginning.
+    if (status.uptime_seconds < uptime) {
+      lastEvent = 0;
+      anew().then(listen);
+    }
+    uptime = status.uptime_seconds;
+    paint(status);
     news();
   });
   source.addEventListener("event", ({ data }) => happened(JSON.parse(data)));
