@@ -12,9 +12,10 @@ use crate::config::PatroniAddr;
 mod groups;
 mod live;
 
-pub(super) use groups::command;
+pub(super) use groups::{GROUPS, Group, command};
 pub(super) use live::{
-    At, Chosen, ConfigDiff, Events, Kill, NodeOrder, Pause, Reload, Sessions, Status, Top, Upgrade, Weight,
+    At, Chosen, ConfigDiff, Events, Kill, NodeOrder, NodeReady, Pause, Reload, Sessions, Status, Top,
+    Upgrade, WHOM, Weight,
 };
 
 /// Load balancer for PostgreSQL: point `DATABASE_URL` at it.
@@ -95,7 +96,7 @@ pub(super) enum Verb {
     Maint(NodeOrder),
     /// Put a node back that was drained or out of use
     #[command(after_help = "Example:\n  pgsplit ready db2 --wait     (until it is up)")]
-    Ready(NodeOrder),
+    Ready(NodeReady),
     /// Change a node's share of the sessions
     #[command(
         after_help = "Examples:\n  pgsplit weight db2 50\n  pgsplit weight db2 default    (as in the file)"
@@ -132,11 +133,15 @@ pub(super) enum Verb {
     /// Print the manual page, or write one for each verb into a directory
     #[command(
         hide = true,
-        after_help = "Examples:\n  pgsplit man | man -l -\n  pgsplit man /usr/local/share/man/man1"
+        after_help = "Examples:\n  pgsplit man | man -l -\n  pgsplit man /usr/local/share/man/man1\n  \
+        pgsplit man --markdown > docs/cli.md"
     )]
     Man {
         /// An existing directory
         into: Option<PathBuf>,
+        /// Print the reference of the documentation instead, in Markdown
+        #[arg(long, conflicts_with = "into")]
+        markdown: bool,
     },
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  pgsplit completions bash > /etc/bash_completion.d/pgsplit")]

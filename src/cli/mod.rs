@@ -13,6 +13,7 @@ mod node;
 mod out;
 mod pause;
 mod probe;
+mod reference;
 mod reload;
 mod run;
 mod sessions;
@@ -57,14 +58,18 @@ pub fn main() -> ExitCode {
         Verb::Kill(args) => sessions::kill(&args),
         Verb::Drain(args) => node::order(&args, "drain"),
         Verb::Maint(args) => node::order(&args, "maint"),
-        Verb::Ready(args) => node::order(&args, "ready"),
+        Verb::Ready(args) => node::order(&args.into(), "ready"),
         Verb::Weight(args) => node::weight(&args),
         Verb::Reload(args) => reload::reload(&args),
         Verb::Upgrade(args) => upgrade::upgrade(&args),
         Verb::Healthcheck(args) => healthcheck::healthcheck(&args),
         Verb::Pause(args) => pause::pause(&args, true),
         Verb::Resume(args) => pause::pause(&args, false),
-        Verb::Man { into } => man::man(into.as_deref()),
+        Verb::Man { markdown: true, .. } => {
+            out::print(&reference::markdown());
+            ExitCode::SUCCESS
+        }
+        Verb::Man { into, markdown: false } => man::man(into.as_deref()),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut args::command(), "pgsplit", &mut script);

@@ -11,6 +11,7 @@ use crate::base::text::{NAME_MAX, escaped};
 use crate::cli::args;
 use crate::cli::ask::{Asker, Problem, Question, ended};
 use crate::cli::out;
+use crate::cli::words::count;
 
 /// How long sessions may take to go over, once the new process is ready.
 const MOVING: Duration = Duration::from_secs(10);
@@ -62,10 +63,6 @@ impl Done {
         }
         out
     }
-}
-
-fn count(n: u64, what: &str) -> String {
-    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
 #[cfg(test)]

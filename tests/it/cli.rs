@@ -466,6 +466,8 @@ async fn every_verb_has_an_example_and_completions_work() {
         assert!(pages.join(format!("pgsplit-{verb}.1")).exists(), "{verb}");
     }
     assert!(pages.join("pgsplit.1").exists() && pages.join("pgsplit-config-show.1").exists());
+    let reference = pgsplit(&["man", "--markdown"], &[]).await;
+    assert_eq!(reference, (Some(0), include_str!("../../docs/cli.md").to_owned()));
     let (code, said) = pgsplit(&["man", "/nonexistent"], &[]).await;
     assert_eq!(
         (code, said.contains("cannot write manual pages into /nonexistent")),

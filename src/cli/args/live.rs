@@ -7,21 +7,25 @@ use crate::base::units::parse_duration;
 use crate::cli::args::Source;
 use crate::cli::door::Door;
 
+/// Over the options that all these verbs have.
+pub(in crate::cli) const WHOM: &str = "Whom to ask";
+
 /// Whom to ask.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct At {
     #[arg(
         long,
         value_name = "ADDRESS",
+        help_heading = WHOM,
         help = "Whom to ask, instead of the socket or the address of the configuration: IP:PORT, http://HOST:PORT or \
                 unix:/path"
     )]
     pub(in crate::cli) admin: Option<Door>,
     /// A file with the token, instead of `PGSPLIT_ADMIN_TOKEN` or the one in the configuration
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = WHOM)]
     pub(in crate::cli) token_file: Option<PathBuf>,
     /// Longest time for the answer
-    #[arg(long, short = 't', default_value = "3s", value_parser = parse_duration)]
+    #[arg(long, short = 't', default_value = "3s", value_parser = parse_duration, help_heading = WHOM)]
     pub(in crate::cli) timeout: Duration,
 }
 
@@ -29,7 +33,7 @@ pub(in crate::cli) struct At {
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Here {
     /// The file of the one that runs [default: config.yaml, else /etc/pgsplit/config.yaml]
-    #[arg(long = "config", short = 'c', value_name = "FILE", env = "PGSPLIT_CONFIG")]
+    #[arg(long = "config", short = 'c', value_name = "FILE", env = "PGSPLIT_CONFIG", help_heading = WHOM)]
     config: Option<PathBuf>,
     #[command(flatten)]
     pub(in crate::cli) at: At,
@@ -166,7 +170,7 @@ pub(in crate::cli) struct Kill {
 pub(in crate::cli) struct NodeOrder {
     /// The node
     pub(in crate::cli) node: String,
-    /// Wait until no session is left on it (`ready`: until it is up), at most that long; exit code 1 when that is over
+    /// Wait until no session is left on it, at most that long, or 5m; exit code 1 when that is over
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "5m", value_parser = parse_duration)]
     pub(in crate::cli) wait: Option<Duration>,
     /// While waiting: end the sessions that are left after that long
@@ -177,6 +181,26 @@ pub(in crate::cli) struct NodeOrder {
     pub(in crate::cli) json: bool,
     #[command(flatten)]
     pub(in crate::cli) here: Here,
+}
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct NodeReady {
+    /// The node
+    node: String,
+    /// Wait until it is up, at most that long, or 5m; exit code 1 when that is over
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "5m", value_parser = parse_duration)]
+    wait: Option<Duration>,
+    /// As the API's JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    here: Here,
+}
+
+impl From<NodeReady> for NodeOrder {
+    fn from(NodeReady { node, wait, json, here }: NodeReady) -> Self {
+        Self { node, wait, kill_after: None, json, here }
+    }
 }
 
 #[derive(Debug, clap::Args)]
