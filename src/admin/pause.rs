@@ -17,16 +17,22 @@ use crate::session::shared::Listener;
 /// There is no such listener.
 pub(super) fn set(seen: Seen<'_>, name: &str, pause: bool, asker: &Asker<'_>) -> Result<Answer, Refusal> {
     let listener = seen.setup.listener(name).ok_or_else(|| unknown(seen, name))?;
-    if listener.set_paused(pause) {
-        let (name, (waiting, _)) = (listener.config.name.as_str(), listener.waiting());
-        let (by, client) = (asker.by, asker.peer);
+    // Asked before: who is let in has left the line a moment later.
+    let (waiting, _) = listener.waiting();
+    let is_changed = listener.set_paused(pause);
+    if is_changed {
+        let (name, by, client) = (listener.config.name.as_str(), asker.by, asker.peer);
         if pause {
             info!(listener = name, client = %client, by, waiting, "listener_paused");
         } else {
             info!(listener = name, client = %client, by, waiting, "listener_resumed");
         }
     }
-    Ok(json(StatusCode::OK, &seen.listener(listener)))
+    let mut view = seen.listener(listener);
+    if is_changed && !pause {
+        view.waiting = waiting;
+    }
+    Ok(json(StatusCode::OK, &view))
 }
 
 /// Names what there is, never what was asked for: that came from anywhere.

@@ -135,7 +135,8 @@ async fn who_came_first_is_let_in_first() {
         wait_waiting(&balancer, n + 1).await;
     }
     assert_eq!(served.all(), [0; 0]);
-    change(&balancer, "rw/resume").await;
+    let resumed = change(&balancer, "rw/resume").await;
+    assert_eq!(resumed["waiting"], 12, "those who were let in, not who is still there a moment later");
     sessions.join_all().await;
     assert_eq!(served.all(), (0..12).collect::<Vec<_>>());
 }
