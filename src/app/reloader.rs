@@ -17,8 +17,8 @@ use super::upgrade::old::{Outcome, Predecessor};
 use super::watch;
 use crate::admin::reload::{Refused, Reload, Reloaded, Reloads};
 use crate::admin::upgrade::Upgrade;
-use crate::config::{Config, ConfigError};
 use crate::config::diff::{Diff, Effect, diff, keep_until_restart};
+use crate::config::{Config, ConfigError};
 use crate::session::setup::Setup;
 use crate::session::shared::Shared;
 
