@@ -11,6 +11,7 @@ use crate::support::client::{connect, value};
 use crate::support::cluster::{Cluster, shared};
 use crate::support::home;
 use crate::support::postgres::Settings;
+use crate::support::wait::wait_until;
 use crate::tools::output;
 
 const TOKEN: &str = "canary-cli-0123456789";
@@ -132,9 +133,13 @@ async fn a_closed_pipe_is_no_error() {
     // The second would never end if it were told by its next line alone: nothing happens any more.
     for verb in ["status --watch", "events -f", "status --json", "sessions"] {
         let line = format!("{} {verb} -c {config} | head -n 1", binary().display());
-        let mut command = Command::new("sh");
-        command.args(["-c", &line]);
-        let Output { status, stdout, stderr } = output(command).await;
+        let what = format!("{verb} to end with its reader");
+        let Output { status, stdout, stderr } = wait_until(&what, async || {
+            let mut command = Command::new("sh");
+            command.args(["-c", &line]);
+            Some(output(command).await)
+        })
+        .await;
         assert!(status.success() && stderr.is_empty(), "{verb}: {}", String::from_utf8_lossy(&stderr));
         assert_eq!(String::from_utf8_lossy(&stdout).lines().count(), 1, "{verb}");
     }
