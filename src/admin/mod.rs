@@ -19,6 +19,7 @@ pub mod http;
 pub mod now;
 mod patience;
 mod pause;
+mod places;
 mod query;
 mod ready;
 pub mod refusal;
@@ -34,7 +35,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hyper::body::Incoming;
@@ -45,12 +46,12 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+use crate::base::seldom::Seldom;
 use crate::config::show::show;
 use crate::front::shared::{Front, Fronts};
 use crate::net::gate::Gate;
@@ -60,10 +61,11 @@ use crate::session::setup::Setup;
 use crate::session::shared::Shared;
 use crate::telemetry::events::{Event, Events, KEPT};
 use crate::telemetry::recent::TURN_INTERVAL;
-use follow::{FOLLOWERS, Statuses};
+use follow::Statuses;
 use guard::{Asker, Peer};
 use history::History;
 use patience::Patience;
+use places::{Caller, Places};
 use query::Query;
 use ready::missing;
 use refusal::Refusal;
@@ -73,8 +75,6 @@ use route::Action;
 use upgrade::Upgrades;
 use view::{Seen, Status};
 
-/// Connections at a time by each way in, beside those that follow; more wait in the backlog.
-const CONNECTIONS: usize = 32;
 /// A connection that has not sent its headers by then is closed.
 const HEADERS: Duration = Duration::from_secs(5);
 /// The longest life of one connection that does not follow.
@@ -85,6 +85,8 @@ const STUCK: Duration = Duration::from_secs(20);
 const LAST_ANSWER: Duration = Duration::from_secs(5);
 /// After an accept that failed for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Which is said this often at most.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 /// Events that are told of unless more are asked for.
 const USUAL_EVENTS: usize = 100;
 /// What can be asked for, for programs that want to know.
@@ -122,18 +124,13 @@ enum Visitor {
     Socket(UnixStream),
 }
 
-/// How many may come by one way.
-struct Places {
-    free: Arc<Semaphore>,
-    followers: Arc<Semaphore>,
-}
-
-/// One connection.
-struct Caller {
-    peer: Peer,
-    followers: Arc<Semaphore>,
-    /// Its place among those that do not follow, while it does not.
-    place: Mutex<Option<OwnedSemaphorePermit>>,
+impl Visitor {
+    fn peer(&self) -> Peer {
+        match self {
+            Self::Address(_, peer) => Peer::Address(*peer),
+            Self::Socket(stream) => Peer::local(stream.peer_cred().ok()),
+        }
+    }
 }
 
 impl Admin {
@@ -181,18 +178,24 @@ impl Admin {
     /// Serves who comes by `way` until `end`.
     pub async fn serve(self, way: Way, end: CancellationToken) {
         let connections = TaskTracker::new();
-        let [free, followers] = [CONNECTIONS, FOLLOWERS].map(|most| Arc::new(Semaphore::new(most)));
-        let places = Places { free, followers };
+        let mut places = Places::new();
+        let mut failed = Seldom::default();
         let mut watch = self.0.gate.watch();
         let accepting = async {
-            while let Ok(place) = Arc::clone(&places.free).acquire_owned().await {
-                let Some(accepted) = watch.pass(|| way.accept()).await else { break };
-                let talk = |visitor| self.talk(visitor, place, &places.followers, &end);
-                match accepted.and_then(talk) {
-                    Ok(conversation) => drop(connections.spawn(conversation)),
+            while let Some(accepted) = watch.pass(|| way.accept()).await {
+                match accepted {
+                    Ok(visitor) => {
+                        let Some(caller) = places.take(visitor.peer()).await else { break };
+                        if let Ok(conversation) = self.talk(visitor, caller, &end) {
+                            connections.spawn(conversation);
+                        }
+                    }
                     Err(error) if is_peer_gone(&error) => {}
                     Err(error) => {
-                        warn!(error = %error, "admin_accept_failed");
+                        if let Some(repeated) = failed.again(SAY_AGAIN) {
+                            let hint = "raise the limit of open files (LimitNOFILE=)";
+                            warn!(%error, repeated, hint, "admin_accept_failed");
+                        }
                         sleep(PAUSE).await;
                     }
                 }
@@ -208,22 +211,14 @@ impl Admin {
     fn talk(
         &self,
         visitor: Visitor,
-        place: OwnedSemaphorePermit,
-        followers: &Arc<Semaphore>,
+        caller: Arc<Caller>,
         end: &CancellationToken,
     ) -> io::Result<Pin<Box<dyn Future<Output = ()> + Send>>> {
-        let caller = |peer| {
-            Arc::new(Caller { peer, followers: Arc::clone(followers), place: Mutex::new(Some(place)) })
-        };
         Ok(match visitor {
-            Visitor::Address(stream, peer) => {
-                let stream = TcpStream::from_std(stream)?;
-                Box::pin(self.clone().converse(stream, caller(Peer::Address(peer)), end.clone()))
+            Visitor::Address(stream, _) => {
+                Box::pin(self.clone().converse(TcpStream::from_std(stream)?, caller, end.clone()))
             }
-            Visitor::Socket(stream) => {
-                let peer = Peer::local(stream.peer_cred().ok());
-                Box::pin(self.clone().converse(stream, caller(peer), end.clone()))
-            }
+            Visitor::Socket(stream) => Box::pin(self.clone().converse(stream, caller, end.clone())),
         })
     }
 
@@ -236,7 +231,7 @@ impl Admin {
     ) {
         let (admin, caller) = (&self, &*caller);
         let service = service_fn(move |request: Request<Incoming>| async move {
-            Ok::<_, Infallible>(admin.answer(request, caller).await)
+            Ok::<_, Infallible>(caller.while_answered(admin.answer(request, caller)).await)
         });
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(16 * 1024);
@@ -251,6 +246,7 @@ impl Admin {
         tokio::select! {
             // An error here is a client that left or sent no HTTP: its own affair.
             _ = conversation.as_mut() => return,
+            () = caller.makes_way.cancelled() => return,
             () = expiry => {}
             () = end.cancelled() => {}
         }
@@ -387,16 +383,5 @@ impl Way {
             }
             Self::Socket(socket) => socket.accept().await.map(Visitor::Socket),
         }
-    }
-}
-
-impl Caller {
-    /// From now on it is one of those who follow, and leaves its place among the others.
-    fn follows(&self) {
-        drop(self.place.lock().unwrap_or_else(PoisonError::into_inner).take());
-    }
-
-    fn is_following(&self) -> bool {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 }

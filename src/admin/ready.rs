@@ -6,8 +6,8 @@ use crate::front::shared::Front;
 use crate::session::place::is_there_another;
 use crate::session::setup::Setup;
 
-/// What keeps the listener or the front of this name from serving, or, when neither is named, any of them; nothing: it can.
-/// `None`: there is none of that name.
+/// What keeps the listener and the front of these names from serving, or, when neither is named, any of them; nothing: they can.
+/// `None`: there is none of a name that is asked for.
 pub(super) fn missing(
     setup: &Setup,
     fronts: &[Arc<Front>],
@@ -21,7 +21,8 @@ pub(super) fn missing(
     let mut listeners =
         setup.listeners.iter().filter(|one| is_asked(&one.config.name, listener, front)).peekable();
     let mut fronts = fronts.iter().filter(|one| is_asked(&one.config.name, front, listener)).peekable();
-    if listeners.peek().is_none() && fronts.peek().is_none() {
+    let is_unknown = |asked: Option<&str>, is_none: bool| asked.is_some() && is_none;
+    if is_unknown(listener, listeners.peek().is_none()) || is_unknown(front, fronts.peek().is_none()) {
         return None;
     }
     let without_node = listeners.filter(|listener| !is_there_another(listener, &[]));

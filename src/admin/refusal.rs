@@ -35,7 +35,7 @@ pub enum Refusal {
     #[error("only with the token")]
     TokenMissing,
     /// It came with another one.
-    #[error("this is not the token that pgsplit was started with")]
+    #[error("this is not the token that pgsplit has")]
     TokenWrong,
     /// The configuration that is in force has no admin server any more.
     #[error("admin is off")]

@@ -6,5 +6,6 @@ pub mod board;
 pub mod id;
 pub mod role;
 pub mod secret;
+pub mod seldom;
 pub mod text;
 pub mod units;

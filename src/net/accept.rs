@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::base::seldom::Seldom;
 use crate::net::descriptors::Descriptors;
 use crate::net::gate::{Gate, Word};
 use crate::net::listen::{BACKLOG, Listening, is_peer_gone};
@@ -41,7 +42,7 @@ pub trait Door: Send + Sync + 'static {
 /// A door as all the accept loops of it share it.
 pub(super) struct Doorway<D> {
     door: Arc<D>,
-    trouble: Mutex<Trouble>,
+    trouble: Mutex<Seldom>,
 }
 
 impl<D: Door> Doorway<D> {
@@ -52,7 +53,10 @@ impl<D: Door> Doorway<D> {
     /// Says that accepting is in trouble, now and then.
     fn complain(&self, error: &str) {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        trouble.say(&self.door.name(), error);
+        if let Some(repeated) = trouble.again(SAY_AGAIN) {
+            let hint = "raise the limit of open files (LimitNOFILE=) or lower max_connections";
+            warn!(listener = self.door.name(), error, repeated, hint, "accept_failed");
+        }
     }
 }
 
@@ -136,26 +140,6 @@ impl<To> Workers<To> {
         let fewest = self.all.iter().min_by_key(|worker| worker.connections())?;
         let enough = fewest.connections() + fewest.connections() / 16;
         self.all.get(self.here).filter(|here| here.connections() <= enough).or(Some(fewest))
-    }
-}
-
-/// What has been said of trouble.
-#[derive(Debug, Default)]
-struct Trouble {
-    said: Option<Instant>,
-    unsaid: u64,
-}
-
-impl Trouble {
-    fn say(&mut self, name: &str, error: &str) {
-        if self.said.is_some_and(|at| at.elapsed() < SAY_AGAIN) {
-            self.unsaid += 1;
-            return;
-        }
-        self.said = Some(Instant::now());
-        let repeated = std::mem::take(&mut self.unsaid);
-        let hint = "raise the limit of open files (LimitNOFILE=) or lower max_connections";
-        warn!(listener = name, error, repeated, hint, "accept_failed");
     }
 }
 
