@@ -84,7 +84,7 @@ impl Reloader {
         let Some(file) = self.file.clone() else { return Err(Refused::NoFile(old.origin.to_string())) };
         // A file system may take its time.
         let loading =
-            tokio::task::spawn_blocking(move || Config::load(&file, &|name| std::env::var(name).ok()));
+            tokio::task::spawn_blocking(move || Config::load_again(&file, &|name| std::env::var(name).ok()));
         let stop = self.shared.stop.clone();
         let mut config = match stop.run_until_cancelled(loading).await {
             Some(Ok(loaded)) => loaded.map_err(refused)?,

@@ -1,10 +1,11 @@
 //! Whom checks log in as, who may change something, and where the secrets for both come from.
 
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::Node;
+use super::disk;
 use super::env::{Env, non_empty};
 use super::file::{FileAdmin, FileCheck};
 use super::finding::Findings;
@@ -125,13 +126,9 @@ fn from_file(path: &Given<String>, f: &mut Findings<'_>) -> Option<Secret> {
 
 /// The secret, and whether others may read it.
 fn read(path: &Path) -> io::Result<(Secret, bool)> {
-    let file = std::fs::File::open(path)?;
-    let metadata = file.metadata()?;
+    let (bytes, metadata) = disk::plain(path, FILE_MAX)?;
     let is_open = is_open(metadata.uid(), metadata.mode());
-    let mut text = String::new();
-    if file.take(FILE_MAX + 1).read_to_string(&mut text)? as u64 > FILE_MAX {
-        return Err(io::Error::other("too large for a secret"));
-    }
+    let text = String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"))?;
     let text = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
     if text.contains('\0') {
         return Err(io::Error::other("a secret cannot hold a zero byte"));

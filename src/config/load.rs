@@ -1,5 +1,6 @@
 //! The ways to a [`Config`]: a file, its text, a connection URL, a list of nodes.
 
+use std::io;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -12,8 +13,11 @@ use super::source::{Pos, Source};
 use super::table::Given;
 use super::url::ConnUrl;
 use super::words::{self, Word};
-use super::{Config, ConfigError, check, tree};
+use super::{Config, ConfigError, check, disk, tree};
 use crate::base::secret::Secret;
+
+/// A larger file is something else, in bytes.
+const FILE_MAX: u64 = 16 * 1024 * 1024;
 
 impl Config {
     /// Reads the file at `path`. `env` looks up environment variables.
@@ -21,8 +25,20 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or everything that is wrong with it.
     pub fn load(path: &Path, env: Env<'_>) -> Result<Self, ConfigError> {
-        let bytes =
-            std::fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::read(path, env, std::fs::File::open(path).and_then(|file| disk::limited(file, FILE_MAX)))
+    }
+
+    /// Like [`Config::load`], while something runs by an earlier version of the file: never waits, as that for who writes to a
+    /// pipe would.
+    ///
+    /// # Errors
+    /// The file cannot be read or is no plain one, or everything that is wrong with it.
+    pub fn load_again(path: &Path, env: Env<'_>) -> Result<Self, ConfigError> {
+        Self::read(path, env, disk::plain(path, FILE_MAX).map(|(bytes, _)| bytes))
+    }
+
+    fn read(path: &Path, env: Env<'_>, bytes: io::Result<Vec<u8>>) -> Result<Self, ConfigError> {
+        let bytes = bytes.map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let origin = path.display().to_string();
         let sha256 = hexadecimal(&bytes);
         match String::from_utf8(bytes) {
@@ -113,8 +129,8 @@ impl Config {
 ///
 /// # Errors
 /// It cannot be read.
-pub fn sha256_of(path: &Path) -> std::io::Result<String> {
-    std::fs::read(path).map(|bytes| hexadecimal(&bytes))
+pub fn sha256_of(path: &Path) -> io::Result<String> {
+    disk::plain(path, FILE_MAX).map(|(bytes, _)| hexadecimal(&bytes))
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

@@ -22,6 +22,7 @@ mod check;
 mod check_http;
 mod credentials;
 pub mod diff;
+mod disk;
 mod env;
 pub mod explain;
 mod file;

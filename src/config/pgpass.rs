@@ -5,8 +5,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::disk;
 use super::env::{Env, non_empty};
 use crate::base::secret::Secret;
+
+/// A larger file is something else, in bytes.
+const FILE_MAX: u64 = 16 * 1024 * 1024;
 
 /// The lines of a password file, first match wins.
 #[derive(Debug, Default)]
@@ -99,7 +103,8 @@ fn read_private(path: &Path) -> io::Result<Option<String>> {
     if is_open_to_others(&std::fs::metadata(path)?) {
         return Ok(None);
     }
-    std::fs::read_to_string(path).map(Some)
+    let (bytes, _) = disk::plain(path, FILE_MAX)?;
+    String::from_utf8(bytes).map(Some).map_err(|_| io::Error::other("it is not UTF-8"))
 }
 
 /// Whether the group or everybody may read the file.
