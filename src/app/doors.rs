@@ -56,7 +56,8 @@ pub(super) fn keep(open: &[(&str, SocketAddr)], wanted: &[Wanted<'_>]) -> Vec<Op
     kept
 }
 
-/// Binds what must be new, or takes the sockets that were handed over for it. `leaving` are addresses that this process listens on and will not any more.
+/// Binds what must be new, or takes the sockets that were handed over for it. `leaving` are addresses that this process
+/// listens on and will not any more.
 ///
 /// # Errors
 /// The first address that cannot be bound; nothing is listened on then that was not before.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -188,9 +188,14 @@ impl Watched {
     }
 }
 
-/// Reading a file stirs, too, and must not: we read it.
+/// Reading a file stirs, too, and must not: we read it. What is being written is of interest once its writer closes it: before
+/// that half of it may be there, and half a list of nodes looks as well as a whole one.
 fn is_of_interest(kind: EventKind) -> bool {
-    !matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
+    match kind {
+        EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
+        EventKind::Modify(ModifyKind::Data(_)) => false,
+        _ => true,
+    }
 }
 
 fn complain(error: &notify::Error) {

@@ -89,6 +89,10 @@ impl Shared {
             if !new.listeners.iter().any(|other| Arc::ptr_eq(other, listener)) {
                 listener.is_outdated.cancel();
             }
+            if !new.listeners.iter().any(|other| other.index == listener.index) {
+                // Nobody could resume it any more.
+                listener.set_paused(false);
+            }
         }
     }
 

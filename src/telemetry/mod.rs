@@ -9,7 +9,8 @@
 //!
 //! - Nothing here is global: two balancers in one process, as in tests, do not share a figure.
 //! - Nothing a session calls here can block, fail or panic. A figure that cannot be counted is not counted.
-//! - No label holds a user, a database, a client address or an error text: the number of series is fixed at start.
+//! - No label holds a user, a database, a client address or an error text: the number of series follows from the
+//!   configuration, and from the addresses that the names in it lead to.
 
 pub mod labels;
 pub mod shape;

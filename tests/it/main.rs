@@ -48,6 +48,7 @@ mod patroni_odd;
 mod pause;
 mod relay;
 mod reload;
+mod reload_odd;
 mod replay;
 mod sessions_list;
 mod soak;

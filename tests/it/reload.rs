@@ -290,7 +290,9 @@ async fn the_file_is_watched() {
     fs::rename(&beside, balancer.config_path()).unwrap();
     wait_reloads(&balancer, "unchanged", 1).await;
     // Touched.
-    fs::File::open(balancer.config_path()).unwrap().set_modified(std::time::SystemTime::now()).unwrap();
+    let now = std::time::SystemTime::now();
+    let touched = fs::FileTimes::new().set_accessed(now).set_modified(now);
+    fs::File::open(balancer.config_path()).unwrap().set_times(touched).unwrap();
     wait_reloads(&balancer, "unchanged", 2).await;
     assert_eq!(reloads(&balancer, "applied").await, 1);
     let events = balancer.log_lines().iter().filter(|line| line["event"] == "config_reload").count();
