@@ -145,7 +145,7 @@ fn card_of((berth, moved): &(Berth, Moved), desk: &Desk, task: Waker) -> Card {
     let node = card::OnNode { config, addr: record.node.addr, role: record.node.role };
     let card = Card::new(id, &berth.listener.config, record.client, accepted, task);
     card.take_up(Said { names, tls: record.tls, node: Some(node) }, record.bytes);
-    card.set_state(State::Login);
+    card.set_state(State::Active);
     card
 }
 

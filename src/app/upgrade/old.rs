@@ -23,7 +23,9 @@ use crate::session::shared::Shared;
 use crate::telemetry::labels::UpgradeResult;
 
 /// How long a process that has closed the passage may take to end.
-const END: Duration = Duration::from_secs(1);
+const END: Duration = Duration::from_secs(3);
+/// How often it is looked whether anybody is left.
+const LOOK: Duration = Duration::from_millis(200);
 /// How long the answer to who has asked may take to be sent.
 const LAST_ANSWER: Duration = Duration::from_secs(2);
 /// Sessions that were accepted here and have no number yet are far fewer.
@@ -161,7 +163,7 @@ impl Predecessor {
                 Err(why) => warn!(error = why, hint = "who is still here stays", "upgrade_interrupted"),
             }
         }
-        let mut look = tokio::time::interval(END / 5);
+        let mut look = tokio::time::interval(LOOK);
         let empty = async {
             while !is_over() {
                 look.tick().await;

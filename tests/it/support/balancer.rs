@@ -271,8 +271,13 @@ impl Balancer {
         match script {
             None => symlink(binary(), path).expect("our own directory"),
             Some(script) => {
-                fs::write(&path, format!("#!/bin/bash\n{script}\n")).expect("our own directory");
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("our own file");
+                let written = self.dir.join("script");
+                fs::write(&written, format!("#!/bin/bash\n{script}\n")).expect("our own directory");
+                fs::set_permissions(&written, fs::Permissions::from_mode(0o755)).expect("our own file");
+                // By another process: one that another thread starts meanwhile has for a moment what is open for writing here,
+                // and what is cannot be started.
+                let copied = Command::new("cp").args([&written, &path]).status().expect("cp");
+                assert!(copied.success());
             }
         }
     }
