@@ -1,12 +1,12 @@
-//! Places for callers of the admin server: so many at a time. When there is none left, who has been there longest makes way, so
-//! that nobody can keep others out by coming first.
+//! Places for callers of the admin server: so many at a time. When there is none left, who has been idle longest makes way, so that
+//! nobody can keep others out by coming first.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -16,6 +16,10 @@ use crate::base::seldom::Seldom;
 
 /// Connections at a time by each way in, beside those that follow.
 const CONNECTIONS: usize = 32;
+/// Who has been idle for less does not make way: its request may be on its way.
+const BREATH: Duration = Duration::from_secs(1);
+/// How often it is looked whether somebody has been idle for so long.
+const LOOK: Duration = Duration::from_millis(100);
 /// How often it is said at most that there is no place left.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
@@ -36,7 +40,8 @@ pub(super) struct Caller {
     pub(super) followers: Arc<Semaphore>,
     /// Its place among those that do not follow, while it does not.
     place: Mutex<Option<OwnedSemaphorePermit>>,
-    is_answered: AtomicBool,
+    /// Since when it has had no answer to wait for.
+    idle_since: Mutex<Option<Instant>>,
     /// Another one needs its place.
     pub(super) makes_way: CancellationToken,
 }
@@ -49,15 +54,19 @@ impl Places {
 
     /// A place for `peer`, once there is one. Cancel safe.
     pub(super) async fn take(&mut self, peer: Peer) -> Option<Arc<Caller>> {
-        if self.free.available_permits() == 0 {
-            self.make_way();
-        }
-        let place = Arc::clone(&self.free).acquire_owned().await.ok()?;
+        let place = loop {
+            if self.free.available_permits() == 0 {
+                self.make_way();
+            }
+            if let Ok(place) = timeout(LOOK, Arc::clone(&self.free).acquire_owned()).await {
+                break place.ok()?;
+            }
+        };
         let caller = Arc::new(Caller {
             peer,
             followers: Arc::clone(&self.followers),
             place: Mutex::new(Some(place)),
-            is_answered: AtomicBool::new(false),
+            idle_since: Mutex::new(Some(Instant::now())),
             makes_way: CancellationToken::new(),
         });
         self.taken.retain(|caller| 0 < caller.strong_count());
@@ -65,14 +74,19 @@ impl Places {
         Some(caller)
     }
 
-    /// Ends who has been there longest, of those who are not waiting for their answer if there are any.
+    /// Ends who has been idle longest.
     fn make_way(&mut self) {
-        let stays = |caller: &Arc<Caller>| !caller.is_following() && !caller.makes_way.is_cancelled();
-        let here: Vec<_> = self.taken.iter().filter_map(Weak::upgrade).filter(stays).collect();
-        let idle = here.iter().find(|caller| !caller.is_answered.load(Ordering::Relaxed));
-        if let Some(longest) = idle.or(here.first()) {
-            longest.makes_way.cancel();
+        let idle = self.taken.iter().filter_map(|caller| {
+            let caller = caller.upgrade()?;
+            let since = *caller.idle_since();
+            Some((since?, caller))
+                .filter(|(_, caller)| !caller.is_following() && !caller.makes_way.is_cancelled())
+        });
+        let Some((since, longest)) = idle.min_by_key(|(since, _)| *since) else { return };
+        if since.elapsed() < BREATH {
+            return;
         }
+        longest.makes_way.cancel();
         if let Some(repeated) = self.crowded.again(SAY_AGAIN) {
             let hint = "who came first makes way for who comes now; whoever need not reach the admin address should not";
             warn!(connections = CONNECTIONS, repeated, hint, "admin_crowded");
@@ -90,11 +104,15 @@ impl Caller {
         self.place.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
-    /// Resolves as `answer` does; meanwhile others make way first.
+    /// Resolves as `answer` does; meanwhile it makes way for nobody.
     pub(super) async fn while_answered<Answer: Future>(&self, answer: Answer) -> Answer::Output {
-        self.is_answered.store(true, Ordering::Relaxed);
+        *self.idle_since() = None;
         let answer = answer.await;
-        self.is_answered.store(false, Ordering::Relaxed);
+        *self.idle_since() = Some(Instant::now());
         answer
+    }
+
+    fn idle_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.idle_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
