@@ -14,7 +14,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use rustix::cmsg_space;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    SendAncillaryMessage, SendFlags, Shutdown, recvmsg, sendmsg, shutdown,
 };
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -88,6 +88,12 @@ impl Sender {
             beside = &[];
         }
         Ok(())
+    }
+
+    /// Sends no more: the other side receives what has been sent, and then that this is all.
+    pub fn close(&self) {
+        // It fails where nobody is left to be told.
+        let _ = shutdown(&*self.0, Shutdown::Write);
     }
 
     fn try_send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {

@@ -20,6 +20,7 @@ frame() { printf "\\x00\\x00\\x00\\x$(printf %02x $((${#1} + 4)))\\x00\\x00\\x00
 until_said() { while IFS= read -r -d '}' said; do case $said in *"$1"*) return;; esac; done; }
 "#;
 const GREETS: &str = r#"frame '{"Hello":{"protocol":1,"version":"9"}}'; "#;
+const BEGINS: &str = r#"frame '"Ready"'; until_said Begin; frame '"Begun"'; "#;
 
 #[tokio::test]
 async fn a_program_that_does_not_take_over_changes_nothing() {
@@ -27,6 +28,7 @@ async fn a_program_that_does_not_take_over_changes_nothing() {
     let client = connect(balancer.rw()).await.unwrap();
     let pid = value(&client, PID).await.unwrap();
     let greets = |rest: &str| format!("{SPEAKS}{GREETS}{rest}");
+    let begins = |rest: &str| greets(&format!("{BEGINS}{rest}"));
     let cases = [
         ("ends", "exit 3".to_owned(), "ended before it was ready (exit status: 3)"),
         ("hangs", "exec sleep 100".to_owned(), "was not ready within 1s"),
@@ -43,8 +45,9 @@ async fn a_program_that_does_not_take_over_changes_nothing() {
         ),
         ("has no time", greets("until_said Prepare; exit 4"), "(exit status: 4)"),
         ("leaves", greets("frame '\"Ready\"'; until_said Begin; exit 5"), "(exit status: 5)"),
-        ("sleeps", greets("frame '\"Ready\"'; until_said Session; exec sleep 100"), "it was ended"),
-        ("dies with a session", greets("frame '\"Ready\"'; until_said Session; exit 6"), "(exit status: 6)"),
+        ("does not begin", greets("frame '\"Ready\"'; until_said Begin; exec sleep 100"), "it was ended"),
+        ("sleeps", begins("until_said Session; exec sleep 100"), "it was ended"),
+        ("dies with a session", begins("until_said Session; exit 6"), "(exit status: 6)"),
     ];
     for (n, (name, script, expected)) in cases.into_iter().enumerate() {
         balancer.replace_program(Some(&script));
@@ -65,8 +68,8 @@ async fn a_program_that_does_not_take_over_changes_nothing() {
     }
     // One that has a session of its own by then takes that with it, and nothing else.
     let other = connect(balancer.ro()).await.unwrap();
-    let takes = r#"frame '"Ready"'; until_said '"Session"'; id=${said#*\"id\":}; frame "{\"Taken\":${id%%,*}}"; until_said Yours; exit 7"#;
-    balancer.replace_program(Some(&greets(takes)));
+    let takes = r#"until_said '"Session"'; id=${said#*\"id\":}; frame "{\"Taken\":${id%%,*}}"; until_said Yours; exit 7"#;
+    balancer.replace_program(Some(&begins(takes)));
     let (status, failed) = post(&balancer, "/api/v1/upgrade?wait=50").await;
     let error = failed["error"].as_str().unwrap();
     assert!(status == 500 && error.ends_with("(exit status: 7); sessions lost with it: 1"), "{failed}");
@@ -81,6 +84,27 @@ async fn a_program_that_does_not_take_over_changes_nothing() {
     let done = upgrade(&balancer).await;
     assert_eq!(done["moved"], 1);
     assert_eq!(value(&left, PID).await.unwrap(), pid);
+}
+
+#[tokio::test]
+async fn an_order_given_while_the_new_process_gets_ready_goes_over() {
+    let balancer = start("").await;
+    let script = format!(
+        "{SPEAKS}{GREETS}{}",
+        r#"until_said Prepare; : >prepared; until [ -e go_on ]; do sleep 0.05; done; frame '"Ready"'; until_said Begin
+case $said in *'"rw","is_paused":true'*) exit 8;; esac; exit 9"#
+    );
+    balancer.replace_program(Some(&script));
+    let file = |name| balancer.config_path().with_file_name(name);
+    let given = async {
+        wait_until("it to be prepared", async || file("prepared").exists()).await;
+        let paused = post(&balancer, "/api/v1/listeners/rw/pause").await;
+        fs::write(file("go_on"), "").unwrap();
+        paused
+    };
+    let (failed, paused) = tokio::join!(post(&balancer, "/api/v1/upgrade?wait=50"), given);
+    assert_eq!((paused.0, &paused.1["paused"]), (200, &json!(true)), "{}", paused.1);
+    assert!(failed.1["error"].as_str().unwrap().contains("(exit status: 8)"), "{}", failed.1);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{debug, info, warn};
 
 use super::by_hand::ByHand;
@@ -33,6 +33,8 @@ use crate::session::moved::{Moved, Record};
 use crate::session::shared::{Listener, Shared};
 use crate::telemetry::labels::UpgradeResult;
 
+/// How long the other process may take to close, once it has been told that this one stops.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How often it is looked whether people have set something by hand that who waits with the old process is to know.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -164,14 +166,22 @@ impl Inheritance {
         self.by_hand.apply(&app.shared).await;
         self.say(&ToOld::Ready).await?;
         match self.next().await?.what {
-            ToNew::Begin { numbers_above } => app.shared.ids.begin_above(numbers_above),
+            ToNew::Begin { numbers_above, by_hand } => {
+                app.shared.ids.begin_above(numbers_above);
+                // There may have been orders since this one began to get ready.
+                by_hand.apply(&app.shared).await;
+                self.by_hand = by_hand;
+            }
             other => return Err(out_of_turn(&other)),
         }
+        // Before anybody is let in: the old one ends a process that has not said so.
+        self.say(&ToOld::Begun).await?;
         if let Some(quarters) = app.quarters.take() {
             quarters.gate.set(Word::Open);
             let (ready, readied) = mpsc::unbounded_channel();
             let Self { mouth, ear, by_hand, .. } = self;
-            let arrivals = Arrivals { quarters, mouth, waiting: HashMap::new(), ready, moved: 0, by_hand };
+            let waiting = HashMap::new();
+            let arrivals = Arrivals { quarters, mouth, is_heard: true, waiting, ready, moved: 0, by_hand };
             app.tasks.spawn(arrivals.receive(ear, readied));
         }
         Ok(())
@@ -218,6 +228,8 @@ impl Quarters {
 struct Arrivals {
     quarters: Quarters,
     mouth: Mouth,
+    /// The other process still wants to know.
+    is_heard: bool,
     /// Those that are here and not ours yet.
     waiting: HashMap<u64, oneshot::Sender<()>>,
     ready: mpsc::UnboundedSender<(u64, io::Result<()>)>,
@@ -233,22 +245,24 @@ impl Arrivals {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let done = tokio::select! {
+            tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return self.stop(ear).await,
                 Some((number, result)) = readied.recv() => {
-                    self.answer(number, result.map_err(|error| error.to_string())).await
+                    self.answer(number, result.map_err(|error| error.to_string())).await;
                 }
-                heard = ear.hear() => match heard {
-                    Ok(Some(heard)) => self.heed(heard).await,
-                    Ok(None) => break,
-                    Err(error) => Err(error),
-                },
-                _ = look.tick() => self.tell_by_hand().await,
-            };
-            if let Err(error) = done {
-                warn!(error = %error, sessions = self.moved, "upgrade_interrupted");
-                break;
+                heard = ear.hear() => {
+                    let done = match heard {
+                        Ok(Some(heard)) => self.heed(heard).await,
+                        Ok(None) => break,
+                        Err(error) => Err(error),
+                    };
+                    if let Err(error) = done {
+                        warn!(error = %error, sessions = self.moved, "upgrade_interrupted");
+                        break;
+                    }
+                }
+                _ = look.tick(), if self.is_heard => self.tell_by_hand().await,
             }
         }
         // Also if the other one has not said so: it is not there any more.
@@ -256,19 +270,55 @@ impl Arrivals {
         debug!(sessions = self.moved, "upgrade_ended");
     }
 
+    /// Takes up what the other process has given away already: it closes when it hears that there is nobody for more.
+    async fn stop(mut self, mut ear: Ear) {
+        self.end_answers();
+        let rest = async {
+            while let Ok(Some(Heard { what, .. })) = ear.hear().await {
+                if let ToNew::Yours(number) = what {
+                    self.becomes_ours(number);
+                }
+            }
+        };
+        let _ = timeout(LAST_WORDS, rest).await;
+        if 0 < self.moved {
+            // They have their time to end, for which systemd is asked from here.
+            self.quarters.systemd.is_successor(&self.quarters.shared, &self.quarters.fronts).await;
+        }
+    }
+
+    fn becomes_ours(&mut self, number: u64) {
+        if self.waiting.remove(&number).is_some_and(|ours| ours.send(()).is_ok()) {
+            self.moved += 1;
+        }
+    }
+
+    /// Says something, if anybody is left to hear it; what that one has said before is heard all the same.
+    async fn say(&mut self, what: &ToOld) {
+        if self.is_heard
+            && let Err(error) = self.mouth.say(what).await
+        {
+            debug!(error = %error, "upgrade_not_heard");
+            self.end_answers();
+        }
+    }
+
+    fn end_answers(&mut self) {
+        self.is_heard = false;
+        self.mouth.close();
+    }
+
     async fn heed(&mut self, Heard { what, tail, descriptors }: Heard<ToNew>) -> io::Result<()> {
         match what {
             ToNew::Session(record) => {
                 let number = record.id;
-                match self.arrive(*record, tail, descriptors) {
-                    Ok(()) => Ok(()),
-                    Err(why) => self.answer(number, Err(why.to_owned())).await,
+                if let Err(why) = self.arrive(*record, tail, descriptors) {
+                    self.answer(number, Err(why.to_owned())).await;
                 }
+                Ok(())
             }
             ToNew::Yours(number) => {
-                if self.waiting.remove(&number).is_some_and(|ours| ours.send(()).is_ok()) {
-                    self.moved += 1;
-                }
+                self.becomes_ours(number);
                 Ok(())
             }
             ToNew::Settled { by, moved, stayed } => {
@@ -310,24 +360,25 @@ impl Arrivals {
         Ok(())
     }
 
-    async fn answer(&mut self, number: u64, result: Result<(), String>) -> io::Result<()> {
+    async fn answer(&mut self, number: u64, result: Result<(), String>) {
         match result {
-            Ok(()) => self.mouth.say(&ToOld::Taken(number)).await,
+            Ok(()) => self.say(&ToOld::Taken(number)).await,
             Err(why) => {
                 self.waiting.remove(&number);
-                self.mouth.say(&ToOld::NotTaken(number, why)).await
+                self.say(&ToOld::NotTaken(number, why)).await;
             }
         }
     }
 
     /// Tells the other process what people have set since: who still waits there waits for that, too.
-    async fn tell_by_hand(&mut self) -> io::Result<()> {
+    async fn tell_by_hand(&mut self) {
         let now = ByHand::of(&self.quarters.shared);
-        if now == self.by_hand {
-            return Ok(());
+        if now != self.by_hand {
+            self.say(&ToOld::ByHand(now.clone())).await;
+            self.by_hand = now;
         }
-        self.mouth.say(&ToOld::ByHand(now.clone())).await?;
-        self.by_hand = now;
-        Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

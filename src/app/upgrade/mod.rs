@@ -5,8 +5,8 @@
 //!
 //! 1. Each says which protocol it speaks. The new one has read its configuration by then.
 //! 2. The new one is given the sockets that listen, builds everything, has a look at the nodes and says that it is ready.
-//! 3. The old one shuts its gate: nobody is accepted until the new one, which is told so, opens its own. Who comes between
-//!    waits in the system's queue.
+//! 3. The old one shuts its gate: nobody is accepted, and no order taken, until the new one, which is told so and what has been
+//!    set by hand meanwhile, says that it opens its own. Who comes between waits in the system's queue.
 //! 4. Sessions go over, a few at a time: the old one stops reading and writing, the new one says that it has all it needs, and
 //!    touches nothing until the old one says that the session is no longer its own.
 //! 5. All that could go have gone: the old one closes its listening sockets, and leaves when it has nothing left, or when the
@@ -57,8 +57,9 @@ enum ToNew {
     Local(PathBuf),
     /// That was all: build everything. What people have set by hand.
     Prepare(ByHand),
-    /// Accept from now on. Sessions that come have numbers above this one.
-    Begin { numbers_above: u64 },
+    /// Accept from now on. Sessions that come have numbers above this one. Here nothing is set by hand any more: this is how it
+    /// is now.
+    Begin { numbers_above: u64, by_hand: ByHand },
     /// A session, which is still mine.
     Session(Box<Record>),
     /// The session of this number is yours from now on.
@@ -76,6 +77,8 @@ enum ToOld {
     Refused { why: String },
     /// All is built, and has been looked at.
     Ready,
+    /// I accept from now on.
+    Begun,
     /// I have all I need for the session of this number.
     Taken(u64),
     /// I cannot go on with it.
@@ -118,6 +121,11 @@ impl Mouth {
         descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
         self.0.send(&encode(what, tail)?, descriptors).await
+    }
+
+    /// Says no more, which the other side hears.
+    fn close(&self) {
+        self.0.close();
     }
 }
 

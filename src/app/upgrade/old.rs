@@ -75,8 +75,7 @@ impl Predecessor {
         };
         running.gate().set(Word::Shut);
         let mut removal = Removal::begin(&self.shared, mouth, ear);
-        let begin = ToNew::Begin { numbers_above: self.shared.ids.last() + NUMBERS_APART };
-        let mut moving = removal.say(&begin).await;
+        let mut moving = removal.open(self.shared.ids.last() + NUMBERS_APART).await;
         if moving.is_ok() {
             moving = removal.all().await;
         }
@@ -86,7 +85,8 @@ impl Predecessor {
             drop(removal);
             let how = match child.ended(END).await {
                 Some(status) => status.to_string(),
-                // It has no session, so none is lost with it, and this process can serve as before.
+                // No session has gone over. If it has not said that it accepts, it has none; if it has, and then says nothing
+                // more, those that have come there since are lost with it. This process can serve as before.
                 None if moved == 0 => "it was ended".to_owned(),
                 None => {
                     let hint = "the new process serves; what it did not take ends here";

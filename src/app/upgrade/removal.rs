@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::debug;
 
+use super::by_hand::ByHand;
 use super::{Ear, Heard, Mouth, ToNew, ToOld, shown};
 use crate::base::id::SessionId;
 use crate::session::card::{Card, State};
@@ -24,6 +25,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// How often it is looked who is there, while all are to go, and when the rest follows.
 const LOOK: Duration = Duration::from_millis(20);
 const LOOK_LATER: Duration = Duration::from_millis(200);
+const GONE: &str = "the new process is gone";
+const SILENT: &str = "the new process does not answer";
 
 /// Sessions on their way.
 pub(super) struct Removal<'a> {
@@ -73,6 +76,21 @@ impl<'a> Removal<'a> {
         self.stay.len()
     }
 
+    /// Lets the new process accept, in which all is set by hand as it is here, and waits until it says so. Not cancel safe.
+    ///
+    /// # Errors
+    /// In words: it does not answer, or is gone, and nobody has been accepted there.
+    pub(super) async fn open(&mut self, numbers_above: u64) -> Result<(), String> {
+        self.say(&ToNew::Begin { numbers_above, by_hand: ByHand::of(self.shared) }).await?;
+        match timeout(ANSWER, self.ear.hear()).await {
+            Ok(Ok(Some(Heard { what: ToOld::Begun, .. }))) => Ok(()),
+            Ok(Ok(Some(_))) => Err("the new process is not understood".to_owned()),
+            Ok(Ok(None)) => Err(GONE.to_owned()),
+            Ok(Err(error)) => Err(not_understood(&error)),
+            Err(_) => Err(SILENT.to_owned()),
+        }
+    }
+
     /// Says something else to the new process. Not cancel safe.
     ///
     /// # Errors
@@ -106,8 +124,8 @@ impl<'a> Removal<'a> {
                 () = self.shared.stop.cancelled() => return Ok(()),
                 heard = self.ear.hear() => match heard {
                     Ok(Some(Heard { what, .. })) => self.heed(what).await?,
-                    Ok(None) => return Err("the new process is gone".to_owned()),
-                    Err(error) => return Err(format!("the new process is not understood: {error}")),
+                    Ok(None) => return Err(GONE.to_owned()),
+                    Err(error) => return Err(not_understood(&error)),
                 },
                 Some(leaving) = self.leaving.recv() => self.send(leaving).await?,
                 _ = look.tick() => {
@@ -135,7 +153,7 @@ impl<'a> Removal<'a> {
         });
         let underway = self.asked.values().filter_map(|asked| asked.underway.as_ref());
         if underway.into_iter().any(|underway| ANSWER < underway.since.elapsed()) {
-            return Err("the new process does not answer".to_owned());
+            return Err(SILENT.to_owned());
         }
         let is_new = |card: &Arc<Card>| {
             card.state() == State::Active
@@ -187,7 +205,7 @@ impl<'a> Removal<'a> {
                 }
             }
             ToOld::ByHand(by_hand) => by_hand.apply(self.shared).await,
-            ToOld::Hello { .. } | ToOld::Refused { .. } | ToOld::Ready => {
+            ToOld::Hello { .. } | ToOld::Refused { .. } | ToOld::Ready | ToOld::Begun => {
                 return Err("the new process is not understood".to_owned());
             }
         }
@@ -214,7 +232,11 @@ impl Drop for Removal<'_> {
 fn said(said: Result<io::Result<()>, tokio::time::error::Elapsed>) -> Result<(), String> {
     match said {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(format!("the new process is gone: {error}")),
-        Err(_) => Err("the new process does not answer".to_owned()),
+        Ok(Err(error)) => Err(format!("{GONE}: {error}")),
+        Err(_) => Err(SILENT.to_owned()),
     }
+}
+
+fn not_understood(error: &io::Error) -> String {
+    format!("the new process is not understood: {error}")
 }
