@@ -52,7 +52,7 @@ impl Proxy {
             let text = if condition.is_empty() {
                 format!("default_backend {backend}")
             } else {
-                format!("use_backend {backend} {}", condition.join(" "))
+                format!("use_backend {backend}")
             };
             if self.binds.iter().all(|bind| self.is_for(way, bind).is_none()) && !condition.is_empty() {
                 all.push((*line, text, "only the port that clients connect to decides"));

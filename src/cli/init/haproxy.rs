@@ -8,8 +8,8 @@ use crate::base::text::escaped;
 #[derive(Debug, Default)]
 pub(super) struct Haproxy {
     pub sections: Vec<Section>,
-    /// Lines that could not be read: number, text, and why.
-    pub unread: Vec<(usize, String, &'static str)>,
+    /// Lines that could not be read: number and why. What stands in them may be a password, and is not kept.
+    pub unread: Vec<(usize, &'static str)>,
 }
 
 /// `listen ro *:5001` and what follows it.
@@ -55,6 +55,33 @@ const SECTIONS: [&str; 20] = [
     "ruleset",
 ];
 
+/// Behind these stands a keyword, a name, an address or a number.
+const NAMED: [&str; 23] = [
+    "acl",
+    "balance",
+    "bind",
+    "compression",
+    "default_backend",
+    "email-alert",
+    "http-after-response",
+    "http-check",
+    "http-request",
+    "http-response",
+    "maxconn",
+    "nbthread",
+    "option",
+    "presetenv",
+    "server",
+    "server-template",
+    "setenv",
+    "stats",
+    "tcp-check",
+    "tcp-request",
+    "tcp-response",
+    "timeout",
+    "use_backend",
+];
+
 impl Haproxy {
     /// Reads all of `text`. What cannot be read is left out and named.
     pub(super) fn read(text: &str) -> Self {
@@ -63,7 +90,7 @@ impl Haproxy {
             let words = match words(text) {
                 Ok(words) => words,
                 Err(why) => {
-                    file.unread.push((line, shown(text), why));
+                    file.unread.push((line, why));
                     continue;
                 }
             };
@@ -79,7 +106,7 @@ impl Haproxy {
             } else if let Some(section) = file.sections.last_mut() {
                 section.directives.push(Directive { line, words });
             } else {
-                file.unread.push((line, shown(text), "it stands before any section"));
+                file.unread.push((line, "it stands before any section"));
             }
         }
         file
@@ -102,25 +129,16 @@ impl Directive {
         self.words.get(index..).unwrap_or_default()
     }
 
-    /// As it may be shown in one line; what may be a password is not.
+    /// What of it may be shown: its keyword, and the word behind that where that is a name or a keyword too. Any other word
+    /// may be a password.
     pub(super) fn shown(&self) -> String {
-        let hides = ["auth", "password", "insecure-password"];
-        let mut words = self.words.clone();
-        for index in 1..words.len() {
-            let after_secret = words.get(index - 1).is_some_and(|word| hides.contains(&word.as_str()));
-            if let (true, Some(word)) = (after_secret, words.get_mut(index)) {
-                "***".clone_into(word);
-            }
-        }
-        shown(&words.join(" "))
+        let is_plain =
+            |word: &&str| word.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:/*[]".contains(c));
+        let key = Some(self.key()).filter(is_plain).unwrap_or("…");
+        let second =
+            Some(self.word(1)).filter(|word| !word.is_empty() && NAMED.contains(&key) && is_plain(word));
+        escaped([Some(key), second].into_iter().flatten().collect::<Vec<_>>().join(" ").as_bytes(), 70)
     }
-}
-
-/// At most a line of it, without anything that moves a cursor.
-fn shown(text: &str) -> String {
-    let text = text.trim();
-    let cut = if 70 < text.chars().count() { "…" } else { "" };
-    escaped(text.as_bytes(), 70) + cut
 }
 
 /// The words of a line, without its comment. Variables become ours: `${NAME}`, `${NAME:-default}`.
@@ -226,12 +244,22 @@ mod tests {
         let server = &file.sections[1].directives[1];
         assert_eq!((server.line, server.words.len(), server.word(3)), (5, 4, "check"));
         assert_eq!(file.sections[1].directives[0].words, ["bind", "*:1"]);
-        assert_eq!(file.unread.iter().map(|(line, ..)| *line).collect::<Vec<_>>(), [1, 6]);
+        assert_eq!(file.unread.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [1, 6]);
     }
 
     #[test]
     fn passwords_are_not_shown() {
-        let words = ["stats", "auth", "admin:canary"].map(str::to_owned).to_vec();
-        assert_eq!(Directive { line: 1, words }.shown(), "stats auth ***");
+        for (line, expected) in [
+            ("stats auth admin:canary", "stats auth"),
+            ("setenv TOKEN canary", "setenv TOKEN"),
+            ("setenv TOKEN=canary", "setenv"),
+            ("http-request set-header Authorization canary", "http-request set-header"),
+            ("dynamic-cookie-key canary", "dynamic-cookie-key"),
+            ("maxconn ${MOST:-canary}", "maxconn"),
+            ("admin=canary", "…"),
+        ] {
+            let words = words(line).unwrap();
+            assert_eq!(Directive { line: 1, words }.shown(), expected);
+        }
     }
 }

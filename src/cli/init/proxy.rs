@@ -364,10 +364,11 @@ impl Proxy {
                 }
                 "slowstart" | "agent-port" | "agent-addr" | "agent-inter" | "track" | "source" | "usesrc"
                 | "on-marked-up" | "interface" | "redir" => {
-                    let taken = value().unwrap_or_default();
-                    self.leave(directive, format!("`{word} {taken}` has no counterpart"));
+                    value();
+                    self.leave(directive, format!("`{word}` has no counterpart"));
                 }
-                _ => self.leave(directive, format!("`{word}` has no counterpart")),
+                // Not shown: it may be what an option is set to that is not known here.
+                _ => self.leave(directive, "an option has no counterpart"),
             }
         }
         server

@@ -30,8 +30,8 @@ struct Reading {
 pub(super) fn take_over(text: &str, origin: &str) -> Result<Draft, String> {
     let file = Haproxy::read(text);
     let mut reading = Reading::default();
-    for (line, what, why) in &file.unread {
-        reading.leave_out(*line, what, *why);
+    for (line, why) in &file.unread {
+        reading.leave_out(*line, "", *why);
     }
     let entrances = reading.entrances(&file);
     if entrances.is_empty() {
@@ -176,7 +176,10 @@ impl Reading {
             "To look for mistakes: pgsplit check. What a key means: pgsplit config explain KEY.".to_owned(),
         ];
         let all = self.left_out.iter();
-        let all = all.map(|((line, _), (what, why))| format!("line {line}: {what} ({why})"));
+        let all = all.map(|((line, _), (what, why))| match what.as_str() {
+            "" => format!("line {line}: {why}"),
+            _ => format!("line {line}: {what} ({why})"),
+        });
         self.draft.not_taken.extend(all);
     }
 
@@ -218,6 +221,7 @@ impl Reading {
             if let Check::Http { path, line, .. } = &entrance.behind.check
                 && let Some(why) = loses(path)
             {
+                let path = path.split('?').next().unwrap_or_default();
                 self.leave_out(*line, format!("{path} of {}", entrance.behind.name), why);
             }
         }
