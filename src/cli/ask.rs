@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::base::secret::Secret;
-use crate::base::text::escaped;
+use crate::base::text::{escaped, harmless_json};
 use crate::cli::args::{At, Source};
 use crate::cli::door::{Door, doors};
 use crate::cli::{FAILURE, NO_PERMISSION, UNAVAILABLE, out};
@@ -45,6 +45,8 @@ pub(super) enum Problem {
     Nobody(String),
     /// Nobody has answered: what was tried.
     NoAnswer(String),
+    /// It was told to do something, and has not said what became of it: who was told.
+    Unknown(String),
     /// The socket is not for this user.
     NotAllowed(String),
     /// The answer is a no: its status, and what it says.
@@ -58,7 +60,7 @@ impl Problem {
     pub(super) fn end(&self) -> ExitCode {
         out::complain(&format!("pgsplit: {self}\n"));
         ExitCode::from(match self {
-            Self::NoAnswer(_) => UNAVAILABLE,
+            Self::NoAnswer(_) | Self::Unknown(_) => UNAVAILABLE,
             Self::NotAllowed(_) | Self::No(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => {
                 NO_PERMISSION
             }
@@ -76,6 +78,10 @@ impl fmt::Display for Problem {
                 f.write_str(
                     "Is it running? Say where it is by -c FILE, the file it runs by, or by --admin ADDRESS",
                 )
+            }
+            Self::Unknown(told) => {
+                write!(f, "no answer to what was to be done\n{told}\n")?;
+                f.write_str("Whether it is done, or still will be, is not known: look at `pgsplit status`")
             }
             Self::NotAllowed(tried) => {
                 write!(f, "not for this user\n{tried}\n")?;
@@ -114,6 +120,11 @@ impl Question {
     pub(super) fn change(method: Method, path: impl Into<String>, body: Option<String>) -> Self {
         Self { method, path: path.into(), body }
     }
+}
+
+/// Somebody may have heard the question, and has not answered. What was to be changed may be, whoever asked.
+fn unanswered(question: &Question, tried: String) -> Problem {
+    if question.method == Method::GET { Problem::NoAnswer(tried) } else { Problem::Unknown(tried) }
 }
 
 /// A part of a path, or a value of a query, escaped.
@@ -173,13 +184,19 @@ impl Asker {
             let (path, door) = (&question.path, &way.door);
             match timeout(self.within, Limited::new(answer.body, MOST).collect()).await {
                 Ok(Ok(body)) => {
-                    let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+                    // Whoever has answered: no byte of it moves the cursor of who prints it as it is.
+                    let text = harmless_json(&String::from_utf8_lossy(&body.to_bytes()));
                     Ok(Said { status: answer.status, text, way })
                 }
-                Ok(Err(error)) => Err(Problem::NoAnswer(format!("  {door}{path}: {error}"))),
+                Ok(Err(error)) => Err(unanswered(question, format!("  {door}{path}: {error}"))),
                 Err(_) => Err(self.too_late(door, question)),
             }
         })
+    }
+
+    /// Waits for something else than an answer, such as a key or a signal.
+    pub(super) fn within<F: Future>(&self, other: F) -> F::Output {
+        self.runtime.block_on(other)
     }
 
     /// The text of an answer that is a yes.
@@ -232,7 +249,7 @@ impl Asker {
             rest.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
             while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = rest.drain(..=end).collect();
-                if !take(String::from_utf8_lossy(&line).trim_end()) {
+                if !take(harmless_json(String::from_utf8_lossy(&line).trim_end()).as_str()) {
                     return Ok(Ended::ByReader);
                 }
             }
@@ -256,7 +273,7 @@ impl Asker {
                     before.push(format!("  {door}: {why}"));
                     // Once somebody listened there, it is not asked twice: it may have done it.
                     if kind.is_none() {
-                        break;
+                        return Err(unanswered(question, before.join("\n")));
                     }
                 }
                 Err(_) => return Err(self.too_late(door, question)),
@@ -267,7 +284,7 @@ impl Asker {
     }
 
     fn too_late(&self, door: &Door, question: &Question) -> Problem {
-        Problem::NoAnswer(format!("  {door}{}: no answer within {:?}", question.path, self.within))
+        unanswered(question, format!("  {door}{}: no answer within {:?}", question.path, self.within))
     }
 
     /// Connects and sends. The kind of a failure is that of connecting; `None`: it came after.
@@ -378,6 +395,51 @@ pub(super) fn ended(outcome: Result<ExitCode, Problem>) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Asks whoever listens there, and gives up soon.
+    fn asker(addr: std::net::SocketAddr) -> Asker {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Asker { doors: vec![Door::from(addr)], token: None, within: Duration::from_millis(20), runtime }
+    }
+
+    #[test]
+    fn what_becomes_of_an_order_without_an_answer_is_not_known() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let asker = asker(silent.local_addr().unwrap());
+        let order = Question::change(Method::POST, "/api/v1/upgrade", None);
+        let problem = asker.ask(&order).unwrap_err();
+        assert!(matches!(problem, Problem::Unknown(_)), "{problem}");
+        assert!(problem.to_string().contains("look at `pgsplit status`"), "{problem}");
+        assert!(matches!(asker.ask(&Question::get("/x")).unwrap_err(), Problem::NoAnswer(_)));
+        // Where nobody listens nothing was ordered.
+        drop(silent);
+        assert!(matches!(asker.ask(&order).unwrap_err(), Problem::NoAnswer(_)));
+    }
+
+    #[test]
+    fn an_answer_moves_no_cursor() {
+        use std::io::{Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut asker = asker(listener.local_addr().unwrap());
+        asker.within = Duration::from_secs(30);
+        let answers = std::thread::spawn(move || {
+            for _ in 0..2 {
+                let mut stream = listener.accept().unwrap().0;
+                let _ = stream.read(&mut [0; 4096]).unwrap();
+                let body = "{\"verdict\": \"a\u{1b}[2J\u{9b}\"}\n";
+                write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+            }
+        });
+        let expected = "{\"verdict\": \"a\\u001b[2J\\u009b\"}";
+        assert_eq!(asker.text(&Question::get("/")).unwrap().trim_end(), expected);
+        let mut lines = Vec::new();
+        let ended = asker.within(asker.follow_until(&Question::get("/"), |line| {
+            lines.push(line.to_owned());
+            true
+        }));
+        assert_eq!((ended.unwrap(), lines), (Ended::ByOther, vec![expected.to_owned()]));
+        answers.join().unwrap();
+    }
 
     #[test]
     fn what_stands_in_a_path_is_a_part_of_it() {

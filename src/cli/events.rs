@@ -138,7 +138,7 @@ fn in_words(event: &Event, screen: Screen) -> String {
             }
             Value::String(text) => safe(text),
             Value::Null => continue,
-            other => other.to_string(),
+            other => words::json(other),
         };
         let _ = write!(line, " {}={value}", safe(key));
     }
@@ -152,11 +152,14 @@ mod tests {
     #[test]
     fn an_event_is_a_line() {
         let event = r#"{"id": 7, "at": "2026-11-21T08:01:44.123Z", "level": "warn", "event": "node_state",
-            "fields": {"node": "db3", "cause": "connection refused", "sqlstate": null, "closed": 12, "x": "a\u001b[2Jb"}}"#;
+            "fields": {"node": "db3", "cause": "connection refused", "sqlstate": null, "closed": 12, "x": "a\u001b[2Jb",
+            "y": ["\u009b2J"]}}"#;
         let line = in_words(&serde_json::from_str(event).unwrap(), Screen { width: 80, has_colours: false });
         let expected = "2026-11-21 08:01:44  warn   node_state           ";
         assert!(line.starts_with(expected), "{line}");
-        for part in ["node=db3", "cause=\"connection refused\"", "closed=12", "x=a\\x1b[2Jb"] {
+        for part in
+            ["node=db3", "cause=\"connection refused\"", "closed=12", "x=a\\x1b[2Jb", "y=[\"\\u009b2J\"]"]
+        {
             assert!(line.contains(part), "{line}");
         }
         assert!(!line.contains("sqlstate"));

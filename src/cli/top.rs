@@ -2,10 +2,12 @@
 
 use std::io::{IsTerminal, Read, stdin, stdout};
 use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::time::timeout;
 
 use crate::base::text::escaped;
 use crate::cli::args;
@@ -51,13 +53,16 @@ pub(super) fn top(args: &args::Top) -> ExitCode {
     ended(Asker::new(&args.here.source(), &args.here.at).and_then(|asker| {
         // Before the screen changes: whether anybody answers.
         let status: Status = asker.json(&Question::get(STATUS))?;
+        // And from here on no signal ends it but through `_raw`.
+        let Ok(input) = asker.within(async { Input::new() }) else {
+            return Ok(fail("signals cannot be waited for"));
+        };
         let Ok(_raw) = Raw::enter() else { return Ok(fail("this terminal cannot be read key by key")) };
-        run(&asker, status, Duration::from_secs(args.interval.into()))
+        run(&asker, status, input, Duration::from_secs(args.interval.into()))
     }))
 }
 
-fn run(asker: &Asker, mut status: Status, interval: Duration) -> Result<ExitCode, Problem> {
-    let keys = keys();
+fn run(asker: &Asker, mut status: Status, mut input: Input, interval: Duration) -> Result<ExitCode, Problem> {
     let mut view = View::default();
     let mut sessions = Sessions::default();
     loop {
@@ -76,13 +81,13 @@ fn run(asker: &Asker, mut status: Status, interval: Duration) -> Result<ExitCode
             if !out::print(&in_frame(&draw(&status, &sessions, &view, (screen, height)))) {
                 return Ok(ExitCode::SUCCESS);
             }
-            match keys.recv_timeout(interval) {
-                Ok(key) if view.key(key) == Next::Leave => return Ok(ExitCode::SUCCESS),
+            match asker.within(async { timeout(interval, input.next()).await }) {
+                Ok(None) => return Ok(ExitCode::SUCCESS),
+                Ok(Some(key)) if view.key(key) == Next::Leave => return Ok(ExitCode::SUCCESS),
                 // Another order is another question.
-                Ok(b's' | b'r') if !view.is_typing => break,
-                Ok(_) => {}
-                Err(RecvTimeoutError::Timeout) => break,
-                Err(RecvTimeoutError::Disconnected) => return Ok(ExitCode::SUCCESS),
+                Ok(Some(b's' | b'r')) if !view.is_typing => break,
+                Ok(Some(_)) => {}
+                Err(_) => break,
             }
         }
     }
@@ -178,13 +183,42 @@ fn in_frame(text: &str) -> String {
     format!("\x1b[H{}\x1b[K\x1b[J", text.replace('\n', "\x1b[K\r\n"))
 }
 
+/// What is typed, and the signals by which a program is told to end. Those that come while it asks are kept.
+struct Input {
+    keys: Receiver<u8>,
+    ends: [Signal; 3],
+}
+
+impl Input {
+    /// From now on these signals end nothing by themselves. Within a runtime.
+    fn new() -> std::io::Result<Self> {
+        let ends = [
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+            signal(SignalKind::interrupt())?,
+        ];
+        Ok(Self { keys: keys(), ends })
+    }
+
+    /// The next byte that is typed; `None`: there is none any more, or it is told to end. Cancel safe.
+    async fn next(&mut self) -> Option<u8> {
+        let Self { keys, ends: [terminate, hangup, interrupt] } = self;
+        tokio::select! {
+            key = keys.recv() => key,
+            _ = terminate.recv() => None,
+            _ = hangup.recv() => None,
+            _ = interrupt.recv() => None,
+        }
+    }
+}
+
 /// Each byte that is typed. The thread ends with the process: nothing can wake it from its read.
 fn keys() -> Receiver<u8> {
-    let (send, keys) = channel();
+    let (send, keys) = channel(64);
     std::thread::spawn(move || {
         let mut stdin = stdin().lock();
         let mut key = [0; 1];
-        while matches!(stdin.read(&mut key), Ok(1)) && send.send(key[0]).is_ok() {}
+        while matches!(stdin.read(&mut key), Ok(1)) && send.blocking_send(key[0]).is_ok() {}
     });
     keys
 }

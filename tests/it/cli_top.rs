@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 use crate::support::balancer::{Balancer, binary};
 use crate::support::client::connect;
 use crate::support::cluster::shared;
+use crate::support::process::Signal;
 use crate::support::terminal::Terminal;
 use crate::support::wait::wait_until;
 use crate::tools::output;
@@ -59,6 +60,21 @@ async fn top_draws_nodes_and_sessions_and_leaves_the_terminal_as_it_was() {
     let code = wait_until("it to end", async || terminal.exit_code()).await;
     assert_eq!((code, terminal.is_as_usual()), (0, true));
     wait_until("the old screen", async || terminal.drawn().ends_with("\x1b[?25h\x1b[?1049l")).await;
+}
+
+#[tokio::test]
+async fn a_signal_leaves_the_terminal_as_it_was() {
+    let balancer = Balancer::start(&shared().await.config()).await;
+    balancer.wait_ready().await;
+    for word in [Signal::TERM, Signal::HUP, Signal::INT] {
+        let mut terminal = Terminal::start(top(&balancer), (80, 30));
+        wait_screen(&terminal, "q quit").await;
+        assert!(!terminal.is_as_usual());
+        terminal.signal(word);
+        let code = wait_until("it to end", async || terminal.exit_code()).await;
+        assert_eq!((code, terminal.is_as_usual()), (0, true), "{word:?}");
+        wait_until("the old screen", async || terminal.drawn().ends_with("\x1b[?25h\x1b[?1049l")).await;
+    }
 }
 
 #[tokio::test]

@@ -9,6 +9,8 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
+use crate::support::process::{Signal, signal};
+
 /// A program on a terminal of its own. Dropping it kills the program.
 #[derive(Debug)]
 pub struct Terminal {
@@ -46,6 +48,11 @@ impl Terminal {
     /// All that was drawn, control sequences and all.
     pub fn drawn(&self) -> String {
         String::from_utf8_lossy(&self.drawn.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, word: Signal) {
+        signal(self.program.id(), word);
     }
 
     /// The exit code; `None`: it runs still.
