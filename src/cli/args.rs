@@ -83,6 +83,9 @@ pub(super) enum Verb {
         pgsplit sessions --user app --older-than 1h --json")]
     Sessions(Sessions),
     /// End sessions: their clients are told FATAL 57P01
+    ///
+    /// Before several are ended that are not named it asks; where standard input is no terminal they take --yes, whatever
+    /// their number (exit code 64).
     #[command(after_help = "Examples:\n  pgsplit kill s-1f3a9\n  pgsplit kill --node db2 --idle-for 10m\n  \
         pgsplit kill --user app --yes")]
     Kill(Kill),

@@ -23,16 +23,16 @@ pub(super) fn check(path: Option<&Path>, connect: bool) -> ExitCode {
     for warning in &config.warnings {
         out::complain(&format!("warning: {warning}\n"));
     }
-    out::print(&format!("{origin}: ok ({})\n", counts(&config)));
-    if !connect {
-        return ExitCode::SUCCESS;
+    let told = out::deliver(&format!("{origin}: ok ({})\n", counts(&config)));
+    if !connect || told != ExitCode::SUCCESS {
+        return told;
     }
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
         return ExitCode::from(FAILURE);
     };
     let (text, all_up) = runtime.block_on(look_at_all(&config));
-    out::print(&text);
-    if all_up { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) }
+    let told = out::deliver(&text);
+    if all_up { told } else { ExitCode::from(FAILURE) }
 }
 
 /// Looks at every node once, or at each address that its name leads to, all at the same time.

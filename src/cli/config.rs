@@ -16,10 +16,10 @@ pub(super) fn config(verb: &ConfigVerb) -> ExitCode {
     match verb {
         ConfigVerb::Show { source, json } => in_effect(source, *json),
         ConfigVerb::Explain { key: Some(key), .. } => explain_one(key),
-        ConfigVerb::Explain { key: None, markdown: true } => print(&explain::markdown()),
-        ConfigVerb::Explain { key: None, markdown: false } => print(&explain::list(out::width())),
+        ConfigVerb::Explain { key: None, markdown: true } => out::deliver(&explain::markdown()),
+        ConfigVerb::Explain { key: None, markdown: false } => out::deliver(&explain::list(out::width())),
         ConfigVerb::Diff(args) => ended(compare(args)),
-        ConfigVerb::Schema => print(&pretty(&schema())),
+        ConfigVerb::Schema => out::deliver(&pretty(&schema())),
     }
 }
 
@@ -35,12 +35,11 @@ fn compare(args: &ConfigDiff) -> Result<ExitCode, Problem> {
     let asker = Asker::new(&source, &args.here.at)?;
     let running: Shown = asker.json(&Question::get("/api/v1/config"))?;
     let (diff, hidden) = diff_to_running(&running, &config);
-    if args.json {
-        print(&pretty(&json!({"changes": diff, "not_compared": hidden})));
+    Ok(out::deliver(&if args.json {
+        pretty(&json!({"changes": diff, "not_compared": hidden}))
     } else {
-        print(&(reload::in_words(&diff) + &not_compared(&hidden) + &how(&diff)));
-    }
-    Ok(ExitCode::SUCCESS)
+        reload::in_words(&diff) + &not_compared(&hidden) + &how(&diff)
+    }))
 }
 
 fn not_compared(hidden: &[String]) -> String {
@@ -68,14 +67,14 @@ fn in_effect(source: &Source, json: bool) -> ExitCode {
     };
     let shown = show(&config);
     let text = if json { pretty(&shown) } else { format!("# {origin}, in effect\n{}", shown.yaml()) };
-    print(&text)
+    out::deliver(&text)
 }
 
 fn explain_one(key: &str) -> ExitCode {
     match explain::find(key) {
         Ok(found) => {
             let all: Vec<String> = found.iter().map(explain::Explained::in_words).collect();
-            print(&all.join("\n"))
+            out::deliver(&all.join("\n"))
         }
         Err(why) => fail(&why),
     }
@@ -83,9 +82,4 @@ fn explain_one(key: &str) -> ExitCode {
 
 fn pretty(value: &impl serde::Serialize) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
-}
-
-fn print(text: &str) -> ExitCode {
-    out::print(text);
-    ExitCode::SUCCESS
 }

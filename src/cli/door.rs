@@ -78,12 +78,18 @@ impl From<SocketAddr> for Door {
 pub(super) fn doors(source: &Source, at: &At) -> Result<(Vec<Door>, Option<Secret>), String> {
     let given = token(at.token_file.as_deref())?;
     if let Some(door) = at.admin.clone().or_else(named_by_variable) {
-        // Without one the other side says what it wants; a file that cannot be read need not be there.
-        let token = given.or_else(|| load(source).ok()?.0.admin?.token);
+        let token = given.or_else(|| own_token(source, &door));
         return Ok((vec![door], token));
     }
     let (doors, token) = find(source)?;
     Ok((doors, given.or(token)))
+}
+
+/// The configuration's token, where the door is one of the configuration's: nobody else is shown it. Without one the other
+/// side says what it wants; a file that cannot be read need not be there.
+fn own_token(source: &Source, door: &Door) -> Option<Secret> {
+    let admin = load(source).ok()?.0.admin?;
+    doors_of(&admin).contains(door).then_some(admin.token)?
 }
 
 /// A door that `PGSPLIT_ADMIN` names, where that is more than the address that `run` takes it for.
@@ -173,6 +179,23 @@ mod tests {
             assert!(!error.contains("canary"), "{error}");
         }
         assert_eq!(Door::from("0.0.0.0:1".parse::<SocketAddr>().unwrap()).to_string(), "http://127.0.0.1:1");
+    }
+
+    #[test]
+    fn the_token_of_the_file_is_for_its_own_doors() {
+        let path = std::env::temp_dir().join(format!("pgsplit-door-{}.yaml", std::process::id()));
+        let text = "nodes: [{addr: db1, role: primary}]\n\
+            admin: {bind: '127.0.0.1:8404', socket: /run/a.sock, token: a-long-enough-canary-token}\n";
+        std::fs::write(&path, text).unwrap();
+        let source = Source { config: Some(path.clone()), from_url: None, nodes: Vec::new() };
+        let is_sent = |door: &str| own_token(&source, &door.parse().unwrap()).is_some();
+        for own in ["127.0.0.1:8404", "http://127.0.0.1:8404/", "unix:/run/a.sock"] {
+            assert!(is_sent(own), "{own}");
+        }
+        for other in ["http://lb2:8404", "127.0.0.1:8405", "10.0.0.5:8404", "unix:/tmp/a.sock"] {
+            assert!(!is_sent(other), "{other}");
+        }
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -15,8 +15,7 @@ pub(super) fn man(into: Option<&Path>) -> ExitCode {
         if let Err(error) = Man::new(command()).render(&mut page) {
             return fail(&error.to_string());
         }
-        out::print(&String::from_utf8_lossy(&page));
-        return ExitCode::SUCCESS;
+        return out::deliver(&String::from_utf8_lossy(&page));
     };
     match clap_mangen::generate_to(command(), into) {
         Ok(()) => ExitCode::SUCCESS,

@@ -34,8 +34,12 @@ use args::{Args, Source, Verb};
 
 /// Ran, but something failed while it did.
 const FAILURE: u8 = 1;
+/// `EX_USAGE` of `sysexits.h`: a word is missing without which it is not done.
+const USAGE: u8 = 64;
 /// `EX_UNAVAILABLE` of `sysexits.h`: no pgsplit answers.
 const UNAVAILABLE: u8 = 69;
+/// `EX_IOERR` of `sysexits.h`: what was asked for cannot be written.
+const IO_ERROR: u8 = 74;
 /// `EX_NOPERM` of `sysexits.h`: a port that needs rights, a socket that is for others, no token or another one.
 const NO_PERMISSION: u8 = 77;
 /// `EX_CONFIG` of `sysexits.h`: the file must be mended first; restarting does not help.
@@ -65,16 +69,12 @@ pub fn main() -> ExitCode {
         Verb::Healthcheck(args) => healthcheck::healthcheck(&args),
         Verb::Pause(args) => pause::pause(&args, true),
         Verb::Resume(args) => pause::pause(&args, false),
-        Verb::Man { markdown: true, .. } => {
-            out::print(&reference::markdown());
-            ExitCode::SUCCESS
-        }
+        Verb::Man { markdown: true, .. } => out::deliver(&reference::markdown()),
         Verb::Man { into, markdown: false } => man::man(into.as_deref()),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut args::command(), "pgsplit", &mut script);
-            out::print(&String::from_utf8_lossy(&script));
-            ExitCode::SUCCESS
+            out::deliver(&String::from_utf8_lossy(&script))
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Printing for people. A reader that has gone (`pgsplit … | head`) is no error.
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::time::sleep;
 
+use crate::cli::IO_ERROR;
 use crate::cli::table::Screen;
 
 /// Where nothing says how wide the screen is.
@@ -16,8 +18,24 @@ const LOOK: Duration = Duration::from_millis(300);
 
 /// Writes to standard output; whether anybody reads it.
 pub(super) fn print(text: &str) -> bool {
+    write(text).is_ok()
+}
+
+/// Writes all that was asked for to standard output. The exit code: a reader that has gone wants no more, but a disk that is
+/// full has not got it, which is said.
+pub(super) fn deliver(text: &str) -> ExitCode {
+    match write(text) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            complain(&format!("pgsplit: cannot write to standard output: {error}\n"));
+            ExitCode::from(IO_ERROR)
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn write(text: &str) -> std::io::Result<()> {
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_ok()
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
 }
 
 /// Comes back when nobody reads standard output any more, which a pipe tells also while nothing is written. Cancel safe.

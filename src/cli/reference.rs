@@ -23,6 +23,7 @@ Written by `pgsplit man --markdown`; `pgsplit VERB --help` says the same. How th
 const ASKING: &str = "\
 The pgsplit that runs is asked over its socket (`admin.socket`), or, where that does not open, on its admin address. Both are looked
 up in the file it runs by. On the address it takes a token to change something; over the socket it takes the right to write to it.
+The token of the configuration is sent to its own address only, never to another one that `--admin` names.
 ";
 
 /// Exit codes of all verbs but `probe`.
@@ -34,7 +35,9 @@ const CODES: &str = "\
 | 0 | done |
 | 1 | failed, or refused; what was waited for has not come; `healthcheck`, `status --fail`: no |
 | 2 | the command line is wrong |
-| 69 | no pgsplit answers: the message says where it was looked for |
+| 64 | `kill` of sessions that are not named, where nobody can be asked and `--yes` is not said |
+| 69 | no pgsplit answers: the message says where it was looked for, or that it is not known whether an order is done |
+| 74 | what was asked for cannot be written to standard output: the disk is full |
 | 77 | not allowed: the socket is for others, or the token is missing or another one; `run`: no right to bind a port |
 | 78 | the configuration is wrong: `run`, `check`, `config`, `reload` |
 

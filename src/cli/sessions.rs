@@ -13,7 +13,7 @@ use crate::cli::out;
 use crate::cli::table::{Cell, Column, Paint, Screen, left, right, table};
 use crate::cli::view::{Session, Sessions};
 use crate::cli::words::{count, size, time};
-use crate::cli::{FAILURE, fail};
+use crate::cli::{FAILURE, USAGE, fail};
 
 const COLUMNS: [Column; 11] = [
     left("ID", 0),
@@ -102,6 +102,10 @@ pub(super) fn kill(args: &args::Kill) -> ExitCode {
         out::complain("pgsplit: name sessions by their ids, or say which, such as --node db1\n");
         return ExitCode::from(2);
     }
+    if args.ids.is_empty() && !args.yes && !stdin().is_terminal() {
+        out::complain("pgsplit: nobody can be asked here whether all of them are meant: say so by --yes\n");
+        return ExitCode::from(USAGE);
+    }
     ended(Asker::new(&args.here.source(), &args.here.at).and_then(|asker| {
         if args.ids.is_empty() {
             kill_chosen(args, &filters.join("&"), &asker)
@@ -151,11 +155,8 @@ fn kill_chosen(args: &args::Kill, filters: &str, asker: &Asker) -> Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks whoever sits at the terminal; where nobody does, it is meant.
+/// Asks whoever sits at the terminal.
 fn is_meant(question: &str) -> bool {
-    if !stdin().is_terminal() {
-        return true;
-    }
     let mut stderr = std::io::stderr().lock();
     let _ = write!(stderr, "{question} [y/N] ");
     let _ = stderr.flush();

@@ -85,8 +85,11 @@ async fn sessions_are_shown_and_ended() {
     assert_eq!(line["by"], "cli");
     wait_sessions(&balancer, 2).await;
 
-    let (code, _, err) = verb(&balancer, &["kill", "--user", "nobody"]).await;
+    let (code, _, err) = verb(&balancer, &["kill", "--user", "nobody", "--yes"]).await;
     assert_eq!((code, err.as_str()), (Some(1), "pgsplit: no such session\n"));
+    assert_eq!(value(&rw, "select 1").await.unwrap(), "1");
+    let (code, said, err) = verb(&balancer, &["kill", "--node", "n0", "--user", "postgres"]).await;
+    assert_eq!((code, said.as_str(), err.contains("--yes")), (Some(64), "", true), "nobody was asked: {err}");
     assert_eq!(value(&rw, "select 1").await.unwrap(), "1");
     let (code, said, _) = verb(&balancer, &["kill", "--node", "n0", "--user", "postgres", "-y"]).await;
     assert_eq!((code, said.as_str()), (Some(0), "2 sessions are ended\n"));

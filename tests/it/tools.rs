@@ -10,7 +10,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::support::client::PASSWORD;
@@ -71,7 +71,8 @@ pub async fn psql(conninfo: &str, sql: &str) -> Result<String, String> {
 
 /// Runs a command to its end.
 pub async fn output(command: Command) -> Output {
-    tokio::process::Command::from(command).kill_on_drop(true).output().await.unwrap()
+    // No test depends on the terminal it is started at.
+    tokio::process::Command::from(command).stdin(Stdio::null()).kill_on_drop(true).output().await.unwrap()
 }
 
 /// What nodes were sent, in the order it was noted.

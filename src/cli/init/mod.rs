@@ -40,7 +40,10 @@ pub(super) fn init(args: &Init) -> ExitCode {
     let to_screen = args.output.as_deref() == Some(Path::new("-"));
     let path = args.output.as_deref().unwrap_or(Path::new("config.yaml"));
     if to_screen {
-        out::print(&text);
+        let told = out::deliver(&text);
+        if told != ExitCode::SUCCESS {
+            return told;
+        }
     } else if let Err(why) = write(path, &text, args.force) {
         return fail(&why);
     }
@@ -127,13 +130,16 @@ fn from_url(url: &str) -> Result<Draft, String> {
     let mut check = vec![
         Line::because(
             "user",
-            user,
+            as_it_is(&user),
             "an account of its own is better: CREATE ROLE lb_check LOGIN PASSWORD '...'",
         ),
         password_line(),
     ];
     check.extend(
-        url.dbname.as_ref().filter(|name| *name != "postgres").map(|name| Line::new("dbname", name.clone())),
+        url.dbname
+            .as_ref()
+            .filter(|name| *name != "postgres")
+            .map(|name| Line::new("dbname", as_it_is(name))),
     );
     if let Some(mode) = url.param("sslmode").filter(|mode| !matches!(*mode, "prefer" | "disable")) {
         out::complain(&format!(
@@ -158,6 +164,11 @@ fn from_haproxy(path: &Path) -> Result<Draft, String> {
     }
     let bytes = std::fs::read(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
     take_over::take_over(&String::from_utf8_lossy(&bytes), &shown.to_string())
+}
+
+/// A text that is no variable of the file's, whatever `$` it has.
+fn as_it_is(text: &str) -> String {
+    text.replace('$', "$$")
 }
 
 /// `check.password` without a password in the file.

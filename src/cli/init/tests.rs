@@ -71,6 +71,10 @@ fn a_new_file_runs_and_holds_no_password() {
         (config.clusters[0].check.user.as_str(), config.clusters[0].check.dbname.as_str()),
         ("app", "shop")
     );
+    let text = from_url("postgres://a$$b@db1/s$HOME").unwrap().in_words();
+    let config = checked(&text).unwrap();
+    let check = &config.clusters[0].check;
+    assert_eq!((check.user.as_str(), check.dbname.as_str()), ("a$$b", "s$HOME"), "{text}");
     for url in ["mysql://u:canary@db1", "", "postgres://u:canary@db1:x/"] {
         assert!(!from_url(url).unwrap_err().contains("canary"));
     }
