@@ -54,7 +54,7 @@ use tracing::warn;
 use crate::base::seldom::Seldom;
 use crate::config::show::show;
 use crate::front::shared::{Front, Fronts};
-use crate::net::gate::Gate;
+use crate::net::gate::{Gate, Word};
 use crate::net::listen::{Listening, is_peer_gone};
 use crate::net::local::LocalSocket;
 use crate::session::setup::Setup;
@@ -273,6 +273,9 @@ impl Admin {
         let action = route.action(method)?;
         if !method.is_safe() {
             guard::may_change(admin, caller.peer, headers)?;
+            if self.0.gate.now() != Word::Open {
+                return Err(Refusal::Replaced);
+            }
         }
         let asker = Asker { by: guard::by(headers), peer: &caller.peer };
         let (query, seen) = (uri.query(), self.seen(&setup, &fronts));

@@ -135,6 +135,9 @@ pub enum Refusal {
     /// No upgrade is begun.
     #[error(transparent)]
     Upgrade(#[from] NotNow),
+    /// What is changed here now would not be so there.
+    #[error("another process is taking this one's place")]
+    Replaced,
     /// No other process took this one's place: why.
     #[error("{0}")]
     UpgradeFailed(String),
@@ -176,6 +179,7 @@ impl Refusal {
             Self::Faults(_) => "nothing has changed: mend the file and reload again",
             Self::Upgrade(NotNow::UnderWay) => "ask again when it is over",
             Self::Upgrade(NotNow::Stopping) => "start it again: it is the new one then",
+            Self::Replaced => "ask again, by another connection: the new process answers there",
             Self::UpgradeFailed(_) => "this process goes on as before; its log may say more",
             Self::Origin
             | Self::TokenWrong
@@ -213,7 +217,7 @@ impl Refusal {
             | Self::NoChange
             | Self::Order(OrderError::Weight) => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NoFile(_) | Self::Upgrade(NotNow::UnderWay) => StatusCode::CONFLICT,
+            Self::NoFile(_) | Self::Upgrade(NotNow::UnderWay) | Self::Replaced => StatusCode::CONFLICT,
             Self::Faults(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::UpgradeFailed(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Off

@@ -264,6 +264,7 @@ fn what_the_api_refuses() {
         Refused::Faults(_) => Refused::Faults(vec![text("a"), text("b")]),
         Refused::Upgrade(_) => Refused::Upgrade(NotNow::UnderWay),
         // Its text is that of whatever has gone wrong in the new process.
+        Refused::Replaced => Refused::Replaced,
         Refused::UpgradeFailed(_) => Refused::UpgradeFailed(String::new()),
     };
     let not_now = each! {

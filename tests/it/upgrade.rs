@@ -25,6 +25,7 @@ use crate::support::cluster::{Cluster, shared};
 use crate::support::home;
 use crate::support::postgres::{Postgres, Settings};
 use crate::support::process::{Signal, signal};
+use crate::support::raw::Raw;
 use crate::support::upstream::Upstream;
 use crate::support::wait::{wait_at_most, wait_until};
 use crate::support::web::{send, try_get};
@@ -380,6 +381,9 @@ async fn what_was_set_by_hand_stays_so_and_who_waits_with_the_old_process_follow
     wait_until("it to wait", async || balancer.status().await["listeners"][0]["waiting"] == 1).await;
 
     let old = balancer.pid();
+    let mut follows = Raw::connect(balancer.admin()).await.unwrap();
+    follows.send("GET /api/v1/events?follow=1 HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    follows.until(b"retry").await.unwrap();
     balancer.signal(Signal::USR2);
     let line = balancer.wait_log("upgrade_done", |line| line["side"] == "old").await;
     assert_eq!((&line["by"], &line["open"]), (&json!("signal"), &json!(1)), "{line}");
@@ -391,6 +395,7 @@ async fn what_was_set_by_hand_stays_so_and_who_waits_with_the_old_process_follow
         (&json!(true), &json!(false))
     );
     assert_eq!((&status["nodes"][1]["admin"], &status["nodes"][2]["weight"]), (&json!("maint"), &json!(7)));
+    follows.closed().await;
     assert!(!is_gone(old) && !waits.is_finished(), "it waits where it came");
 
     // The socket in the file system leads to the new one.

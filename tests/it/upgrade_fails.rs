@@ -10,6 +10,7 @@ use crate::support::balancer::Balancer;
 use crate::support::client::{connect, value};
 use crate::support::cluster::shared;
 use crate::support::process::{Signal, children};
+use crate::support::raw::Raw;
 use crate::support::wait::wait_until;
 use crate::tools::whole;
 use crate::upgrade::{PID, comes, is_gone, post, start, upgrade, wait_gone, with_token};
@@ -27,7 +28,6 @@ async fn a_program_that_does_not_take_over_changes_nothing() {
     let balancer = start("").await;
     let client = connect(balancer.rw()).await.unwrap();
     let pid = value(&client, PID).await.unwrap();
-    let greets = |rest: &str| format!("{SPEAKS}{GREETS}{rest}");
     let begins = |rest: &str| greets(&format!("{BEGINS}{rest}"));
     let cases = [
         ("ends", "exit 3".to_owned(), "ended before it was ready (exit status: 3)"),
@@ -86,24 +86,42 @@ async fn a_program_that_does_not_take_over_changes_nothing() {
     assert_eq!(value(&left, PID).await.unwrap(), pid);
 }
 
+/// A script that goes on like that once it has greeted.
+pub(crate) fn greets(rest: &str) -> String {
+    format!("{SPEAKS}{GREETS}{rest}")
+}
+
 #[tokio::test]
 async fn an_order_given_while_the_new_process_gets_ready_goes_over() {
     let balancer = start("").await;
-    let script = format!(
-        "{SPEAKS}{GREETS}{}",
+    let script = greets(
         r#"until_said Prepare; : >prepared; until [ -e go_on ]; do sleep 0.05; done; frame '"Ready"'; until_said Begin
-case $said in *'"rw","is_paused":true'*) exit 8;; esac; exit 9"#
+case $said in *'"rw","is_paused":true'*) : >begun;; *) exit 9;; esac; until [ -e ask ]; do sleep 0.05; done; exit 8"#,
     );
     balancer.replace_program(Some(&script));
     let file = |name| balancer.config_path().with_file_name(name);
     let given = async {
         wait_until("it to be prepared", async || file("prepared").exists()).await;
-        let paused = post(&balancer, "/api/v1/listeners/rw/pause").await;
+        let mut admin = Raw::connect(balancer.admin()).await.unwrap();
+        let mut order = async |what: &str| {
+            let token = "Authorization: Bearer canary-38c1f0a9e5";
+            let request =
+                format!("POST /api/v1/listeners/rw/{what} HTTP/1.1\r\nHost: localhost\r\n{token}\r\n\r\n");
+            admin.send(request).await.unwrap();
+            let reply = admin.reply().await.unwrap();
+            (reply.status, reply.text())
+        };
+        let paused = order("pause").await;
         fs::write(file("go_on"), "").unwrap();
-        paused
+        wait_until("it to begin", async || file("begun").exists()).await;
+        // It would be so here, and not there.
+        let refused = order("resume").await;
+        fs::write(file("ask"), "").unwrap();
+        (paused, refused)
     };
-    let (failed, paused) = tokio::join!(post(&balancer, "/api/v1/upgrade?wait=50"), given);
-    assert_eq!((paused.0, &paused.1["paused"]), (200, &json!(true)), "{}", paused.1);
+    let (failed, (paused, refused)) = tokio::join!(post(&balancer, "/api/v1/upgrade?wait=50"), given);
+    assert_eq!(paused.0, 200, "{}", paused.1);
+    assert!(refused.0 == 409 && refused.1.contains("another process is taking"), "{refused:?}");
     assert!(failed.1["error"].as_str().unwrap().contains("(exit status: 8)"), "{}", failed.1);
 }
 

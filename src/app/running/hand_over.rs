@@ -79,14 +79,18 @@ impl Running {
         self.sessions.connections() + self.http.as_ref().map_or(0, Crew::connections)
     }
 
-    /// Another process has all sockets, and they are closed here; HTTP connections end when what they are at is done.
+    /// Another process has all sockets, and they are closed here; HTTP connections end when what they are at is done, and so
+    /// do those of the admin server: who follows is to follow the other process.
     pub(in crate::app) fn leave(&mut self) {
         self.gate.set(Word::Left);
         self.listener_doors.clear();
         self.front_doors.clear();
-        self.admin_server = None;
+        if let Some(server) = self.admin_server.take() {
+            server.end.cancel();
+        }
         if let Some(server) = self.local_server.take() {
             server.socket.set_ours(false);
+            server.end.cancel();
         }
         self.fronts.leave();
     }
