@@ -19,6 +19,7 @@ use crate::support::postgres::{Settings, Stop};
 use crate::support::process::Signal;
 use crate::support::wait::wait_until;
 use crate::tools::output;
+use crate::upgrade_fails::greets;
 
 /// Does as systemd does: binds `NAME=KIND:ADDRESS`…, hands the sockets over in this order, and becomes what comes after `--`.
 const HAND_OVER: &str = r#"
@@ -169,6 +170,29 @@ async fn what_is_handed_over_and_fits_nothing_is_said_in_words() {
             "{said}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_stop_in_the_middle_of_an_upgrade_is_none() {
+    let (heard, socket) = Heard::start();
+    let config = shared().await.config() + "runtime: {drain_timeout: 1m}\n";
+    let balancer = Balancer::launch(&config, &[("NOTIFY_SOCKET", &socket)]);
+    heard.wait("READY=1").await;
+    let [one, two] = [connect(balancer.rw()).await.unwrap(), connect(balancer.rw()).await.unwrap()];
+    // A new process that takes one session and says nothing of the other; told to stop, it says so and ends.
+    let takes = r#"trap ': >told; exit 0' TERM; frame '"Ready"'; until_said Begin; frame '"Begun"'; until_said '"Session"'
+id=${said#*\"id\":}; frame "{\"Taken\":${id%%,*}}"; until_said Yours; : >taken; while :; do sleep 0.05; done"#;
+    balancer.replace_program(Some(&greets(takes)));
+    balancer.signal(Signal::USR2);
+    let file = |name| balancer.config_path().with_file_name(name);
+    wait_until("one session to have gone", async || file("taken").exists()).await;
+    balancer.signal(Signal::TERM);
+    heard.wait("MAINPID=").await;
+    wait_until("the new process to be told", async || file("told").exists()).await;
+    let line = balancer.wait_log("upgrade_interrupted", |line| line["moved"] == 1).await;
+    assert_eq!(line["error"], "pgsplit is stopping", "{line}");
+    assert!(!balancer.log_lines().iter().any(|line| line["event"] == "upgrade_done"));
+    drop((one, two));
 }
 
 #[tokio::test]

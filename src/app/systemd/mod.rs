@@ -45,10 +45,14 @@ impl Systemd {
         Self { socket, watchdog, is_main: Arc::new(AtomicBool::new(is_main)), is_up: Arc::default() }
     }
 
-    /// This process has the place of the one before it.
+    /// This process has the place of the one before it, be it only to stop.
     pub(super) async fn is_successor(&self, shared: &Shared, fronts: &Fronts) {
         if !self.is_main.swap(true, Ordering::Relaxed) {
-            self.is_ready(shared, fronts).await;
+            if shared.is_draining() {
+                self.is_stopping().await;
+            } else {
+                self.is_ready(shared, fronts).await;
+            }
         }
     }
 

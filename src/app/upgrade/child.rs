@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{self, Command, ExitStatus};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
 
 use super::VARIABLE;
@@ -52,6 +53,12 @@ impl Child {
                 Ok(None) | Err(_) => return None,
             }
         }
+    }
+
+    /// Asks it to end, in its own time.
+    pub(super) fn ask_to_end(&self) {
+        // It is not waited for before, so that the number is its own.
+        let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
     }
 
     /// It is to outlive this process.

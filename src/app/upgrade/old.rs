@@ -22,6 +22,8 @@ use crate::net::passage::DESCRIPTORS_MAX;
 use crate::session::shared::Shared;
 use crate::telemetry::labels::UpgradeResult;
 
+/// Why there is no upgrade.
+pub(super) const STOPPING: &str = "pgsplit is stopping";
 /// How long a process that has closed the passage may take to end.
 const END: Duration = Duration::from_secs(3);
 /// How often it is looked whether anybody is left.
@@ -73,6 +75,10 @@ impl Predecessor {
             Ok(ready) => ready,
             Err(why) => return self.go_on(running, by, answer, why),
         };
+        // It may have begun to stop meanwhile, and accept for a while yet.
+        if self.shared.is_draining() {
+            return self.go_on(running, by, answer, STOPPING.to_owned());
+        }
         running.gate().set(Word::Shut);
         let mut removal = Removal::begin(&self.shared, mouth, ear);
         let mut moving = removal.open(self.shared.ids.last() + NUMBERS_APART).await;
@@ -83,13 +89,28 @@ impl Predecessor {
             let moved = removal.moved();
             // What is under way goes on here; with the passage closed, the other process lets go of it.
             drop(removal);
-            let how = match child.ended(END).await {
+            let is_stopping = self.shared.is_draining();
+            if is_stopping {
+                child.ask_to_end();
+                if moved == 0 {
+                    // Who has come there has its time to end, as everybody here has.
+                    child.let_go();
+                    return self.go_on(running, by, answer, why);
+                }
+            }
+            // Who stops has no time for that.
+            let ended = if is_stopping { None } else { child.ended(END).await };
+            let how = match ended {
                 Some(status) => status.to_string(),
                 // No session has gone over. If it has not said that it accepts, it has none; if it has, and then says nothing
                 // more, those that have come there since are lost with it. This process can serve as before.
                 None if moved == 0 => "it was ended".to_owned(),
                 None => {
-                    let hint = "the new process serves; what it did not take ends here";
+                    let hint = if is_stopping {
+                        "the new process stops, too: each ends what it has"
+                    } else {
+                        "the new process serves; what it did not take ends here"
+                    };
                     warn!(by, error = why, moved, hint, "upgrade_interrupted");
                     self.leave(running, child.pid()).await;
                     child.let_go();
@@ -180,7 +201,7 @@ impl Predecessor {
     /// # Errors
     /// In words: it does not come to that.
     async fn prepare(&self, running: &Running, by: &str, wait: Duration) -> Result<Ready, String> {
-        let stopping = || "pgsplit is stopping".to_owned();
+        let stopping = || STOPPING.to_owned();
         if self.shared.is_draining() {
             return Err(stopping());
         }

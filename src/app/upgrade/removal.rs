@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::debug;
 
 use super::by_hand::ByHand;
+use super::old::STOPPING;
 use super::{Ear, Heard, Mouth, ToNew, ToOld, shown};
 use crate::base::id::SessionId;
 use crate::session::card::{Card, State};
@@ -20,7 +21,7 @@ use crate::session::shared::Shared;
 
 /// Sessions on their way at a time: each has two descriptors more for so long.
 const AT_A_TIME: usize = 24;
-/// How long the new process may take to say what becomes of a session.
+/// How long the new process may take to say what becomes of a session, and a session to stand still.
 const ANSWER: Duration = Duration::from_secs(5);
 /// How often it is looked who is there, while all are to go, and when the rest follows.
 const LOOK: Duration = Duration::from_millis(20);
@@ -45,6 +46,7 @@ pub(super) struct Removal<'a> {
 /// A session that has been asked to move.
 struct Asked {
     card: Arc<Card>,
+    since: Instant,
     /// What the new process is to say of it, once it has been told.
     underway: Option<Underway>,
 }
@@ -102,9 +104,12 @@ impl<'a> Removal<'a> {
     /// Moves all that are in use and can go. Not cancel safe.
     ///
     /// # Errors
-    /// In words: the new process does not answer, or is gone.
+    /// In words: the new process does not answer, or is gone; or this one is to stop, before or after the last of them.
     pub(super) async fn all(&mut self) -> Result<(), String> {
-        self.run(LOOK, |removal| removal.line.is_empty() && removal.asked.is_empty()).await
+        let shared = self.shared;
+        let are_gone = |removal: &Self| removal.line.is_empty() && removal.asked.is_empty();
+        self.run(LOOK, |removal| shared.is_draining() || are_gone(removal)).await?;
+        if shared.is_draining() { Err(STOPPING.to_owned()) } else { Ok(()) }
     }
 
     /// Moves who gets a node yet, until `is_over`. Not cancel safe.
@@ -145,7 +150,8 @@ impl<'a> Removal<'a> {
         self.stay.retain(|id| here.contains(id));
         let stay = &mut self.stay;
         self.asked.retain(|id, asked| {
-            let is_asked = asked.underway.is_some() || asked.card.is_to_move();
+            let is_late = asked.underway.is_none() && ANSWER < asked.since.elapsed();
+            let is_asked = asked.underway.is_some() || (asked.card.is_to_move() && !is_late);
             if here.contains(id) && !is_asked {
                 stay.insert(*id);
             }
@@ -172,11 +178,18 @@ impl<'a> Removal<'a> {
             && let Some(card) = self.line.pop_front()
         {
             card.ask_to_move();
-            self.asked.insert(card.id, Asked { card, underway: None });
+            self.asked.insert(card.id, Asked { card, since: Instant::now(), underway: None });
         }
     }
 
     async fn send(&mut self, Leaving { id, session, answer }: Leaving) -> Result<(), String> {
+        if self.stay.contains(&id) {
+            // It comes so late that it was counted among those who stay; there is still time.
+            let card = self.shared.roster.all().into_iter().find(|card| card.id == id);
+            let Some(card) = card else { return Ok(()) };
+            self.stay.remove(&id);
+            self.asked.insert(id, Asked { card, since: Instant::now(), underway: None });
+        }
         // It was asked, or it would not be here.
         let Some(asked) = self.asked.get_mut(&id) else { return Ok(()) };
         asked.underway = Some(Underway { since: Instant::now(), answer });
