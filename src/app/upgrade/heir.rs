@@ -381,4 +381,4 @@ impl Arrivals {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

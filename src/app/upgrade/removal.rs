@@ -253,3 +253,28 @@ fn said(said: Result<io::Result<()>, tokio::time::error::Elapsed>) -> Result<(),
 fn not_understood(error: &io::Error) -> String {
     format!("the new process is not understood: {error}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::upgrade::heir::tests::prepared;
+
+    #[tokio::test]
+    async fn who_does_not_stand_still_in_time_stays() {
+        let (app, _new, (mouth, ear)) = prepared().await;
+        let listener = Arc::clone(&app.shared.setup().listener("rw").unwrap().config);
+        let client = "127.0.0.1:1".parse().unwrap();
+        let id = SessionId::from_number(7);
+        let card = Card::new(id, &listener, client, Instant::now(), std::task::Waker::noop().clone());
+        card.set_state(State::Active);
+        let _listed = app.shared.roster.enter(0, card).unwrap();
+        let mut removal = Removal::begin(&app.shared, mouth, ear);
+        removal.look().unwrap();
+        removal.look().unwrap();
+        assert_eq!((removal.asked.len(), removal.stayed()), (1, 0));
+        tokio::time::pause();
+        tokio::time::advance(ANSWER + LOOK).await;
+        removal.look().unwrap();
+        assert_eq!((removal.asked.len(), removal.line.len(), removal.stayed()), (0, 0, 1));
+    }
+}

@@ -9,7 +9,7 @@ use crate::net::inherited::Inherited;
 use crate::telemetry::events::Events;
 
 /// One that has been prepared, and a passage to whoever plays the old process.
-async fn prepared() -> (App, Inheritance, (Mouth, Ear)) {
+pub(in crate::app::upgrade) async fn prepared() -> (App, Inheritance, (Mouth, Ear)) {
     let config = "nodes: [\"127.0.0.1:1\"]\ncheck: {type: tcp}\nlisteners:\n  - {name: rw, bind: \"127.0.0.1:0\", target: any}\n\
                   admin: off\nruntime: {threads: 1, watch_config: false}\n";
     let config = Config::from_yaml(config, "test", &|_| None).unwrap();
