@@ -228,7 +228,10 @@ async fn listeners_come_and_go_and_move() {
     );
     let metrics = balancer.metrics().await;
     assert!(!metrics.contains("pgsplit_listener_ready{listener=\"ro\"}"), "it is not there");
-    assert!(metrics.contains("pgsplit_connections_accepted_total{listener=\"ro\"} 1"), "but it was");
+    // Who looks whether it is closed may have come in once more.
+    let accepted = async || balancer.metric("pgsplit_connections_accepted_total{listener=\"ro\"}").await;
+    let came = accepted().await;
+    assert!(1.0 <= came, "but it was");
     drop(ro);
     // A name that comes back has its own counts again, and an address goes over to another name without a pause.
     let swapped = "  - {name: ro, bind: \"BALANCER:7000\", target: prefer-standby}\n  - {name: rw, bind: \"BALANCER:7001\", target: primary}\n";
@@ -237,8 +240,7 @@ async fn listeners_come_and_go_and_move() {
     assert_ne!(which_node(&connect(balancer.at(7000)).await.unwrap()).await.unwrap(), primary);
     assert_eq!(which_node(&connect(balancer.at(7001)).await.unwrap()).await.unwrap(), primary);
     assert_eq!(pid_of(&rw).await, before.0);
-    let accepted = balancer.metric("pgsplit_connections_accepted_total{listener=\"ro\"}").await;
-    assert!((accepted - 2.0).abs() < 0.1, "{accepted}");
+    assert_eq!(crate::tools::whole(accepted().await), crate::tools::whole(came) + 1);
     assert_eq!(value(&moved, "select 3").await.unwrap(), "3");
 }
 

@@ -118,8 +118,10 @@ function nodeRow(row, node, several) {
   if (node.server_version) aside.push(`PostgreSQL ${node.server_version.split(" ")[0]}`);
   if (node.backup) aside.push("backup");
   let lag = UNKNOWN;
-  if (node.lag_seconds !== null) lag = `${node.lag_seconds.toFixed(1)} s`;
-  else if (node.lag_bytes !== null) lag = bytes(node.lag_bytes);
+  // That of a node that is down is one it had.
+  const isOfNow = node.health !== "down";
+  if (isOfNow && node.lag_seconds !== null) lag = `${node.lag_seconds.toFixed(1)} s`;
+  else if (isOfNow && node.lag_bytes !== null) lag = bytes(node.lag_bytes);
   cells(row, {
     name: node.name,
     cluster: several ? node.cluster : "",

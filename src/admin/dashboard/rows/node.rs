@@ -47,7 +47,10 @@ impl NodeCells {
         let mut aside: Vec<String> =
             node.server_version.iter().map(|version| version_in_short(version)).collect();
         aside.extend(node.backup.then(|| "backup".to_owned()));
+        // That of a node that is down is one it had.
+        let is_of_now = node.health != "down";
         let lag = node.lag_seconds.map(|seconds| format!("{seconds:.1} s"));
+        let lag = lag.or_else(|| node.lag_bytes.map(words::bytes)).filter(|_| is_of_now);
         Self {
             name: node.name.clone(),
             cluster: if several { node.cluster.clone() } else { String::new() },
@@ -58,7 +61,7 @@ impl NodeCells {
             since: words::since(&node.since, now),
             role: if node.superseded { "old primary" } else { node.role.unwrap_or("unknown") }.to_owned(),
             aside: aside.join(", "),
-            lag: lag.or_else(|| node.lag_bytes.map(words::bytes)).unwrap_or_else(|| UNKNOWN.to_owned()),
+            lag: lag.unwrap_or_else(|| UNKNOWN.to_owned()),
             weight: if node.weight == node.weight_in_file {
                 node.weight.to_string()
             } else {
