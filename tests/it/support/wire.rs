@@ -350,6 +350,20 @@ pub struct FakeNode {
     acceptor: JoinHandle<()>,
 }
 
+/// Binds an address of our own. Whoever has just tried it is not always gone: a process that another test is about to start has
+/// all our sockets until it runs its own program.
+async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    for _ in 0..200 {
+        match TcpListener::bind(addr).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            bound => return bound,
+        }
+    }
+    TcpListener::bind(addr).await
+}
+
 impl FakeNode {
     /// Runs `script` for each connection, side by side. The connection is closed when it returns.
     pub async fn start<F, S>(script: F) -> Self
@@ -359,8 +373,7 @@ impl FakeNode {
     {
         let address = Address::claim();
         let addr = address.port(5432);
-        let listener =
-            background().spawn(TcpListener::bind(addr)).await.expect("no panic").expect("our own address");
+        let listener = background().spawn(bind(addr)).await.expect("no panic").expect("our own address");
         let accepted = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&accepted);
         let acceptor = background().spawn(async move {
