@@ -281,9 +281,13 @@ fn check_admin(file: &File, host: IpAddr, env: Env<'_>, f: &mut Findings<'_>) ->
     (bind.is_some() || socket.is_some()).then_some(Admin { bind, socket, hosts, token })
 }
 
-/// Where the socket is when nobody says where: in a place that is for root alone, or for this user.
+/// Where the socket is when nobody says where: in the directory that systemd has made for the service (`RuntimeDirectory=` in
+/// `systemd.exec(5)`), in a place that is for root alone, or for this user.
 fn default_socket(env: Env<'_>) -> Option<AdminSocket> {
-    let path = if rustix::process::geteuid().is_root() {
+    let of_service = non_empty(env, "RUNTIME_DIRECTORY");
+    let path = if let Some(dir) = of_service.as_deref().and_then(|dirs| dirs.split(':').next()) {
+        PathBuf::from(dir).join("admin.sock")
+    } else if rustix::process::geteuid().is_root() {
         PathBuf::from("/run/pgsplit/admin.sock")
     } else {
         PathBuf::from(non_empty(env, "XDG_RUNTIME_DIR")?).join("pgsplit.sock")

@@ -515,7 +515,7 @@ pub(super) mod admin {
         "socket",
         &words::SOCKET,
         Words(
-            "with the default `bind` `/run/pgsplit/admin.sock` for root, `$XDG_RUNTIME_DIR/pgsplit.sock` for others",
+            "with the default `bind` `/run/pgsplit/admin.sock` for root and in the package's unit, `$XDG_RUNTIME_DIR/pgsplit.sock` for others",
         ),
         "/run/pgsplit/admin.sock",
         "a Unix socket for the same, by which everything may be changed. Its mode is 0660",

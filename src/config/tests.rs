@@ -904,3 +904,11 @@ fn a_key_is_explained_by_any_name_for_it() {
         assert_eq!(line.replace("\\|", "").matches('|').count(), 6, "{line}");
     }
 }
+
+#[test]
+fn a_service_has_its_socket_in_its_own_directory() {
+    let env = |name: &str| (name == "RUNTIME_DIRECTORY").then(|| "/run/a:/run/b".to_owned());
+    let config = Config::from_yaml("nodes: [{addr: 'a:1', role: primary}]", "test", &env).unwrap();
+    let socket = config.admin.and_then(|admin| admin.socket).unwrap();
+    assert_eq!((socket.path, socket.is_default), (PathBuf::from("/run/a/admin.sock"), true));
+}

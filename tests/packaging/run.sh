@@ -31,6 +31,7 @@ main() {
     it_starts_when_its_servers_are_named
     it_is_confined
     it_reloads
+    its_verbs_act
     another_process_takes_over
     a_drain_takes_its_time
     one_that_hangs_is_restarted
@@ -97,7 +98,7 @@ as_postgres() {
 
 # By way of pgsplit: client PORT SQL
 client() {
-    docker exec -i -e PGPASSWORD=app -e PGCONNECT_TIMEOUT=30 "$machine" \
+    docker exec -i -e PGPASSWORD=app -e PGSSLMODE -e PGCONNECT_TIMEOUT=30 "$machine" \
         psql -XAtq "host=127.0.0.1 port=$1 user=app dbname=postgres" -c "$2"
 }
 
@@ -218,6 +219,46 @@ it_reloads() {
     check "a reload comes to an end" on timeout 20 systemctl reload pgsplit
     check "in the same process" is MainPID "$before"
     check "which is active" is ActiveState active
+}
+
+# Whether a verb's answer has a text: says TEXT VERB...
+says() {
+    local text=$1
+    shift
+    on pgsplit "$@" 2>&1 | grep -F -- "$text" >/dev/null
+}
+
+its_verbs_act() {
+    say "asking and telling it, by the command line"
+    # Whose session it is can be read without TLS alone.
+    PGSSLMODE=disable client 6432 "select pg_sleep(60)" >"$scratch/slept" 2>&1 &
+    local session=$!
+    wait_until "the session to be there" sessions_are 1
+    check "status" says 'Writes: 127.0.0.1.' status
+    check "status for programs" says '"name": "rw"' status --json
+    check "events" says started events
+    check "sessions" says app sessions
+    check "drain" says drain drain 127.0.0.1
+    check "and the status shows it" says '127.0.0.1 in drain' status
+    check "ready" on pgsplit ready 127.0.0.1 --wait
+    check "weight" says 50 weight 127.0.0.1 50
+    check "weight as in the file" on pgsplit weight 127.0.0.1 default
+    check "pause" says paused pause ro
+    check "resume" on pgsplit resume ro
+    check "config show" says 'user: lb_check' config show
+    check "and no secret" not says checks config show
+    check "config diff finds nothing" on pgsplit config diff
+    sh_on 'sed "s/^nodes:/sessions: {queue_size: 7}\nnodes:/" /etc/pgsplit/config.yaml >/tmp/other.yaml; cp /etc/pgsplit/check_password /tmp'
+    check "and what is different" says queue_size config diff /tmp/other.yaml
+    check "config explain" says 'check.rise' config explain check.rise
+    check "config schema" says '$schema' config schema
+    check "reload" on pgsplit reload
+    check "healthcheck" on pgsplit healthcheck --ready
+    check "init" says 'nodes:' init --from-url postgres://app@127.0.0.1/postgres -o -
+    check "kill" says 1 kill --user app --yes
+    wait "$session" || true
+    check "and the client is told" grep -q "administrator's command" "$scratch/slept"
+    check "a word that is none" not on pgsplit drian 127.0.0.1
 }
 
 another_process_takes_over() {
