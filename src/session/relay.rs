@@ -464,7 +464,7 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio::time::Instant;
 
-    async fn pair() -> (TcpStream, TcpStream) {
+    pub(super) async fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         (ours, listener.accept().await.unwrap().0)

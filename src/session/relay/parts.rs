@@ -112,16 +112,10 @@ impl<'a> Relay<'a> {
 mod tests {
     use super::*;
     use crate::session::desk::Desk;
+    use crate::session::relay::tests::pair;
     use proptest::prelude::*;
     use std::ops::ControlFlow;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
-
-    async fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (ours, listener.accept().await.unwrap().0)
-    }
 
     /// Through what another process would be told, byte for byte.
     fn again<'a>(relay: Relay<'a>, moved: &'a Moved) -> Relay<'a> {
