@@ -49,6 +49,13 @@ const GOOD_BYE: &[u8] = b"X\0\0\0\x04";
 /// TLS 1.3 it is 24. An error of the server is longer, and one that died says nothing.
 const CLOSE_NOTIFY_MAX: u64 = 31;
 
+/// The longest `close_notify` record of a client under TLS 1.3, where it looks like data: shorter than any message of
+/// it, which has five bytes and more (RFC 8446, section 5.2).
+const CLOSE_NOTIFY_AS_DATA_MAX: usize = 24;
+
+/// The content type of an alert, as TLS 1.2 shows it (RFC 5246, section 6.2.1).
+const ALERT: u8 = 21;
+
 /// The two connections of a session and what is between them.
 #[derive(Debug)]
 pub struct Relay<'a> {
@@ -94,7 +101,10 @@ impl Talk {
     fn hear_client(&mut self, bytes: &[u8]) {
         self.said_good_bye = bytes.ends_with(GOOD_BYE);
         self.left_idle_node = bytes == GOOD_BYE && self.framing.is_idle();
-        self.answered = 0;
+        // The node may have answered the good-bye before the client's own `close_notify`, that follows it, is here.
+        if self.is_readable || !is_close_notify(bytes) {
+            self.answered = 0;
+        }
         self.framing.ask();
     }
 
@@ -452,6 +462,11 @@ fn is_between_transactions(talk: &Talk, to_node: &Way, to_client: &Way) -> bool 
     talk.is_readable && talk.framing.is_idle() && to_node.kept.is_empty() && to_client.kept.is_empty()
 }
 
+/// Whether encrypted bytes of a client are no more than its last word.
+fn is_close_notify(bytes: &[u8]) -> bool {
+    bytes.len() <= CLOSE_NOTIFY_AS_DATA_MAX || bytes.first() == Some(&ALERT)
+}
+
 /// Makes the close a reset: a server whose client broke off must not take it for an orderly end.
 fn abort(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
@@ -468,6 +483,34 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         (ours, listener.accept().await.unwrap().0)
+    }
+
+    /// What is said through TLS, by length: `>` the client's, `<` the node's, and whether the client took its leave.
+    #[test]
+    fn who_ends_what_is_encrypted_is_told_by_lengths() {
+        let (good_bye, notify, ready) = (27, 24, 28);
+        for (said, is_client) in [
+            (&[('>', good_bye), ('>', notify), ('<', notify)][..], true),
+            (&[('>', good_bye + notify), ('<', notify)], true),
+            (&[('>', good_bye), ('<', notify), ('>', notify)], true),
+            (&[('>', good_bye), ('>', notify)], false),
+            // An error of a server that was told to end the session.
+            (&[('>', 60), ('<', ready), ('<', 120)], false),
+            (&[('>', 60), ('<', ready), ('<', 120), ('>', notify)], false),
+            (&[('>', 60)], false),
+        ] {
+            let mut talk = Talk::default();
+            for (side, length) in said {
+                let bytes = vec![23; *length];
+                if *side == '>' { talk.hear_client(&bytes) } else { talk.hear(&bytes) }
+            }
+            assert_eq!(talk.client_took_leave(), is_client, "{said:?}");
+        }
+        let mut talk = Talk::default();
+        talk.hear_client(&[23; 34]);
+        talk.hear(&[ALERT; 31]);
+        talk.hear_client(&[ALERT; 31]);
+        assert!(talk.client_took_leave(), "TLS 1.2");
     }
 
     #[tokio::test(start_paused = true)]
