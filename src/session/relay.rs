@@ -8,6 +8,8 @@
 //! end too; nothing waits for ever for a peer that has nothing more to get.
 
 pub mod parts;
+mod talk;
+mod way;
 
 use std::future::poll_fn;
 use std::ops::ControlFlow;
@@ -16,20 +18,20 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
-use serde::{Deserialize, Serialize};
+use bytes::BytesMut;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep, timeout};
 
 use crate::net::peer;
 use crate::pg::error_response::Fatal;
-use crate::pg::framing::Framing;
 use crate::session::card::Moved;
 use crate::session::desk::Scratch;
 use crate::session::error::Ending;
 use crate::telemetry::pair::Traffic;
+use talk::{GOOD_BYE, Talk};
+use way::{Broken, State, Step, Way};
 
 /// How long a client may take to close after the node has closed and it has got the node's last byte: `PostgreSQL` never ends
 /// only its half, so there is nobody left who could answer. And a node after its client has said good-bye and closed.
@@ -41,20 +43,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a client may take to take what it is told last.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-
-/// A client's `Terminate`. After it the server closes at once, often before the client's own end is here.
-const GOOD_BYE: &[u8] = b"X\0\0\0\x04";
-
-/// The longest `close_notify` record: what a server says last to a client that took its leave under TLS 1.2; under
-/// TLS 1.3 it is 24. An error of the server is longer, and one that died says nothing.
-const CLOSE_NOTIFY_MAX: u64 = 31;
-
-/// The longest `close_notify` record of a client under TLS 1.3, where it looks like data: shorter than any message of
-/// it, which has five bytes and more (RFC 8446, section 5.2).
-const CLOSE_NOTIFY_AS_DATA_MAX: usize = 24;
-
-/// The content type of an alert, as TLS 1.2 shows it (RFC 5246, section 6.2.1).
-const ALERT: u8 = 21;
 
 /// The two connections of a session and what is between them.
 #[derive(Debug)]
@@ -73,87 +61,6 @@ pub struct Relay<'a> {
     linger: Option<Pin<Box<Sleep>>>,
 }
 
-/// What was last said, to tell who ends a session.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Talk {
-    /// What is passed on can be read.
-    is_readable: bool,
-    /// The last bytes of the client were a good-bye, if that could be read.
-    said_good_bye: bool,
-    /// They were all it had to say to a node that was waiting for a query.
-    left_idle_node: bool,
-    /// Bytes of the node since the client's last.
-    answered: u64,
-    /// Where the node's messages begin and end.
-    framing: Framing,
-}
-
-impl Talk {
-    /// Takes what the node says.
-    fn hear(&mut self, bytes: &[u8]) {
-        self.answered += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        if self.is_readable {
-            self.framing.follow(bytes);
-        }
-    }
-
-    /// Takes what the client says.
-    fn hear_client(&mut self, bytes: &[u8]) {
-        self.said_good_bye = bytes.ends_with(GOOD_BYE);
-        self.left_idle_node = bytes == GOOD_BYE && self.framing.is_idle();
-        // The node may have answered the good-bye before the client's own `close_notify`, that follows it, is here.
-        if self.is_readable || !is_close_notify(bytes) {
-            self.answered = 0;
-        }
-        self.framing.ask();
-    }
-
-    /// Whether the node closes because the client told it to; it does so at once, often before the client's own end
-    /// is here. Through TLS all that shows is that the node's whole answer was a `close_notify`.
-    const fn client_took_leave(&self) -> bool {
-        if self.is_readable {
-            self.said_good_bye
-        } else {
-            0 < self.answered && self.answered <= CLOSE_NOTIFY_MAX
-        }
-    }
-}
-
-/// One direction.
-#[derive(Debug)]
-struct Way {
-    /// Read and not yet taken by the other side; owns memory only while there is something.
-    kept: BytesMut,
-    state: State,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum State {
-    Open,
-    /// The source has said good-bye and ended; the other side will end, too, or else be told.
-    Leaving,
-    /// The source has ended; the other side is told once it has taken what is kept.
-    Ending,
-    /// The sink has gone; what the source sends is thrown away until it ends.
-    Discarding,
-    Ended,
-}
-
-/// What one step of one direction brought.
-enum Step {
-    Moved,
-    Waiting,
-    /// The source has ended just now.
-    SourceEnded,
-    Ended,
-}
-
-/// Whose connection broke.
-enum Broken {
-    Source,
-    Sink,
-}
-
 impl<'a> Relay<'a> {
     /// A relay between two connections, each with what was read from it and not yet passed on; what it passes on is counted in
     /// `moved` for the session, and in `traffic` for all of them.
@@ -165,8 +72,7 @@ impl<'a> Relay<'a> {
         traffic: Arc<Traffic>,
         scratch: Scratch,
     ) -> Self {
-        let mut talk = Talk { is_readable: true, ..Talk::default() };
-        talk.framing.follow(&from_node);
+        let talk = Talk::new(&from_node);
         let (to_node, to_client) = (Way::new(from_client), Way::new(from_node));
         Self {
             client,
@@ -374,97 +280,8 @@ impl<'a> Relay<'a> {
     }
 }
 
-impl Way {
-    fn new(kept: BytesMut) -> Self {
-        // An empty rest still holds the memory of the whole packet it was cut from.
-        let kept = if kept.is_empty() { BytesMut::new() } else { kept };
-        Self { kept, state: State::Open }
-    }
-
-    /// Moves what can be moved at once; the number is of bytes that the sink took.
-    fn step(
-        &mut self,
-        cx: &mut Context<'_>,
-        source: &mut (impl AsyncRead + Unpin),
-        sink: &mut (impl AsyncWrite + Unpin),
-        scratch: &mut [u8],
-        see: impl FnOnce(&[u8]),
-    ) -> Result<(Step, u64), Broken> {
-        if !self.kept.is_empty() {
-            return match Pin::new(sink).poll_write(cx, &self.kept) {
-                Poll::Pending => Ok((Step::Waiting, 0)),
-                Poll::Ready(Ok(n)) => {
-                    self.kept.advance(n);
-                    if self.kept.is_empty() {
-                        self.kept = BytesMut::new();
-                    }
-                    Ok((Step::Moved, count(n)))
-                }
-                Poll::Ready(Err(_)) => Err(Broken::Sink),
-            };
-        }
-        match self.state {
-            State::Ended => Ok((Step::Ended, 0)),
-            State::Leaving => Ok((Step::Waiting, 0)),
-            State::Ending => match Pin::new(sink).poll_shutdown(cx) {
-                Poll::Pending => Ok((Step::Waiting, 0)),
-                // A sink that has gone already need not be told.
-                Poll::Ready(_) => {
-                    self.state = State::Ended;
-                    Ok((Step::Moved, 0))
-                }
-            },
-            State::Open | State::Discarding => {
-                let mut read = ReadBuf::new(scratch);
-                match Pin::new(source).poll_read(cx, &mut read) {
-                    Poll::Pending => return Ok((Step::Waiting, 0)),
-                    Poll::Ready(Err(_)) => return Err(Broken::Source),
-                    Poll::Ready(Ok(())) => {}
-                }
-                let bytes = read.filled();
-                if bytes.is_empty() {
-                    let is_told = self.state == State::Open;
-                    self.state = if is_told { State::Ending } else { State::Ended };
-                    return Ok((Step::SourceEnded, 0));
-                }
-                if self.state == State::Discarding {
-                    return Ok((Step::Moved, 0));
-                }
-                see(bytes);
-                let taken = match Pin::new(sink).poll_write(cx, bytes) {
-                    Poll::Pending => 0,
-                    Poll::Ready(Ok(n)) => n,
-                    Poll::Ready(Err(_)) => return Err(Broken::Sink),
-                };
-                self.kept.extend_from_slice(bytes.get(taken..).unwrap_or_default());
-                Ok((Step::Moved, count(taken)))
-            }
-        }
-    }
-
-    /// Whether its source has ended, and all it said has been taken.
-    fn has_ended(&self) -> bool {
-        matches!(self.state, State::Leaving | State::Ending | State::Ended)
-    }
-
-    /// The sink takes nothing more.
-    fn discard(&mut self) {
-        self.kept = BytesMut::new();
-        self.state = State::Discarding;
-    }
-}
-
-fn count(n: usize) -> u64 {
-    u64::try_from(n).unwrap_or(u64::MAX)
-}
-
 fn is_between_transactions(talk: &Talk, to_node: &Way, to_client: &Way) -> bool {
     talk.is_readable && talk.framing.is_idle() && to_node.kept.is_empty() && to_client.kept.is_empty()
-}
-
-/// Whether encrypted bytes of a client are no more than its last word.
-fn is_close_notify(bytes: &[u8]) -> bool {
-    bytes.len() <= CLOSE_NOTIFY_AS_DATA_MAX || bytes.first() == Some(&ALERT)
 }
 
 /// Makes the close a reset: a server whose client broke off must not take it for an orderly end.
@@ -483,34 +300,6 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         (ours, listener.accept().await.unwrap().0)
-    }
-
-    /// What is said through TLS, by length: `>` the client's, `<` the node's, and whether the client took its leave.
-    #[test]
-    fn who_ends_what_is_encrypted_is_told_by_lengths() {
-        let (good_bye, notify, ready) = (27, 24, 28);
-        for (said, is_client) in [
-            (&[('>', good_bye), ('>', notify), ('<', notify)][..], true),
-            (&[('>', good_bye + notify), ('<', notify)], true),
-            (&[('>', good_bye), ('<', notify), ('>', notify)], true),
-            (&[('>', good_bye), ('>', notify)], false),
-            // An error of a server that was told to end the session.
-            (&[('>', 60), ('<', ready), ('<', 120)], false),
-            (&[('>', 60), ('<', ready), ('<', 120), ('>', notify)], false),
-            (&[('>', 60)], false),
-        ] {
-            let mut talk = Talk::default();
-            for (side, length) in said {
-                let bytes = vec![23; *length];
-                if *side == '>' { talk.hear_client(&bytes) } else { talk.hear(&bytes) }
-            }
-            assert_eq!(talk.client_took_leave(), is_client, "{said:?}");
-        }
-        let mut talk = Talk::default();
-        talk.hear_client(&[23; 34]);
-        talk.hear(&[ALERT; 31]);
-        talk.hear_client(&[ALERT; 31]);
-        assert!(talk.client_took_leave(), "TLS 1.2");
     }
 
     #[tokio::test(start_paused = true)]
