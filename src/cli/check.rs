@@ -9,12 +9,13 @@ use std::sync::Arc;
 use tokio_util::task::TaskTracker;
 
 use crate::cli::args::Source;
+use crate::cli::out::Printer;
 use crate::cli::{FAILURE, load, out, refuse};
 use crate::config::{Config, NodeAddr};
 use crate::net::discover::{Resolve, System};
 use crate::topology::check::{self, Outcome, Report, Whither};
 
-pub(super) fn check(path: Option<&Path>, connect: bool) -> ExitCode {
+pub(super) fn check(path: Option<&Path>, connect: bool, printer: &mut Printer) -> ExitCode {
     let source = Source { config: path.map(Path::to_owned), from_url: None, nodes: Vec::new() };
     let (config, origin) = match load(&source) {
         Ok(loaded) => loaded,
@@ -23,16 +24,16 @@ pub(super) fn check(path: Option<&Path>, connect: bool) -> ExitCode {
     for warning in &config.warnings {
         out::complain(&format!("warning: {warning}\n"));
     }
-    let told = out::deliver(&format!("{origin}: ok ({})\n", counts(&config)));
-    if !connect || told != ExitCode::SUCCESS {
-        return told;
+    printer.print(&format!("{origin}: ok ({})\n", counts(&config)));
+    if !connect {
+        return ExitCode::SUCCESS;
     }
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
         return ExitCode::from(FAILURE);
     };
     let (text, all_up) = runtime.block_on(look_at_all(&config));
-    let told = out::deliver(&text);
-    if all_up { told } else { ExitCode::from(FAILURE) }
+    printer.print(&text);
+    if all_up { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) }
 }
 
 /// Looks at every node once, or at each address that its name leads to, all at the same time.

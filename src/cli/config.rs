@@ -5,41 +5,41 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::cli::args::{ConfigDiff, ConfigVerb, Source};
-use crate::cli::ask::{Asker, Problem, Question, ended};
-use crate::cli::{config_path, fail, load, out, refuse, reload};
+use crate::cli::ask::{Asker, Question};
+use crate::cli::out::{self, Printer};
+use crate::cli::{config_path, fail, load, refuse, reload};
 use crate::config::diff::{Diff, Effect, diff_to_running};
 use crate::config::explain;
 use crate::config::schema::schema;
 use crate::config::show::{Shown, show};
 
-pub(super) fn config(verb: &ConfigVerb) -> ExitCode {
-    match verb {
+pub(super) fn config(verb: &ConfigVerb, printer: &mut Printer) -> ExitCode {
+    let text = match verb {
         ConfigVerb::Show { source, json } => in_effect(source, *json),
         ConfigVerb::Explain { key: Some(key), .. } => explain_one(key),
-        ConfigVerb::Explain { key: None, markdown: true } => out::deliver(&explain::markdown()),
-        ConfigVerb::Explain { key: None, markdown: false } => out::deliver(&explain::list(out::width())),
-        ConfigVerb::Diff(args) => ended(compare(args)),
-        ConfigVerb::Schema => out::deliver(&pretty(&schema())),
-    }
+        ConfigVerb::Explain { key: None, markdown: true } => Ok(explain::markdown()),
+        ConfigVerb::Explain { key: None, markdown: false } => Ok(explain::list(out::width())),
+        ConfigVerb::Diff(args) => compare(args),
+        ConfigVerb::Schema => Ok(pretty(&schema())),
+    };
+    text.map_or_else(|code| code, |text| printer.all(&text))
 }
 
 /// What a reload of a file would change.
-fn compare(args: &ConfigDiff) -> Result<ExitCode, Problem> {
+fn compare(args: &ConfigDiff) -> Result<String, ExitCode> {
     let source = args.here.source();
     let file = args.file.clone().unwrap_or_else(|| config_path(source.config.as_deref()));
     let file = Source { config: Some(file), from_url: None, nodes: Vec::new() };
-    let config = match load(&file) {
-        Ok((config, _)) => config,
-        Err((error, origin)) => return Ok(refuse(&error, &origin)),
-    };
-    let asker = Asker::new(&source, &args.here.at)?;
-    let running: Shown = asker.json(&Question::get("/api/v1/config"))?;
+    let (config, _) = load(&file).map_err(|(error, origin)| refuse(&error, &origin))?;
+    let asker = Asker::new(&source, &args.here.at);
+    let running = asker.and_then(|asker| asker.json::<Shown>(&Question::get("/api/v1/config")));
+    let running = running.map_err(|problem| problem.end())?;
     let (diff, hidden) = diff_to_running(&running, &config);
-    Ok(out::deliver(&if args.json {
+    Ok(if args.json {
         pretty(&json!({"changes": diff, "not_compared": hidden}))
     } else {
         reload::in_words(&diff) + &not_compared(&hidden) + &how(&diff)
-    }))
+    })
 }
 
 fn not_compared(hidden: &[String]) -> String {
@@ -60,24 +60,16 @@ fn how(diff: &Diff) -> String {
     }
 }
 
-fn in_effect(source: &Source, json: bool) -> ExitCode {
-    let (config, origin) = match load(source) {
-        Ok(loaded) => loaded,
-        Err((error, origin)) => return refuse(&error, &origin),
-    };
+fn in_effect(source: &Source, json: bool) -> Result<String, ExitCode> {
+    let (config, origin) = load(source).map_err(|(error, origin)| refuse(&error, &origin))?;
     let shown = show(&config);
-    let text = if json { pretty(&shown) } else { format!("# {origin}, in effect\n{}", shown.yaml()) };
-    out::deliver(&text)
+    Ok(if json { pretty(&shown) } else { format!("# {origin}, in effect\n{}", shown.yaml()) })
 }
 
-fn explain_one(key: &str) -> ExitCode {
-    match explain::find(key) {
-        Ok(found) => {
-            let all: Vec<String> = found.iter().map(explain::Explained::in_words).collect();
-            out::deliver(&all.join("\n"))
-        }
-        Err(why) => fail(&why),
-    }
+fn explain_one(key: &str) -> Result<String, ExitCode> {
+    let found = explain::find(key).map_err(|why| fail(&why))?;
+    let all: Vec<String> = found.iter().map(explain::Explained::in_words).collect();
+    Ok(all.join("\n"))
 }
 
 fn pretty(value: &impl serde::Serialize) -> String {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::base::text::escaped;
 use crate::cli::args;
 use crate::cli::ask::{Asker, Ended, Problem, Question, ended, part};
-use crate::cli::out;
+use crate::cli::out::{self, Printer};
 use crate::cli::status::STATUS;
 use crate::cli::table::{Paint, Screen};
 use crate::cli::view::{Event, Events, Status};
@@ -23,11 +23,11 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// A restart takes no longer, at least where no drain is waited for.
 const RESTART: Duration = Duration::from_secs(30);
 
-pub(super) fn events(args: &args::Events) -> ExitCode {
-    ended(Asker::new(&args.here.source(), &args.here.at).and_then(|asker| show(args, &asker)))
+pub(super) fn events(args: &args::Events, printer: &mut Printer) -> ExitCode {
+    ended(Asker::new(&args.here.source(), &args.here.at).and_then(|asker| show(args, &asker, printer)))
 }
 
-fn show(args: &args::Events, asker: &Asker) -> Result<ExitCode, Problem> {
+fn show(args: &args::Events, asker: &Asker, printer: &mut Printer) -> Result<ExitCode, Problem> {
     let node = args.node.as_deref().map(|node| format!("&node={}", part(node))).unwrap_or_default();
     let question = Question::get(format!("/api/v1/events?limit=1000{node}"));
     let said = asker.text(&question)?;
@@ -53,14 +53,19 @@ fn show(args: &args::Events, asker: &Asker) -> Result<ExitCode, Problem> {
             text.push_str(&in_words(event, screen));
         }
     }
-    if !out::print(&text) || !args.follow {
+    if !printer.print(&text) || !args.follow {
         return Ok(ExitCode::SUCCESS);
     }
-    follow(args, asker, known.last_id, screen)
+    follow(args, asker, known.last_id, (printer, screen))
 }
 
 /// Goes on until the reader goes, or pgsplit does for longer than a restart takes.
-fn follow(args: &args::Events, asker: &Asker, mut last: u64, screen: Screen) -> Result<ExitCode, Problem> {
+fn follow(
+    args: &args::Events,
+    asker: &Asker,
+    mut last: u64,
+    (printer, screen): (&mut Printer, Screen),
+) -> Result<ExitCode, Problem> {
     let node = args.node.as_deref().map(|node| format!("&node={}", part(node))).unwrap_or_default();
     let (mut born, mut gone_since) = (born(asker)?, None);
     loop {
@@ -86,7 +91,7 @@ fn follow(args: &args::Events, asker: &Asker, mut last: u64, screen: Screen) -> 
                 {
                     last = id;
                 }
-                return out::print(&text);
+                return printer.print(&text);
             }
             true
         });

@@ -5,12 +5,13 @@ use std::process::ExitCode;
 use crate::cli::FAILURE;
 use crate::cli::args::Healthcheck;
 use crate::cli::ask::{Asker, Problem, Question};
-use crate::cli::out;
+use crate::cli::out::Printer;
 
 pub(super) fn healthcheck(args: &Healthcheck) -> ExitCode {
     match ask(args) {
         Ok(said) => {
-            out::print(&said);
+            // The code is the answer, and true also where the word for it cannot be written.
+            Printer::default().print(&said);
             ExitCode::SUCCESS
         }
         // Whatever the reason is: a container is well, or it is not.

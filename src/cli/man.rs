@@ -6,16 +6,17 @@ use std::process::ExitCode;
 use clap_mangen::Man;
 
 use crate::cli::args::command;
-use crate::cli::{fail, out};
+use crate::cli::fail;
+use crate::cli::out::Printer;
 
 /// Prints the page about pgsplit itself, or writes it and one for each verb into a directory.
-pub(super) fn man(into: Option<&Path>) -> ExitCode {
+pub(super) fn man(into: Option<&Path>, printer: &mut Printer) -> ExitCode {
     let Some(into) = into else {
         let mut page = Vec::new();
         if let Err(error) = Man::new(command()).render(&mut page) {
             return fail(&error.to_string());
         }
-        return out::deliver(&String::from_utf8_lossy(&page));
+        return printer.all(&String::from_utf8_lossy(&page));
     };
     match clap_mangen::generate_to(command(), into) {
         Ok(()) => ExitCode::SUCCESS,

@@ -31,6 +31,7 @@ use clap::FromArgMatches;
 
 use crate::config::{Config, ConfigError};
 use args::{Args, Source, Verb};
+use out::Printer;
 
 /// Ran, but something failed while it did.
 const FAILURE: u8 = 1;
@@ -48,33 +49,48 @@ const BAD_CONFIG: u8 = 78;
 /// Runs the verb of the process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
-    let args = Args::from_arg_matches(&args::command().get_matches());
-    match args.unwrap_or_else(|error| error.exit()).verb {
+    let mut printer = Printer::default();
+    let args = args::command().try_get_matches().and_then(|matches| Args::from_arg_matches(&matches));
+    let code = match args {
+        Ok(args) => act(args.verb, &mut printer),
+        // Also `--help` and `--version`.
+        Err(error) if error.use_stderr() => error.exit(),
+        Err(error) => {
+            printer.outcome_of(&error.print());
+            ExitCode::SUCCESS
+        }
+    };
+    printer.end(code)
+}
+
+/// Does what a verb says; the exit code for that.
+fn act(verb: Verb, printer: &mut Printer) -> ExitCode {
+    match verb {
         Verb::Run(source) => run::run(&source),
-        Verb::Check { config, connect } => check::check(config.as_deref(), connect),
-        Verb::Init(args) => init::init(&args),
-        Verb::Config(verb) => config::config(&verb),
-        Verb::Probe(probe) => probe::probe(&probe),
-        Verb::Status(args) => status::status(&args),
-        Verb::Top(args) => top::top(&args),
-        Verb::Events(args) => events::events(&args),
-        Verb::Sessions(args) => sessions::sessions(&args),
-        Verb::Kill(args) => sessions::kill(&args),
-        Verb::Drain(args) => node::order(&args, "drain"),
-        Verb::Maint(args) => node::order(&args, "maint"),
-        Verb::Ready(args) => node::order(&args.into(), "ready"),
-        Verb::Weight(args) => node::weight(&args),
-        Verb::Reload(args) => reload::reload(&args),
-        Verb::Upgrade(args) => upgrade::upgrade(&args),
+        Verb::Check { config, connect } => check::check(config.as_deref(), connect, printer),
+        Verb::Init(args) => init::init(&args, printer),
+        Verb::Config(verb) => config::config(&verb, printer),
+        Verb::Probe(probe) => probe::probe(&probe, printer),
+        Verb::Status(args) => status::status(&args, printer),
+        Verb::Top(args) => top::top(&args, printer),
+        Verb::Events(args) => events::events(&args, printer),
+        Verb::Sessions(args) => sessions::sessions(&args, printer),
+        Verb::Kill(args) => sessions::kill(&args, printer),
+        Verb::Drain(args) => node::order(&args, "drain", printer),
+        Verb::Maint(args) => node::order(&args, "maint", printer),
+        Verb::Ready(args) => node::order(&args.into(), "ready", printer),
+        Verb::Weight(args) => node::weight(&args, printer),
+        Verb::Reload(args) => reload::reload(&args, printer),
+        Verb::Upgrade(args) => upgrade::upgrade(&args, printer),
         Verb::Healthcheck(args) => healthcheck::healthcheck(&args),
-        Verb::Pause(args) => pause::pause(&args, true),
-        Verb::Resume(args) => pause::pause(&args, false),
-        Verb::Man { markdown: true, .. } => out::deliver(&reference::markdown()),
-        Verb::Man { into, markdown: false } => man::man(into.as_deref()),
+        Verb::Pause(args) => pause::pause(&args, true, printer),
+        Verb::Resume(args) => pause::pause(&args, false, printer),
+        Verb::Man { markdown: true, .. } => printer.all(&reference::markdown()),
+        Verb::Man { into, markdown: false } => man::man(into.as_deref(), printer),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut args::command(), "pgsplit", &mut script);
-            out::deliver(&String::from_utf8_lossy(&script))
+            printer.all(&String::from_utf8_lossy(&script))
         }
     }
 }

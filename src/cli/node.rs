@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::cli::args::{NodeOrder, Weight};
 use crate::cli::ask::{Asker, Problem, Question, ended, part};
 use crate::cli::fail;
-use crate::cli::out;
+use crate::cli::out::Printer;
 use crate::cli::table::Cell;
 use crate::cli::view::Node;
 use crate::cli::words::{count, json as json_line, time};
@@ -30,24 +30,24 @@ struct Changed {
 }
 
 /// Orders `state`: `drain`, `maint` or `ready`.
-pub(super) fn order(args: &NodeOrder, state: &str) -> ExitCode {
+pub(super) fn order(args: &NodeOrder, state: &str, printer: &mut Printer) -> ExitCode {
     ended(Asker::new(&args.here.source(), &args.here.at).and_then(|asker| {
         let (changed, said) = change(&asker, &args.node, &json!({"admin": state}))?;
         if args.json && args.wait.is_none() {
-            out::print(&said);
+            printer.done(&said);
         } else if !args.json {
-            out::print(&in_words(&changed, state));
+            printer.done(&in_words(&changed, state));
         }
-        args.wait.map_or(Ok(ExitCode::SUCCESS), |most| wait(args, state, most, &asker))
+        args.wait.map_or(Ok(ExitCode::SUCCESS), |most| wait(args, (state, most), &asker, printer))
     }))
 }
 
-pub(super) fn weight(args: &Weight) -> ExitCode {
+pub(super) fn weight(args: &Weight, printer: &mut Printer) -> ExitCode {
     ended(Asker::new(&args.here.source(), &args.here.at).and_then(|asker| {
         let (changed, said) = change(&asker, &args.node, &json!({"weight": args.wanted.0}))?;
         let name = Cell::new(&changed.node.name);
         let words = format!("node \"{}\" has weight {}\n", name.text(), changed.node.weight);
-        out::print(&if args.json { said } else { words + &notes(&changed) });
+        printer.done(&if args.json { said } else { words + &notes(&changed) });
         Ok(ExitCode::SUCCESS)
     }))
 }
@@ -82,7 +82,12 @@ fn notes(changed: &Changed) -> String {
 }
 
 /// Waits until no session is on the node, or until it is up when it was put back.
-fn wait(args: &NodeOrder, state: &str, most: Duration, asker: &Asker) -> Result<ExitCode, Problem> {
+fn wait(
+    args: &NodeOrder,
+    (state, most): (&str, Duration),
+    asker: &Asker,
+    printer: &mut Printer,
+) -> Result<ExitCode, Problem> {
     #[derive(Deserialize)]
     struct Nodes {
         nodes: Vec<Value>,
@@ -101,7 +106,7 @@ fn wait(args: &NodeOrder, state: &str, most: Duration, asker: &Asker) -> Result<
         if is_done {
             let words = if state == "ready" { "it is up" } else { "no session is left" };
             let took = time(began.elapsed().as_secs_f64());
-            out::print(&if args.json {
+            printer.done(&if args.json {
                 format!("{}\n", json_line(&found))
             } else {
                 format!("{words} after {took}\n")
@@ -124,12 +129,12 @@ fn wait(args: &NodeOrder, state: &str, most: Duration, asker: &Asker) -> Result<
             let path = format!("/api/v1/sessions?node={}", part(&args.node));
             asker.text(&Question::change(Method::DELETE, path, None))?;
             if !args.json {
-                out::print(&format!("{} ended\n", count(node.sessions, "session")));
+                printer.done(&format!("{} ended\n", count(node.sessions, "session")));
             }
         }
         if last != Some(node.sessions) && !args.json && state != "ready" {
             last = Some(node.sessions);
-            if !out::print(&format!("{} left\n", count(node.sessions, "session"))) {
+            if !printer.print(&format!("{} left\n", count(node.sessions, "session"))) {
                 return Ok(ExitCode::SUCCESS);
             }
         }

@@ -1,6 +1,6 @@
-//! Printing for people. A reader that has gone (`pgsplit … | head`) is no error.
+//! Printing for people. A reader that has gone (`pgsplit … | head`) is no error, a disk that is full is one.
 
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,25 +16,55 @@ const USUAL_WIDTH: usize = 80;
 /// From one look for a reader to the next.
 const LOOK: Duration = Duration::from_millis(300);
 
-/// Writes to standard output; whether anybody reads it.
-pub(super) fn print(text: &str) -> bool {
-    write(text).is_ok()
+/// Standard output, for what a verb is asked for: every verb prints here, and the command ends by [`Printer::end`].
+#[derive(Debug, Default)]
+pub(super) struct Printer {
+    is_lost: bool,
 }
 
-/// Writes all that was asked for to standard output. The exit code: a reader that has gone wants no more, but a disk that is
-/// full has not got it, which is said.
-pub(super) fn deliver(text: &str) -> ExitCode {
-    match write(text) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            complain(&format!("pgsplit: cannot write to standard output: {error}\n"));
-            ExitCode::from(IO_ERROR)
+impl Printer {
+    /// Prints; whether somebody has got it. A failure is said once.
+    pub(super) fn print(&mut self, text: &str) -> bool {
+        self.outcome_of(&write(text))
+    }
+
+    /// Prints all that there is to a verb; the exit code as far as the verb knows.
+    pub(super) fn all(&mut self, text: &str) -> ExitCode {
+        self.print(text);
+        ExitCode::SUCCESS
+    }
+
+    /// Prints what has been done. Where that cannot be written it is said elsewhere: it is done all the same.
+    pub(super) fn done(&mut self, text: &str) {
+        if !self.print(text) && self.is_lost {
+            complain(&format!("pgsplit: it is done all the same: {text}"));
         }
-        _ => ExitCode::SUCCESS,
+    }
+
+    /// What became of printing by other means; whether somebody has got it.
+    pub(super) fn outcome_of(&mut self, outcome: &io::Result<()>) -> bool {
+        if let Err(error) = outcome
+            && error.kind() != ErrorKind::BrokenPipe
+            && !std::mem::replace(&mut self.is_lost, true)
+        {
+            complain(&format!("pgsplit: cannot write to standard output: {error}\n"));
+        }
+        outcome.is_ok()
+    }
+
+    /// The exit code of a verb that ends with `code`: what went well has not when nobody could be told.
+    pub(super) fn end(self, code: ExitCode) -> ExitCode {
+        if self.is_lost && code == ExitCode::SUCCESS { ExitCode::from(IO_ERROR) } else { code }
     }
 }
 
-fn write(text: &str) -> std::io::Result<()> {
-    let mut stdout = std::io::stdout().lock();
+/// Writes to standard output what nobody has asked for, such as a greeting, or where the cursor is to go.
+pub(super) fn aside(text: &str) {
+    let _ = write(text);
+}
+
+fn write(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
 }
 
@@ -47,7 +77,7 @@ pub(super) async fn reader_gone() {
 
 /// Whether nothing speaks against somebody reading standard output. Does not wait.
 fn is_read() -> bool {
-    let stdout = std::io::stdout();
+    let stdout = io::stdout();
     let mut all = [PollFd::new(&stdout, PollFlags::empty())];
     let gone = PollFlags::ERR | PollFlags::HUP;
     // What cannot be asked is no pipe that somebody has left.
@@ -57,25 +87,25 @@ fn is_read() -> bool {
 
 /// Writes to standard error.
 pub(super) fn complain(text: &str) {
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Whether complaints are read on a terminal.
 pub(super) fn is_terminal() -> bool {
-    std::io::stderr().is_terminal()
+    io::stderr().is_terminal()
 }
 
 /// Whether standard output may have colours: on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
 pub(super) fn has_colours() -> bool {
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    std::io::stdout().is_terminal()
+    io::stdout().is_terminal()
         && !is_set("NO_COLOR")
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// Whether standard output is a terminal, which can be drawn over.
 pub(super) fn is_screen() -> bool {
-    std::io::stdout().is_terminal()
+    io::stdout().is_terminal()
 }
 
 /// What tables may look like.
@@ -90,7 +120,7 @@ pub(super) fn width() -> usize {
 
 /// Columns and lines of the terminal.
 pub(super) fn size() -> (usize, usize) {
-    let of_terminal = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+    let of_terminal = rustix::termios::tcgetwinsize(io::stdout()).ok();
     let of_terminal = of_terminal.filter(|size| 0 < size.ws_col && 0 < size.ws_row);
     let columns = || {
         std::env::var("COLUMNS").ok()?.parse::<usize>().ok().filter(|columns| (20..=1000).contains(columns))

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::cli::args::Pause;
 use crate::cli::ask::{Asker, Question, ended, part};
-use crate::cli::out;
+use crate::cli::out::Printer;
 
 /// What is read of the listener's state.
 #[derive(Debug, Deserialize)]
@@ -18,7 +18,7 @@ struct State {
     waiting: u64,
 }
 
-pub(super) fn pause(args: &Pause, pause: bool) -> ExitCode {
+pub(super) fn pause(args: &Pause, pause: bool, printer: &mut Printer) -> ExitCode {
     let verb = if pause { "pause" } else { "resume" };
     let path = format!("/api/v1/listeners/{}/{verb}", part(&args.name));
     let question = Question::change(Method::POST, path, None);
@@ -26,7 +26,7 @@ pub(super) fn pause(args: &Pause, pause: bool) -> ExitCode {
         let said = asker.text(&question)?;
         match serde_json::from_str::<State>(&said) {
             Ok(state) if state.name == args.name && state.paused == pause => {
-                out::print(&if args.json { said } else { state.in_words() });
+                printer.done(&if args.json { said } else { state.in_words() });
                 Ok(ExitCode::SUCCESS)
             }
             _ => Err(asker.not_ours(&question)),

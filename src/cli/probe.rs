@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::cli::args::Probe;
-use crate::cli::{out, refuse};
+use crate::cli::out::Printer;
+use crate::cli::refuse;
 use crate::config::{Check, CheckKind, Config, Node};
 use crate::topology::check::{self, Outcome, Report, TlsAnswer, Whither};
 
@@ -18,7 +19,7 @@ const REJECTING: u8 = 1;
 const NO_ANSWER: u8 = 2;
 const NOT_TRIED: u8 = 3;
 
-pub(super) fn probe(args: &Probe) -> ExitCode {
+pub(super) fn probe(args: &Probe, printer: &mut Printer) -> ExitCode {
     let (node, settings) = match target(args) {
         Ok(Some(target)) => target,
         Ok(None) => return ExitCode::from(NOT_TRIED),
@@ -36,7 +37,7 @@ pub(super) fn probe(args: &Probe) -> ExitCode {
         let tls = check::ask_tls(&report.addrs, began + settings.timeout).await;
         (report, (tls, began.elapsed()))
     });
-    out::print(&in_words(&report, tls));
+    printer.print(&in_words(&report, tls));
     match report.outcome {
         Outcome::Up(_) => ExitCode::SUCCESS,
         Outcome::Full(_) => ExitCode::from(REJECTING),

@@ -37,7 +37,7 @@ const CODES: &str = "\
 | 2 | the command line is wrong |
 | 64 | `kill` of sessions that are not named, where nobody can be asked and `--yes` is not said |
 | 69 | no pgsplit answers: the message says where it was looked for, or that it is not known whether an order is done |
-| 74 | what was asked for cannot be written to standard output: the disk is full |
+| 74 | what a verb prints cannot be written to standard output: the disk is full. What it was to change is changed, which standard error says |
 | 77 | not allowed: the socket is for others, or the token is missing or another one; `run`: no right to bind a port |
 | 78 | the configuration is wrong: `run`, `check`, `config`, `reload` |
 

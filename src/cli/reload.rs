@@ -11,7 +11,7 @@ use crate::base::text::escaped;
 use crate::cli::BAD_CONFIG;
 use crate::cli::args;
 use crate::cli::ask::{Asker, Problem, Question, ended};
-use crate::cli::out;
+use crate::cli::out::{self, Printer};
 use crate::config::diff::Diff;
 
 /// It is answered when all is in force, and a new front looks at its upstreams first.
@@ -33,14 +33,14 @@ struct Failed {
     faults: Vec<String>,
 }
 
-pub(super) fn reload(args: &args::Reload) -> ExitCode {
+pub(super) fn reload(args: &args::Reload, printer: &mut Printer) -> ExitCode {
     ended(
         Asker::new(&args.here.source(), &args.here.at)
-            .and_then(|asker| order(args, &asker.patient(PATIENCE))),
+            .and_then(|asker| order(args, &asker.patient(PATIENCE), printer)),
     )
 }
 
-fn order(args: &args::Reload, asker: &Asker) -> Result<ExitCode, Problem> {
+fn order(args: &args::Reload, asker: &Asker, printer: &mut Printer) -> Result<ExitCode, Problem> {
     let question = Question::change(Method::POST, "/api/v1/reload", None);
     let said = asker.ask(&question)?;
     let not_ours = |_| asker.not_ours(&question);
@@ -55,10 +55,10 @@ fn order(args: &args::Reload, asker: &Asker) -> Result<ExitCode, Problem> {
         }
         _ => return Err(said.refusal(&question)),
     };
-    match (args.json, said.status) {
-        (true, _) => drop(out::print(&said.text)),
-        (false, StatusCode::OK) => drop(out::print(&words)),
-        (false, _) => out::complain(&words),
+    match (args.json, said.status == StatusCode::OK) {
+        (json, true) => printer.done(if json { &said.text } else { &words }),
+        (true, false) => drop(printer.print(&said.text)),
+        (false, false) => out::complain(&words),
     }
     Ok(code)
 }

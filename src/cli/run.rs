@@ -160,7 +160,7 @@ async fn serve(
             return ExitCode::from(FAILURE);
         }
     }
-    out::print(&start_screen(&app, origin));
+    out::aside(&start_screen(&app, origin));
     info!(version = env!("CARGO_PKG_VERSION"), config = origin, "started");
     app.announce().await;
     loop {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::cli::args::{self, Chosen};
 use crate::cli::ask::{Asker, Problem, Question, ended, part};
-use crate::cli::out;
+use crate::cli::out::{self, Printer};
 use crate::cli::table::{Cell, Column, Paint, Screen, left, right, table};
 use crate::cli::view::{Session, Sessions};
 use crate::cli::words::{count, size, time};
@@ -29,7 +29,7 @@ const COLUMNS: [Column; 11] = [
     right("TO CLIENT", 6),
 ];
 
-pub(super) fn sessions(args: &args::Sessions) -> ExitCode {
+pub(super) fn sessions(args: &args::Sessions, printer: &mut Printer) -> ExitCode {
     ended(Asker::new(&args.here.source(), &args.here.at).and_then(|asker| {
         let mut query = filters(&args.chosen);
         query.push(format!("limit={}", args.limit));
@@ -42,7 +42,7 @@ pub(super) fn sessions(args: &args::Sessions) -> ExitCode {
         let question = Question::get(format!("/api/v1/sessions?{}", query.join("&")));
         let said = asker.text(&question)?;
         let answer: Sessions = serde_json::from_str(&said).map_err(|_| asker.not_ours(&question))?;
-        out::print(&if args.json { said } else { in_words(&answer, out::screen()) });
+        printer.print(&if args.json { said } else { in_words(&answer, out::screen()) });
         Ok(ExitCode::SUCCESS)
     }))
 }
@@ -96,7 +96,7 @@ fn filters(chosen: &Chosen) -> Vec<String> {
     all.filter_map(|(name, value)| Some(format!("{name}={}", part(&value?)))).collect()
 }
 
-pub(super) fn kill(args: &args::Kill) -> ExitCode {
+pub(super) fn kill(args: &args::Kill, printer: &mut Printer) -> ExitCode {
     let filters = filters(&args.chosen);
     if args.ids.is_empty() == filters.is_empty() {
         out::complain("pgsplit: name sessions by their ids, or say which, such as --node db1\n");
@@ -108,21 +108,21 @@ pub(super) fn kill(args: &args::Kill) -> ExitCode {
     }
     ended(Asker::new(&args.here.source(), &args.here.at).and_then(|asker| {
         if args.ids.is_empty() {
-            kill_chosen(args, &filters.join("&"), &asker)
+            kill_chosen(args, &filters.join("&"), &asker, printer)
         } else {
-            kill_named(args, &asker)
+            kill_named(args, &asker, printer)
         }
     }))
 }
 
-fn kill_named(args: &args::Kill, asker: &Asker) -> Result<ExitCode, Problem> {
+fn kill_named(args: &args::Kill, asker: &Asker, printer: &mut Printer) -> Result<ExitCode, Problem> {
     let mut code = ExitCode::SUCCESS;
     for id in &args.ids {
         let question = Question::change(Method::DELETE, format!("/api/v1/sessions/{}", part(id)), None);
         match asker.text(&question) {
             Ok(said) => {
                 let shown = Cell::new(id);
-                out::print(&if args.json { said } else { format!("session {} is ended\n", shown.text()) });
+                printer.done(&if args.json { said } else { format!("session {} is ended\n", shown.text()) });
             }
             // The others are ended all the same.
             Err(problem @ Problem::No(status, _)) if status.as_u16() == 404 => {
@@ -135,7 +135,12 @@ fn kill_named(args: &args::Kill, asker: &Asker) -> Result<ExitCode, Problem> {
     Ok(code)
 }
 
-fn kill_chosen(args: &args::Kill, filters: &str, asker: &Asker) -> Result<ExitCode, Problem> {
+fn kill_chosen(
+    args: &args::Kill,
+    filters: &str,
+    asker: &Asker,
+    printer: &mut Printer,
+) -> Result<ExitCode, Problem> {
     #[derive(Deserialize)]
     struct Killed {
         killed: u64,
@@ -151,7 +156,7 @@ fn kill_chosen(args: &args::Kill, filters: &str, asker: &Asker) -> Result<ExitCo
     let said = asker.text(&question)?;
     let Killed { killed } = serde_json::from_str(&said).map_err(|_| asker.not_ours(&question))?;
     let words = if killed == 1 { "is" } else { "are" };
-    out::print(&if args.json { said } else { format!("{} {words} ended\n", count(killed, "session")) });
+    printer.done(&if args.json { said } else { format!("{} {words} ended\n", count(killed, "session")) });
     Ok(ExitCode::SUCCESS)
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::cli::FAILURE;
 use crate::cli::args;
 use crate::cli::ask::{Asker, Problem, Question, ended};
-use crate::cli::out;
+use crate::cli::out::{self, Printer};
 use crate::cli::table::{Cell, Column, Paint, Screen, left, right, table};
 use crate::cli::view::{Check, Front, Listener, Node, Status};
 use crate::cli::words::{ago, short, time};
@@ -46,23 +46,23 @@ const UPSTREAMS: [Column; 6] = [
 /// Where the status is told, without the five minutes before it.
 pub(super) const STATUS: &str = "/api/v1/status?history=0";
 
-pub(super) fn status(args: &args::Status) -> ExitCode {
-    ended(Asker::new(&args.here.source(), &args.here.at).and_then(|asker| show(args, &asker)))
+pub(super) fn status(args: &args::Status, printer: &mut Printer) -> ExitCode {
+    ended(Asker::new(&args.here.source(), &args.here.at).and_then(|asker| show(args, &asker, printer)))
 }
 
-fn show(args: &args::Status, asker: &Asker) -> Result<ExitCode, Problem> {
+fn show(args: &args::Status, asker: &Asker, printer: &mut Printer) -> Result<ExitCode, Problem> {
     let question = Question::get(STATUS);
     loop {
         let said = asker.text(&question)?;
         let status: Status = serde_json::from_str(&said).map_err(|_| asker.not_ours(&question))?;
         let text = if args.json { said } else { in_words(&status, out::screen()) };
         let Some(seconds) = args.watch else {
-            out::print(&text);
+            printer.print(&text);
             return Ok(if args.fail && !status.ready { ExitCode::from(FAILURE) } else { ExitCode::SUCCESS });
         };
         // On a terminal in the place of the last one.
         let shown = if out::is_screen() { format!("\x1b[H\x1b[2J{text}") } else { format!("{text}\n") };
-        if !out::print(&shown) {
+        if !printer.print(&shown) {
             return Ok(ExitCode::SUCCESS);
         }
         std::thread::sleep(Duration::from_secs(seconds.into()));

@@ -13,7 +13,7 @@ use crate::base::text::escaped;
 use crate::cli::args;
 use crate::cli::ask::{Asker, Problem, Question, ended};
 use crate::cli::fail;
-use crate::cli::out;
+use crate::cli::out::{self, Printer};
 use crate::cli::sessions::rows;
 use crate::cli::status::{self, STATUS};
 use crate::cli::table::Screen;
@@ -46,7 +46,7 @@ enum Next {
     Leave,
 }
 
-pub(super) fn top(args: &args::Top) -> ExitCode {
+pub(super) fn top(args: &args::Top, printer: &mut Printer) -> ExitCode {
     if !stdin().is_terminal() || !stdout().is_terminal() {
         return fail("top needs a terminal; elsewhere there are `pgsplit status --watch` and --json");
     }
@@ -58,11 +58,16 @@ pub(super) fn top(args: &args::Top) -> ExitCode {
             return Ok(fail("signals cannot be waited for"));
         };
         let Ok(_raw) = Raw::enter() else { return Ok(fail("this terminal cannot be read key by key")) };
-        run(&asker, status, input, Duration::from_secs(args.interval.into()))
+        run(&asker, status, (input, printer), Duration::from_secs(args.interval.into()))
     }))
 }
 
-fn run(asker: &Asker, mut status: Status, mut input: Input, interval: Duration) -> Result<ExitCode, Problem> {
+fn run(
+    asker: &Asker,
+    mut status: Status,
+    (mut input, printer): (Input, &mut Printer),
+    interval: Duration,
+) -> Result<ExitCode, Problem> {
     let mut view = View::default();
     let mut sessions = Sessions::default();
     loop {
@@ -78,7 +83,7 @@ fn run(asker: &Asker, mut status: Status, mut input: Input, interval: Duration) 
         loop {
             let (width, height) = out::size();
             let screen = Screen { width, has_colours: out::has_colours() };
-            if !out::print(&in_frame(&draw(&status, &sessions, &view, (screen, height)))) {
+            if !printer.print(&in_frame(&draw(&status, &sessions, &view, (screen, height)))) {
                 return Ok(ExitCode::SUCCESS);
             }
             match asker.within(async { timeout(interval, input.next()).await }) {
@@ -232,14 +237,14 @@ impl Raw {
         let mut raw = before.clone();
         raw.make_raw();
         tcsetattr(stdin(), OptionalActions::Flush, &raw)?;
-        out::print(OPEN);
+        out::aside(OPEN);
         Ok(Self(before))
     }
 }
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        out::print(CLOSE);
+        out::aside(CLOSE);
         let _ = tcsetattr(stdin(), OptionalActions::Flush, &self.0);
     }
 }

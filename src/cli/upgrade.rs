@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::base::text::{NAME_MAX, escaped};
 use crate::cli::args;
 use crate::cli::ask::{Asker, Problem, Question, ended};
-use crate::cli::out;
+use crate::cli::out::Printer;
 use crate::cli::words::count;
 
 /// How long sessions may take to go over, once the new process is ready.
@@ -27,20 +27,20 @@ struct Done {
     seconds: f64,
 }
 
-pub(super) fn upgrade(args: &args::Upgrade) -> ExitCode {
+pub(super) fn upgrade(args: &args::Upgrade, printer: &mut Printer) -> ExitCode {
     let patience = Duration::from_secs(args.wait.into()) + MOVING;
     let asker = Asker::new(&args.here.source(), &args.here.at);
-    ended(asker.and_then(|asker| order(args, &asker.patient(patience))))
+    ended(asker.and_then(|asker| order(args, &asker.patient(patience), printer)))
 }
 
-fn order(args: &args::Upgrade, asker: &Asker) -> Result<ExitCode, Problem> {
+fn order(args: &args::Upgrade, asker: &Asker, printer: &mut Printer) -> Result<ExitCode, Problem> {
     let question = Question::change(Method::POST, format!("/api/v1/upgrade?wait={}", args.wait), None);
     let said = asker.ask(&question)?;
     if said.status != StatusCode::OK {
         return Err(said.refusal(&question));
     }
     let done: Done = serde_json::from_str(&said.text).map_err(|_| asker.not_ours(&question))?;
-    out::print(&if args.json { said.text } else { done.in_words() });
+    printer.done(&if args.json { said.text } else { done.in_words() });
     Ok(ExitCode::SUCCESS)
 }
 

@@ -12,6 +12,7 @@ mod cancel;
 mod checks;
 mod cli;
 mod cli_config;
+mod cli_full_disk;
 mod cli_init;
 mod cli_live;
 mod cli_reload;

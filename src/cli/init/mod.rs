@@ -17,6 +17,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::cli::args::Init;
+use crate::cli::out::Printer;
 use crate::cli::words::count;
 use crate::cli::{BAD_CONFIG, FAILURE, fail, out};
 use crate::config::url::ConnUrl;
@@ -26,7 +27,7 @@ use draft::{Cluster, Draft, Line, Node};
 /// Where the password of checks comes from when the file does not hold it.
 const VARIABLE: &str = "PGSPLIT_CHECK_PASSWORD";
 
-pub(super) fn init(args: &Init) -> ExitCode {
+pub(super) fn init(args: &Init, printer: &mut Printer) -> ExitCode {
     let draft = match (&args.from_url, &args.from_haproxy) {
         (Some(url), _) => from_url(url),
         (None, Some(path)) => from_haproxy(path),
@@ -40,9 +41,8 @@ pub(super) fn init(args: &Init) -> ExitCode {
     let to_screen = args.output.as_deref() == Some(Path::new("-"));
     let path = args.output.as_deref().unwrap_or(Path::new("config.yaml"));
     if to_screen {
-        let told = out::deliver(&text);
-        if told != ExitCode::SUCCESS {
-            return told;
+        if !printer.print(&text) {
+            return ExitCode::SUCCESS;
         }
     } else if let Err(why) = write(path, &text, args.force) {
         return fail(&why);
