@@ -134,9 +134,8 @@ fn wait(
         }
         if last != Some(node.sessions) && !args.json && state != "ready" {
             last = Some(node.sessions);
-            if !printer.print(&format!("{} left\n", count(node.sessions, "session"))) {
-                return Ok(ExitCode::SUCCESS);
-            }
+            // Whether somebody reads it or not: the exit code is to be true.
+            printer.print(&format!("{} left\n", count(node.sessions, "session")));
         }
         std::thread::sleep(POLL.min(most.saturating_sub(began.elapsed())));
     }

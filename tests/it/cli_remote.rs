@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -164,6 +164,14 @@ async fn a_node_is_drained_and_put_back() {
     let (code, said, err) = verb(&balancer, &["drain", &node, "--wait", "300ms"]).await;
     assert_eq!((code, said.contains("1 session left\n")), (Some(1), true), "{said}");
     assert!(err.contains("1 session left after"), "{err}");
+    // Whether somebody reads that or not.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut unread = Command::new(binary());
+    unread.args(["drain", &node, "--wait", "300ms", "-c"]).arg(balancer.config_path());
+    let mut unread = unread.stdout(writer).stderr(Stdio::null()).spawn().unwrap();
+    let status = wait_until("its time to be over", async || unread.try_wait().unwrap()).await;
+    assert_eq!(status.code(), Some(1));
     drop(client);
     let (code, said, _) = verb(&balancer, &["maint", &node, "--wait", "20s"]).await;
     assert_eq!((code, said.contains("no session is left after")), (Some(0), true), "{said}");
