@@ -179,36 +179,52 @@ impl Asker {
 
     /// The answer, whatever it is.
     pub(super) fn ask(&self, question: &Question) -> Result<Said, Problem> {
-        self.runtime.block_on(async {
-            let (way, answer) = self.send(question).await?;
-            let (path, door) = (&question.path, &way.door);
-            match timeout(self.within, Limited::new(answer.body, MOST).collect()).await {
-                Ok(Ok(body)) => {
-                    // Whoever has answered: no byte of it moves the cursor of who prints it as it is.
-                    let text = harmless_json(&String::from_utf8_lossy(&body.to_bytes()));
-                    Ok(Said { status: answer.status, text, way })
-                }
-                Ok(Err(error)) => Err(unanswered(question, format!("  {door}{path}: {error}"))),
-                Err(_) => Err(self.too_late(door, question)),
-            }
-        })
-    }
-
-    /// Waits for something else than an answer, such as a key or a signal.
-    pub(super) fn within<F: Future>(&self, other: F) -> F::Output {
-        self.runtime.block_on(other)
+        self.runtime.block_on(self.said(question))
     }
 
     /// The text of an answer that is a yes.
     pub(super) fn text(&self, question: &Question) -> Result<String, Problem> {
-        let said = self.ask(question)?;
-        if said.status.is_success() { Ok(said.text) } else { Err(said.refusal(question)) }
+        self.runtime.block_on(self.yes(question))
     }
 
     /// An answer that is a yes, understood.
     pub(super) fn json<T: DeserializeOwned>(&self, question: &Question) -> Result<T, Problem> {
-        let said = self.text(question)?;
+        self.runtime.block_on(self.answer(question))
+    }
+
+    /// Waits for something else than an answer too, such as a key or a signal.
+    pub(super) fn within<F: Future>(&self, all: F) -> F::Output {
+        self.runtime.block_on(all)
+    }
+
+    /// The same as [`Asker::json`], within [`Asker::within`]. Cancel safe: whoever was asked sees the connection close.
+    pub(super) async fn answer<T: DeserializeOwned>(&self, question: &Question) -> Result<T, Problem> {
+        let said = self.yes(question).await?;
         serde_json::from_str(&said).map_err(|_| self.not_ours(question))
+    }
+
+    /// Asks no more, and waits for nothing that is under way, such as a name that is looked up.
+    pub(super) fn leave(self) {
+        self.runtime.shutdown_background();
+    }
+
+    async fn yes(&self, question: &Question) -> Result<String, Problem> {
+        let said = self.said(question).await?;
+        if said.status.is_success() { Ok(said.text) } else { Err(said.refusal(question)) }
+    }
+
+    async fn said(&self, question: &Question) -> Result<Said, Problem> {
+        let (way, answer) = self.send(question).await?;
+        let (path, door) = (&question.path, &way.door);
+        match timeout(self.within, Limited::new(answer.body, MOST).collect()).await {
+            Ok(Ok(body)) => {
+                // Whoever has answered: no byte of it moves the cursor of who prints it as it is.
+                let text = harmless_json(&String::from_utf8_lossy(&body.to_bytes()));
+                Ok(Said { status: answer.status, text, way })
+            }
+            Ok(Err(error)) => Err(unanswered(question, format!("  {door}{path}: {error}"))),
+            Err(_) => Err(self.too_late(door, question)),
+        }
     }
 
     /// The answer came from something else.

@@ -1,13 +1,14 @@
 //! `pgsplit top`: a live screen of nodes and sessions.
 
 use std::io::{IsTerminal, Read, stdin, stdout};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, channel};
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use crate::base::text::escaped;
 use crate::cli::args;
@@ -43,7 +44,17 @@ struct View {
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
     Redraw,
+    /// What is known is not what is wanted any more.
+    Ask,
     Leave,
+}
+
+/// What ended a wait.
+enum Woken<T> {
+    /// What was waited for.
+    Done(T),
+    /// A key, or a signal.
+    By(Next),
 }
 
 pub(super) fn top(args: &args::Top, printer: &mut Printer) -> ExitCode {
@@ -57,48 +68,82 @@ pub(super) fn top(args: &args::Top, printer: &mut Printer) -> ExitCode {
         let Ok(input) = asker.within(async { Input::new() }) else {
             return Ok(fail("signals cannot be waited for"));
         };
-        let Ok(_raw) = Raw::enter() else { return Ok(fail("this terminal cannot be read key by key")) };
-        run(&asker, status, (input, printer), Duration::from_secs(args.interval.into()))
+        {
+            let Ok(_raw) = Raw::enter() else { return Ok(fail("this terminal cannot be read key by key")) };
+            let mut live =
+                Live { status, sessions: Sessions::default(), view: View::default(), input, printer };
+            asker.within(live.run(&asker, Duration::from_secs(args.interval.into())));
+        }
+        asker.leave();
+        Ok(ExitCode::SUCCESS)
     }))
 }
 
-fn run(
-    asker: &Asker,
-    mut status: Status,
-    (mut input, printer): (Input, &mut Printer),
-    interval: Duration,
-) -> Result<ExitCode, Problem> {
-    let mut view = View::default();
-    let mut sessions = Sessions::default();
-    loop {
-        if !view.is_stopped {
-            let order = if view.is_reversed { "asc" } else { "desc" };
-            let sort = SORTS.get(view.sort).copied().unwrap_or_default();
-            let found = asker
-                .json(&Question::get(format!("/api/v1/sessions?limit={MOST}&sort={sort}&order={order}")))
-                .map(|found| sessions = found)
-                .and_then(|()| asker.json(&Question::get(STATUS)).map(|found| status = found));
-            view.problem = found.err().map(|problem| problem.to_string());
+/// What is shown, and who looks at it.
+struct Live<'p> {
+    status: Status,
+    sessions: Sessions,
+    view: View,
+    input: Input,
+    printer: &'p mut Printer,
+}
+
+impl Live<'_> {
+    /// Asks again and again, until it is told to leave or nobody can see it.
+    async fn run(&mut self, asker: &Asker, interval: Duration) {
+        loop {
+            if !self.view.is_stopped {
+                let question = self.view.question();
+                let look = async {
+                    let sessions = asker.answer::<Sessions>(&question).await?;
+                    Ok::<_, Problem>((sessions, asker.answer::<Status>(&Question::get(STATUS)).await?))
+                };
+                match self.show_until(look).await {
+                    Woken::Done(Ok(found)) => {
+                        (self.sessions, self.status) = found;
+                        self.view.problem = None;
+                    }
+                    Woken::Done(Err(problem)) => self.view.problem = Some(problem.to_string()),
+                    Woken::By(Next::Leave) => return,
+                    Woken::By(_) => continue,
+                }
+            }
+            if let Woken::By(Next::Leave) = self.show_until(sleep(interval)).await {
+                return;
+            }
         }
+    }
+
+    /// Shows what is known, and does what keys and signals say, until something is done or a key wants more than that.
+    async fn show_until<T>(&mut self, done: impl Future<Output = T>) -> Woken<T> {
+        let mut done = pin!(done);
         loop {
             let (width, height) = out::size();
             let screen = Screen { width, has_colours: out::has_colours() };
-            if !printer.print(&in_frame(&draw(&status, &sessions, &view, (screen, height)))) {
-                return Ok(ExitCode::SUCCESS);
+            let drawn = draw(&self.status, &self.sessions, &self.view, (screen, height));
+            if !self.printer.print(&in_frame(&drawn)) {
+                return Woken::By(Next::Leave);
             }
-            match asker.within(async { timeout(interval, input.next()).await }) {
-                Ok(None) => return Ok(ExitCode::SUCCESS),
-                Ok(Some(key)) if view.key(key) == Next::Leave => return Ok(ExitCode::SUCCESS),
-                // Another order is another question.
-                Ok(Some(b's' | b'r')) if !view.is_typing => break,
-                Ok(Some(_)) => {}
-                Err(_) => break,
+            let key = tokio::select! {
+                done = &mut done => return Woken::Done(done),
+                key = self.input.next() => key,
+            };
+            match key.map_or(Next::Leave, |key| self.view.key(key)) {
+                Next::Redraw => {}
+                next => return Woken::By(next),
             }
         }
     }
 }
 
 impl View {
+    /// Which sessions, in which order.
+    fn question(&self) -> Question {
+        let order = if self.is_reversed { "asc" } else { "desc" };
+        let sort = SORTS.get(self.sort).copied().unwrap_or_default();
+        Question::get(format!("/api/v1/sessions?limit={MOST}&sort={sort}&order={order}"))
+    }
+
     fn key(&mut self, key: u8) -> Next {
         if self.is_typing {
             match key {
@@ -117,9 +162,18 @@ impl View {
         match key {
             // Ctrl-C and Ctrl-D as well: the terminal does not mind them here.
             b'q' | 0x03 | 0x04 => return Next::Leave,
-            b's' => self.sort = (self.sort + 1) % SORTS.len(),
-            b'r' => self.is_reversed = !self.is_reversed,
-            b'p' => self.is_stopped = !self.is_stopped,
+            b's' => {
+                self.sort = (self.sort + 1) % SORTS.len();
+                return Next::Ask;
+            }
+            b'r' => {
+                self.is_reversed = !self.is_reversed;
+                return Next::Ask;
+            }
+            b'p' => {
+                self.is_stopped = !self.is_stopped;
+                return Next::Ask;
+            }
             b'/' => self.is_typing = true,
             0x1b => self.filter.clear(),
             _ => {}
@@ -188,7 +242,7 @@ fn in_frame(text: &str) -> String {
     format!("\x1b[H{}\x1b[K\x1b[J", text.replace('\n', "\x1b[K\r\n"))
 }
 
-/// What is typed, and the signals by which a program is told to end. Those that come while it asks are kept.
+/// What is typed, and the signals by which a program is told to end.
 struct Input {
     keys: Receiver<u8>,
     ends: [Signal; 3],
@@ -267,7 +321,8 @@ mod tests {
     fn keys_change_the_view() {
         let mut view = View::default();
         for key in *b"sr/ap x\x7f\x7f" {
-            assert_eq!(view.key(key), Next::Redraw);
+            let is_order = matches!(key, b's' | b'r');
+            assert_eq!(view.key(key), if is_order { Next::Ask } else { Next::Redraw });
         }
         assert_eq!(
             (view.sort, view.is_reversed, view.filter.as_str(), view.is_typing),

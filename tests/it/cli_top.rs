@@ -78,6 +78,29 @@ async fn a_signal_leaves_the_terminal_as_it_was() {
 }
 
 #[tokio::test]
+async fn it_leaves_also_in_the_middle_of_a_question() {
+    let balancer = Balancer::start(&shared().await.config()).await;
+    balancer.wait_ready().await;
+    for word in [None, Some(Signal::TERM), Some(Signal::INT)] {
+        let mut patient = top(&balancer);
+        patient.args(["--timeout", "1h"]);
+        let mut terminal = Terminal::start(patient, (80, 30));
+        wait_screen(&terminal, "0 of 0").await;
+        balancer.signal(Signal::STOP);
+        // Another order is another question, which is shown and not answered.
+        terminal.type_keys("s");
+        wait_screen(&terminal, "s sort: idle").await;
+        match word {
+            None => terminal.type_keys("q"),
+            Some(word) => terminal.signal(word),
+        }
+        let code = wait_until("it to end", async || terminal.exit_code()).await;
+        assert_eq!((code, terminal.is_as_usual()), (0, true), "{word:?}");
+        balancer.signal(Signal::CONT);
+    }
+}
+
+#[tokio::test]
 async fn top_says_what_there_is_without_a_terminal_and_when_nobody_answers() {
     let balancer = Balancer::start(&shared().await.config()).await;
     let Output { status, stdout, stderr } = output(top(&balancer)).await;
