@@ -55,7 +55,7 @@ use crate::telemetry::events::Events;
 use crate::telemetry::metrics::{Metrics, UPKEEP_INTERVAL};
 use crate::telemetry::shape::Shape;
 use reloader::Reloader;
-use running::{Ground, Running};
+use running::{Ground, Lent, Running};
 use systemd::Systemd;
 use upgrade::heir::Quarters;
 use upgrade::launch::Launch;
@@ -194,10 +194,13 @@ impl App {
         let running = Running::new(&shared, &fronts, admin, gate, ground);
         let mut running = running.map_err(StartError::Worker)?;
         let local = handed.as_mut().and_then(|handed| handed.take_local(local_path(&config)));
-        let sockets = match handed {
-            Some(handed) => handed.share_out(&places(&config)),
-            None => inherited.share_out(&places(&config))?,
+        let (lent, sockets) = if let Some(handed) = handed {
+            (Lent::of(handed.lent()), handed.share_out(&places(&config)))
+        } else {
+            let sockets = inherited.share_out(&places(&config))?;
+            (Lent::of(sockets.iter().map(Vec::as_slice)), sockets)
         };
+        running.set_lent(lent);
         let prepared = running.prepare(&config, sockets, local)?;
         running.go_by(config, prepared).await;
         let quarters = is_heir.then(|| running.quarters(&systemd, &upgrades));

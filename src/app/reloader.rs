@@ -106,6 +106,7 @@ impl Reloader {
             let set = (self.set_log)(&config.log);
             set.map_err(|error| Refused::Faults(vec![format!("log.level: {error}")], Vec::new()))?;
             self.running.go_by(config, prepared).await;
+            self.running.leave_lent();
         } else {
             // It may say the same in other words.
             let Config { warnings, read, .. } = config;

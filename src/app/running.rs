@@ -5,6 +5,7 @@
 //! its sockets, counters and sessions do not notice.
 
 mod hand_over;
+mod lent;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -42,6 +43,7 @@ use crate::session::accept::ListenerDoor;
 use crate::session::desk::Desk;
 use crate::session::setup::Setup;
 use crate::session::shared::{Listener, Shared};
+pub(super) use lent::Lent;
 
 /// A reader at the admin address who is gone, or takes nothing, is left after this.
 const ADMIN_OPTIONS: Options = Options { keepalive: None, user_timeout: Some(Duration::from_secs(30)) };
@@ -80,6 +82,7 @@ pub(super) struct Running {
     closing: Vec<Closing>,
     /// The same of the admin server.
     admin_left: Option<SocketAddr>,
+    lent: Lent,
     workers: Vec<JoinHandle<()>>,
     gate: Gate,
     desks: Arc<[Arc<Desk>]>,
@@ -150,6 +153,7 @@ impl Running {
             local_server: None,
             closing: Vec::new(),
             admin_left: None,
+            lent: Lent::default(),
             workers,
             gate,
             desks,
@@ -404,6 +408,19 @@ impl Running {
             self.closing.push(left.open.close());
         }
         self.fronts.replace(all);
+    }
+
+    /// Some of the sockets that were handed over are somebody else's as well.
+    pub(super) fn set_lent(&mut self, lent: Lent) {
+        self.lent = lent;
+    }
+
+    /// Tells of those that a change of the configuration has left.
+    pub(super) fn leave_lent(&mut self) {
+        let listeners = self.listener_doors.iter().map(|opened| opened.open.addr());
+        let fronts = self.front_doors.iter().map(|opened| opened.open.addr());
+        let admin = self.admin_server.iter().map(|server| server.addr);
+        self.lent.leave(&listeners.chain(fronts).chain(admin).collect::<Vec<_>>());
     }
 
     /// Leaves room for what the process itself has open.

@@ -23,6 +23,9 @@ pub struct Spot {
     pub name: String,
     /// The address that the file has; its port may be 0.
     pub bind: SocketAddr,
+    /// Whether its sockets are somebody else's as well, such as systemd's. A process that does not know says nothing.
+    #[serde(default)]
+    pub is_lent: bool,
 }
 
 impl Handed {
@@ -42,6 +45,11 @@ impl Handed {
     /// That socket, if it is the one with this file.
     pub fn take_local(&mut self, path: Option<&Path>) -> Option<UnixListener> {
         self.local.take_if(|(known, _)| Some(known.as_path()) == path).map(|(_, socket)| socket)
+    }
+
+    /// The sockets of each place that are somebody else's as well.
+    pub fn lent(&self) -> impl Iterator<Item = &[TcpListener]> {
+        self.sockets.iter().filter(|(spot, _)| spot.is_lent).map(|(_, sockets)| sockets.as_slice())
     }
 
     /// The sockets of each place, in the order of `places`: those of who had its name and wanted its address, else, unless
@@ -73,13 +81,18 @@ mod tests {
     #[test]
     fn sockets_go_to_who_has_the_name_or_else_the_address() {
         let socket = || TcpListener::bind("127.0.0.1:0").unwrap();
-        let spot = |name: &str, bind: &str| Spot { name: name.to_owned(), bind: bind.parse().unwrap() };
+        let spot = |name: &str, bind: &str| Spot {
+            name: name.to_owned(),
+            bind: bind.parse().unwrap(),
+            is_lent: name == "ro",
+        };
         let mut handed = Handed::default();
         handed.add(spot("rw", "127.0.0.1:1"), [socket()]);
         handed.add(spot("ro", "127.0.0.1:2"), [socket(), socket()]);
         handed.add(spot("ro", "127.0.0.1:2"), [socket()]);
         handed.add(spot("any", "127.0.0.1:0"), [socket()]);
         handed.add(spot("gone", "127.0.0.1:9"), [socket()]);
+        assert_eq!(handed.lent().map(<[_]>::len).collect::<Vec<_>>(), [3]);
         let places = [
             ("other", "127.0.0.1:1"),
             ("rw", "127.0.0.1:3"),

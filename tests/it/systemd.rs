@@ -19,6 +19,7 @@ use crate::support::postgres::{Settings, Stop};
 use crate::support::process::Signal;
 use crate::support::wait::wait_until;
 use crate::tools::output;
+use crate::upgrade::{post, upgrade, with_token};
 use crate::upgrade_fails::greets;
 
 /// Does as systemd does: binds `NAME=KIND:ADDRESS`…, hands the sockets over in this order, and becomes what comes after `--`.
@@ -143,6 +144,44 @@ async fn a_socket_that_was_handed_over_is_used_and_the_others_are_bound() {
     drop(sessions);
     balancer.signal(Signal::TERM);
     assert_eq!(balancer.wait_exit(Duration::from_secs(20)).await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_socket_that_a_reload_leaves_to_systemd_is_told_of_also_after_an_upgrade() {
+    let address = Address::claim();
+    let [named, by_address] = [7004, 7005].map(|port| address.port(port));
+    let words = [format!("rw=listen:{named}"), format!("pgsplit.socket=listen:{by_address}")];
+    let words = ["python3", "-c", HAND_OVER, &words[0], &words[1], "--"];
+    let nodes = with_token(&shared().await.config());
+    let config = |rw: &str, ro: &str| {
+        format!(
+            "{nodes}listeners:\n  - {{name: rw, bind: \"{rw}\", target: primary}}\n  \
+             - {{name: ro, bind: \"{ro}\", target: prefer-standby}}\n"
+        )
+    };
+    let ro = by_address.to_string();
+    let balancer = Balancer::start_under(&words, &config("BALANCER:6432", &ro), &[]).await;
+    balancer.wait_ready().await;
+    let reload = async |rw: &str, ro: &str| {
+        balancer.write(&config(rw, ro));
+        let (status, said) = post(&balancer, "/api/v1/reload").await;
+        assert_eq!(status, 200, "{said}");
+    };
+    let told = async |expected: &[&str]| {
+        wait_until("it to be told", async || {
+            let lines = balancer.log_lines().into_iter().filter(|line| line["event"] == "socket_left_open");
+            let left: Vec<_> = lines.map(|line| line["addr"].as_str().unwrap().to_owned()).collect();
+            if left == expected { Ok(()) } else { Err(left) }
+        })
+        .await;
+    };
+    reload("BALANCER:6432", "BALANCER:6433").await;
+    told(&[&ro]).await;
+    upgrade(&balancer).await;
+    reload("BALANCER:6434", "BALANCER:6433").await;
+    // Each once.
+    told(&[&ro, &named.to_string()]).await;
+    assert_eq!(value(&connect(balancer.at(6434)).await.unwrap(), "select 1").await.unwrap(), "1");
 }
 
 /// With which code, and with which words, it ends when this is handed over.

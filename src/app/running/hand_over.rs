@@ -43,14 +43,16 @@ impl Running {
     /// # Errors
     /// The process has no descriptors left.
     pub(in crate::app) fn sockets(&self) -> io::Result<Vec<(Spot, Vec<OwnedFd>)>> {
-        let spot = |name: &str, bind| Spot { name: name.to_owned(), bind };
+        let spot =
+            |name: &str, bind, addr| Spot { name: name.to_owned(), bind, is_lent: self.lent.has(addr) };
         let listeners = self.listener_doors.iter();
-        let listeners = listeners.map(|door| (spot(&door.name, door.bind), door.open.copies()));
+        let listeners =
+            listeners.map(|door| (spot(&door.name, door.bind, door.open.addr()), door.open.copies()));
         let fronts = self.front_doors.iter();
-        let fronts = fronts.map(|door| (spot(&door.name, door.bind), door.open.copies()));
+        let fronts = fronts.map(|door| (spot(&door.name, door.bind, door.open.addr()), door.open.copies()));
         let copy = |server: &AdminServer| server.listening.copy().map(|socket| vec![socket]);
         let admin = self.admin_server.iter();
-        let admin = admin.map(|server| (spot(ADMIN, server.bind), copy(server)));
+        let admin = admin.map(|server| (spot(ADMIN, server.bind, server.addr), copy(server)));
         listeners.chain(fronts).chain(admin).map(|(spot, sockets)| Ok((spot, sockets?))).collect()
     }
 
