@@ -10,7 +10,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::value::{Value, collect};
+use super::value::{PutField, Value, collect};
 use super::{Format, json, text};
 
 /// How lines look; clones look alike, also when that changes.
@@ -42,7 +42,7 @@ impl Line {
         self.whole(format, Level::WARN, "log_lines_lost", &fields)
     }
 
-    fn field(format: Format) -> fn(&mut String, &str, &Value<'_>) {
+    fn field(format: Format) -> PutField {
         match format {
             Format::Text => text::field,
             Format::Json => json::field,

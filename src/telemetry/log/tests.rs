@@ -124,10 +124,10 @@ proptest! {
     #[test]
     fn any_text_survives_in_json(text in ".*") {
         let mut object = "{\"a\":1".to_owned();
-        json::field(&mut object, &text, &value::Value::Text(&text));
+        json::field(&mut object, "b", &value::Value::Text(&text));
         object.push('}');
         let parsed: Value = serde_json::from_str(&object).unwrap();
-        prop_assert_eq!(parsed[&text].as_str(), Some(text.as_str()));
+        prop_assert_eq!(parsed["b"].as_str(), Some(text.as_str()));
         prop_assert!(!object.chars().any(char::is_control));
     }
 

@@ -23,8 +23,11 @@ pub(super) enum Value<'a> {
     Text(&'a str),
 }
 
+/// Puts a field down.
+pub(super) type PutField = fn(&mut String, &'static str, &Value<'_>);
+
 /// The event's name, and its fields as `write` puts them down.
-pub(super) fn collect(event: &Event<'_>, write: fn(&mut String, &str, &Value<'_>)) -> (String, String) {
+pub(super) fn collect(event: &Event<'_>, write: PutField) -> (String, String) {
     let metadata = event.metadata();
     let mut fields =
         Fields { event: String::new(), out: String::with_capacity(FIELDS_USUAL), seen: 0, write };
@@ -49,7 +52,7 @@ struct Fields {
     out: String,
     /// Which fields had a value. `tracing` skips a `None` in silence, so it can only be told by its absence.
     seen: u64,
-    write: fn(&mut String, &str, &Value<'_>),
+    write: PutField,
 }
 
 impl Fields {
