@@ -93,7 +93,7 @@ impl<To> WorkerHandle<To> {
 /// A worker that has no thread yet.
 #[derive(Debug)]
 pub(super) struct Worker<To> {
-    runtime: Runtime,
+    runtime: Startable,
     lives: TaskTracker,
     connections: mpsc::Receiver<Box<Accepted<To>>>,
 }
@@ -110,7 +110,7 @@ impl<To: Send + 'static> Worker<To> {
             runtime: runtime.handle().clone(),
             lives: lives.clone(),
         };
-        Ok((handle, Self { runtime, lives, connections }))
+        Ok((handle, Self { runtime: Startable(Some(runtime)), lives, connections }))
     }
 
     /// Runs `serve` for each connection, and what the handles are given, all on one thread with this name, which is
@@ -125,7 +125,8 @@ impl<To: Send + 'static> Worker<To> {
         Life: Future<Output = ()> + Send + 'static,
     {
         std::thread::Builder::new().name(name).spawn(move || {
-            self.runtime.block_on(answering.beside(async {
+            let Some(runtime) = self.runtime.0.take() else { return };
+            runtime.block_on(answering.beside(async {
                 let lives = self.lives;
                 let (mut soon, mut latest) = (interval(SOON), None::<Instant>);
                 soon.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -148,6 +149,19 @@ impl<To: Send + 'static> Worker<To> {
     }
 }
 
+/// A runtime on its way to its thread. Should it not get there, for want of threads or of descriptors for the next one, it ends
+/// without waiting for what runs in it: it may be dropped by a task of another runtime, which must not wait.
+#[derive(Debug)]
+struct Startable(Option<Runtime>);
+
+impl Drop for Startable {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// A connection counts among its worker's for as long as this lives.
 #[derive(Debug)]
 pub struct Served(Arc<AtomicUsize>);
@@ -155,5 +169,18 @@ pub struct Served(Arc<AtomicUsize>);
 impl Drop for Served {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As when the descriptors do not suffice for all workers of a front that a reload adds.
+    #[tokio::test]
+    async fn one_that_never_starts_can_be_dropped_by_a_task() {
+        let (handle, worker) = Worker::<()>::new().unwrap();
+        drop(worker);
+        assert!(handle.sender.is_closed());
     }
 }
