@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
@@ -25,7 +26,7 @@ use crate::session::shared::{Listener, Shared};
 use crate::telemetry::labels::CancelResult;
 use crate::topology::Topology;
 
-/// How long a node may take. A stopped server still has the request in its socket and will find it when it goes on,
+/// How long a node may take, its turn included. A stopped server still has the request in its socket and will find it when it goes on,
 /// as it would without a balancer: what its kernel has taken cannot be taken back.
 const DELIVERY: Duration = Duration::from_secs(5);
 /// Requests with an unknown key that one source may send at once: a service that gives up on all its queries in one
@@ -33,6 +34,9 @@ const DELIVERY: Duration = Duration::from_secs(5);
 const BURST: f64 = 500.0;
 /// How many more it may send each second. Guessing a 32-bit key at this pace takes a year and more.
 const PER_SECOND: f64 = 100.0;
+/// Requests with an unknown key that a node is given at a time. A server makes a process for each, and hundreds at once keep it
+/// from answering anything else, its checks among them.
+const AT_A_TIME: usize = 8;
 /// Sources remembered at a time.
 const SOURCES: usize = 10_000;
 
@@ -128,6 +132,40 @@ impl SourceLimit {
     }
 }
 
+/// Whose turn it is to be sent to a node, for requests that every node gets.
+#[derive(Clone, Debug, Default)]
+pub struct Turns(Arc<Mutex<HashMap<SocketAddr, Arc<Semaphore>>>>);
+
+/// One of the few that a node is given now.
+#[derive(Debug)]
+struct Turn {
+    turns: Turns,
+    at: SocketAddr,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Turns {
+    /// Waits for a turn at the node at `at`. Cancel safe: the place in the queue is given up.
+    async fn take(&self, at: SocketAddr) -> Option<Turn> {
+        let node = {
+            let mut nodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(nodes.entry(at).or_insert_with(|| Arc::new(Semaphore::new(AT_A_TIME))))
+        };
+        let permit = node.acquire_owned().await.ok()?;
+        Some(Turn { turns: self.clone(), at, _permit: permit })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut nodes = self.turns.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The list's and this one's: nobody else has a turn there, or waits for one.
+        if nodes.get(&self.at).is_some_and(|node| Arc::strong_count(node) <= 2) {
+            nodes.remove(&self.at);
+        }
+    }
+}
+
 fn prefix(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() & !0xff).into()),
@@ -142,25 +180,30 @@ fn prefix(source: IpAddr) -> IpAddr {
 pub async fn cancel(shared: &Shared, listener: &Listener, client: Client, key: &CancelKey, packet: &[u8]) {
     let source = client.peer().ip();
     let result = match shared.cancels.find(key) {
-        Some(addr) if deliver(&[addr], packet).await => CancelResult::Routed,
+        Some(addr) if deliver(&[addr], packet, Instant::now() + DELIVERY).await => CancelResult::Routed,
         Some(_) => CancelResult::Failed,
         None if !shared.cancel_limit.allows(source, Instant::now()) => CancelResult::Limited,
-        None => broadcast(listener, packet).await,
+        None => broadcast(listener, packet, &shared.cancel_turns).await,
     };
     peer::leave(client.into_parts().0).await;
     shared.metrics.cancel(result);
     debug!(listener = listener.config.name.as_str(), client = %source, result = result.as_str(), "cancel_request");
 }
 
-/// Sends the request to every node, all at once.
-async fn broadcast(listener: &Listener, packet: &[u8]) -> CancelResult {
+/// Sends the request to every node, to each as soon as it is its turn there.
+async fn broadcast(listener: &Listener, packet: &[u8], turns: &Turns) -> CancelResult {
     let topology = listener.watched.current.borrow().clone();
     let deliveries = TaskTracker::new();
     let tasks: Vec<_> = everywhere(&topology)
         .into_iter()
         .map(|addrs| {
-            let packet = packet.to_vec();
-            deliveries.spawn(async move { deliver(&addrs, &packet).await })
+            let (packet, turns) = (packet.to_vec(), turns.clone());
+            deliveries.spawn(async move {
+                let deadline = Instant::now() + DELIVERY;
+                let Some(at) = addrs.first() else { return false };
+                let Ok(Some(_turn)) = timeout_at(deadline, turns.take(*at)).await else { return false };
+                deliver(&addrs, &packet, deadline).await
+            })
         })
         .collect();
     if tasks.is_empty() {
@@ -189,8 +232,7 @@ fn everywhere(topology: &Topology) -> Vec<Arc<[SocketAddr]>> {
 }
 
 /// Sends the request to one node and waits until it has closed the connection.
-async fn deliver(addrs: &[SocketAddr], packet: &[u8]) -> bool {
-    let deadline = Instant::now() + DELIVERY;
+async fn deliver(addrs: &[SocketAddr], packet: &[u8], deadline: Instant) -> bool {
     let Ok((mut stream, _)) = dial::connect(addrs, deadline).await else { return false };
     let delivered = timeout_at(deadline, async {
         stream.write_all(packet).await?;
@@ -234,6 +276,27 @@ mod tests {
         assert!(everywhere(&topology).is_empty());
         let _session = load.enter(None);
         assert_eq!(everywhere(&topology), [Arc::from([addr])]);
+    }
+
+    #[tokio::test]
+    async fn a_node_has_few_at_a_time_and_who_waits_for_one_does_not_wait_for_another() {
+        let turns = Turns::default();
+        let (busy, idle) = ("10.0.0.1:5432".parse().unwrap(), "10.0.0.2:5432".parse().unwrap());
+        let mut taken = Vec::new();
+        for _ in 0..AT_A_TIME {
+            taken.push(turns.take(busy).await.unwrap());
+        }
+        let mut next = Box::pin(turns.take(busy));
+        assert!(futures_util::poll!(&mut next).is_pending());
+        drop(turns.take(idle).await.unwrap());
+        // What others still have, or wait for, is not forgotten.
+        taken.pop();
+        let last = next.await.unwrap();
+        let mut more = Box::pin(turns.take(busy));
+        assert!(futures_util::poll!(&mut more).is_pending());
+        drop(more);
+        drop((last, taken));
+        assert!(turns.0.lock().unwrap().is_empty());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::base::role::Target;
 use crate::config::{self, Cluster, Sessions};
 use crate::net::descriptors::Descriptors;
 use crate::net::options::Options;
-use crate::session::cancel::{CancelTable, SourceLimit};
+use crate::session::cancel::{CancelTable, SourceLimit, Turns};
 use crate::session::departure::Departure;
 use crate::session::queue::Queue;
 use crate::session::roster::Roster;
@@ -37,6 +37,8 @@ pub struct Shared {
     pub cancels: CancelTable,
     /// How many cancel requests nobody knows the key of one source may send.
     pub cancel_limit: SourceLimit,
+    /// When each of them is sent to which node.
+    pub cancel_turns: Turns,
     /// Numbers for sessions.
     pub ids: SessionIds,
     /// All of them.
@@ -63,6 +65,7 @@ impl Shared {
             descriptors,
             cancels: CancelTable::default(),
             cancel_limit: SourceLimit::default(),
+            cancel_turns: Turns::default(),
             ids: SessionIds::default(),
             roster,
             is_draining: AtomicBool::new(false),

@@ -8,6 +8,7 @@ use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_postgres::NoTls;
 
@@ -265,6 +266,48 @@ async fn guessing_keys_is_limited_and_disturbs_nobody() {
     assert_eq!(count("broadcast") + count("limited"), i64::try_from(GUESSES).unwrap());
     assert!(count("limited") > 0 || allowed >= GUESSES, "{results:?}");
     assert_eq!(usize::try_from(count("broadcast")).unwrap() + 1, notes.all().len());
+}
+
+/// A server makes a process for each request, and is busy with nothing else when hundreds come at once.
+#[tokio::test]
+async fn a_node_gets_few_requests_of_unknown_keys_at_a_time_and_all_in_the_end() {
+    const AT_A_TIME: usize = 8;
+    const REQUESTS: usize = 60;
+    let (here, most, release) = (Notes::new(), Arc::new(AtomicU32::new(0)), Arc::new(Semaphore::new(0)));
+    let node = FakeNode::start({
+        let (here, most, release) = (here.clone(), Arc::clone(&most), Arc::clone(&release));
+        let now = Arc::new(AtomicU32::new(0));
+        move |mut wire| {
+            let (here, most, release, now) =
+                (here.clone(), Arc::clone(&most), Arc::clone(&release), Arc::clone(&now));
+            async move {
+                let Ok(packet) = wire.first_packet().await else { return };
+                if packet[..4] != cancel_request(0, b"")[4..8] {
+                    let _ = wire.send(&login_answer(1, &[0, 0, 0, 1], false)).await;
+                    let _ = wire.message().await;
+                    return;
+                }
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                here.add(packet);
+                release.acquire().await.unwrap().forget();
+                now.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+    })
+    .await;
+    let balancer = Balancer::start(&in_order([node.addr()], "")).await;
+    balancer.wait_ready().await;
+    let rw = balancer.rw();
+    let key = |n: usize| (u32::try_from(n).unwrap() + 1000, vec![0; 4]);
+    let requests: Vec<_> =
+        (0..REQUESTS).map(|n| background().spawn(async move { cancel(rw, &key(n)).await })).collect();
+    wait_until("the first few to come", async || here.all().len() == AT_A_TIME).await;
+    release.add_permits(REQUESTS);
+    for request in requests {
+        request.await.unwrap();
+    }
+    wait_results(&balancer, &[("broadcast", i64::try_from(REQUESTS).unwrap())]).await;
+    assert_eq!((here.all().len(), most.load(Ordering::SeqCst) as usize), (REQUESTS, AT_A_TIME));
 }
 
 #[tokio::test]
