@@ -40,6 +40,8 @@ pub(super) struct Removal<'a> {
     /// Those that have been.
     asked: HashMap<SessionId, Asked>,
     stay: HashSet<SessionId>,
+    /// Those that have gone, and whose tasks may not have ended.
+    ending: HashSet<SessionId>,
     moved: u64,
 }
 
@@ -64,8 +66,9 @@ impl<'a> Removal<'a> {
         // Bounded by how many are asked at a time.
         let (departure, leaving) = mpsc::unbounded_channel();
         shared.departure.store(Some(Arc::new(departure)));
-        let (line, asked, stay) = (VecDeque::new(), HashMap::new(), HashSet::new());
-        Self { shared, mouth, ear, leaving, line, asked, stay, moved: 0 }
+        let (line, asked) = (VecDeque::new(), HashMap::new());
+        let (stay, ending) = (HashSet::new(), HashSet::new());
+        Self { shared, mouth, ear, leaving, line, asked, stay, ending, moved: 0 }
     }
 
     /// Sessions that have gone.
@@ -107,7 +110,8 @@ impl<'a> Removal<'a> {
     /// In words: the new process does not answer, or is gone; or this one is to stop, before or after the last of them.
     pub(super) async fn all(&mut self) -> Result<(), String> {
         let shared = self.shared;
-        let are_gone = |removal: &Self| removal.line.is_empty() && removal.asked.is_empty();
+        let are_gone =
+            |removal: &Self| removal.line.is_empty() && removal.asked.is_empty() && removal.ending.is_empty();
         self.run(LOOK, |removal| shared.is_draining() || are_gone(removal)).await?;
         if shared.is_draining() { Err(STOPPING.to_owned()) } else { Ok(()) }
     }
@@ -148,6 +152,7 @@ impl<'a> Removal<'a> {
         let all = self.shared.roster.all();
         let here: HashSet<_> = all.iter().map(|card| card.id).collect();
         self.stay.retain(|id| here.contains(id));
+        self.ending.retain(|id| here.contains(id));
         let stay = &mut self.stay;
         self.asked.retain(|id, asked| {
             let is_late = asked.underway.is_none() && ANSWER < asked.since.elapsed();
@@ -206,6 +211,7 @@ impl<'a> Removal<'a> {
                     // If that cannot be said it stays here: the new process has not touched it.
                     said(timeout(ANSWER, self.mouth.say(&ToNew::Yours(number))).await)?;
                     let _ = underway.answer.send(true);
+                    self.ending.insert(SessionId::from_number(number));
                     self.moved += 1;
                 }
             }
