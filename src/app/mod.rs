@@ -57,7 +57,8 @@ use crate::telemetry::shape::Shape;
 use reloader::Reloader;
 use running::{Ground, Lent, Running};
 use systemd::Systemd;
-use upgrade::heir::Quarters;
+use upgrade::child::Child;
+use upgrade::heir::{Old, Quarters};
 use upgrade::launch::Launch;
 use upgrade::old::Predecessor;
 
@@ -145,8 +146,12 @@ pub struct App {
     /// Of a process that takes the place of another one, until it has it.
     quarters: Option<Quarters>,
     is_replaced: CancellationToken,
-    /// Ends when nothing is accepted any more, with the threads whose connections go on.
-    reloading: task::JoinHandle<Vec<JoinHandle<()>>>,
+    is_to_stop: CancellationToken,
+    /// The process whose place this one has taken.
+    old: Option<Old>,
+    /// Ends when nothing is accepted any more, with the threads whose connections go on, and the process that stops with this
+    /// one.
+    reloading: task::JoinHandle<(Vec<JoinHandle<()>>, Option<Child>)>,
     tasks: TaskTracker,
     end: CancellationToken,
     systemd: Systemd,
@@ -203,8 +208,8 @@ impl App {
         running.set_lent(lent);
         let prepared = running.prepare(&config, sockets, local)?;
         running.go_by(config, prepared).await;
-        let quarters = is_heir.then(|| running.quarters(&systemd, &upgrades));
-        let is_replaced = CancellationToken::new();
+        let (is_replaced, is_to_stop) = (CancellationToken::new(), CancellationToken::new());
+        let quarters = is_heir.then(|| running.quarters(&systemd, &upgrades, &is_to_stop));
         tasks.spawn(end.clone().run_until_cancelled_owned(upkeep(metrics)));
         let reloader = Reloader {
             shared: Arc::clone(&shared),
@@ -228,7 +233,20 @@ impl App {
         tasks.spawn(end.clone().run_until_cancelled_owned(sweep(Arc::clone(&shared))));
         unless_started.disarm();
         let reloading = tasks.spawn(reloader.run(asked, upgrades_asked));
-        Ok(Self { shared, fronts, reloads, upgrades, quarters, is_replaced, reloading, tasks, end, systemd })
+        Ok(Self {
+            shared,
+            fronts,
+            reloads,
+            upgrades,
+            quarters,
+            is_replaced,
+            is_to_stop,
+            old: None,
+            reloading,
+            tasks,
+            end,
+            systemd,
+        })
     }
 
     /// Lets a new process take this one's place, and waits for nothing.
@@ -240,6 +258,12 @@ impl App {
     /// Resolves when another process has this one's place, and it is to stop. Cancel safe.
     pub async fn replaced(&self) {
         self.is_replaced.cancelled().await;
+    }
+
+    /// Resolves when the process whose place this one was to take has been told to stop, and this one is to stop with it.
+    /// Cancel safe.
+    pub async fn told_to_stop(&self) {
+        self.is_to_stop.cancelled().await;
     }
 
     /// Has the configuration loaded again for `by`, and waits for nothing.
@@ -266,7 +290,8 @@ impl App {
 
     /// Drains and ends: no new sessions once the drain delay is over; those that run may end by themselves until the drain
     /// timeout, then they end between two transactions, and those that have not come to that in five seconds, or when `hurry` resolves,
-    /// are cut. Not cancel safe.
+    /// are cut. So long it stays for the other process of an upgrade, too, where that would be ended with this one. Not cancel
+    /// safe.
     pub async fn stop(self, hurry: impl Future<Output = ()>) {
         self.systemd.is_stopping().await;
         let shared = self.shared;
@@ -287,19 +312,29 @@ impl App {
         let is_hurried = !delay.is_zero() && timeout(delay, hurry.as_mut()).await.is_ok();
         shared.stop.cancel();
         let kill = shared.kill.clone();
-        let workers = self.reloading.await.unwrap_or_default();
+        let (workers, mut other) = self.reloading.await.unwrap_or_default();
         let mut ended = task::spawn_blocking(move || {
             for worker in workers {
                 drop(worker.join());
             }
         });
+        let all_ended = async {
+            let _ = (&mut ended).await;
+            if let Some(child) = &mut other {
+                child.end().await;
+            }
+            // It has a drain of its own, which systemd would cut short with the end of this one.
+            if let Some(old) = self.old.as_ref().filter(|_| self.systemd.is_main()) {
+                old.left().await;
+            }
+        };
         let last_call = async {
             sleep(drain).await;
             shared.stage.post(Stage::LastCall);
             sleep(LAST_CALL).await;
         };
         tokio::select! {
-            _ = &mut ended => {}
+            () = all_ended => {}
             () = last_call => {}
             () = &mut hurry, if !is_hurried => {}
             () = ready(()), if is_hurried => {}
@@ -312,6 +347,15 @@ impl App {
         if are_left {
             warn!(sessions, requests, "sessions_cut");
             let _ = timeout(CONTROL_END, ended).await;
+        }
+        if let Some(mut child) = other
+            && child.ended(Duration::ZERO).await.is_none()
+        {
+            // It is at its drain, and hurries now.
+            child.ask_to_end();
+            if child.ended(CONTROL_END).await.is_none() {
+                child.let_go().await;
+            }
         }
         self.end.cancel();
         self.tasks.close();

@@ -13,6 +13,7 @@ use tracing::{debug, error, info, warn};
 use super::SetLog;
 use super::running::Running;
 use super::systemd::Systemd;
+use super::upgrade::child::Child;
 use super::upgrade::old::{Outcome, Predecessor};
 use super::watch;
 use crate::admin::reload::{Refused, Reload, Reloaded, Reloads};
@@ -41,13 +42,14 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    /// Does what is asked for until the process stops; then the threads, whose connections go on.
+    /// Does what is asked for until the process stops; then the threads, whose connections go on, and the process that was to
+    /// take this one's place and stops with it.
     pub(super) async fn run(
         mut self,
         mut asked: mpsc::Receiver<Reload>,
         mut upgrades: mpsc::Receiver<Upgrade>,
-    ) -> Vec<JoinHandle<()>> {
-        let stop = self.shared.stop.clone();
+    ) -> (Vec<JoinHandle<()>>, Option<Child>) {
+        let (stop, mut other) = (self.shared.stop.clone(), None);
         self.watch();
         loop {
             let Reload { by, answer } = tokio::select! {
@@ -57,9 +59,9 @@ impl Reloader {
                 Some(upgrade) = upgrades.recv() => {
                     match self.predecessor.upgrade(&mut self.running, upgrade).await {
                         Outcome::Stays => continue,
-                        Outcome::Leaves => {}
+                        Outcome::Leaves => self.is_replaced.cancel(),
+                        Outcome::Stops(child) => other = Some(child),
                     }
-                    self.is_replaced.cancel();
                     // Who asks for something now is told that it comes too late.
                     drop((asked, upgrades));
                     stop.cancelled().await;
@@ -76,7 +78,7 @@ impl Reloader {
             // Who has asked may not care.
             let _ = answer.send(reloaded);
         }
-        self.running.into_workers()
+        (self.running.into_workers(), other)
     }
 
     async fn reload(&mut self) -> Result<Diff, Refused> {

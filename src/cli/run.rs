@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 
 use crate::app::upgrade::heir::Heir;
 use crate::app::upgrade::launch::Launch;
+use crate::app::upgrade::middle;
 use crate::app::{App, Outfit, SetLog, StartError};
 use crate::cli::args::Source;
 use crate::cli::{BAD_CONFIG, FAILURE, NO_PERMISSION, fail, load, out, refuse};
@@ -25,8 +26,13 @@ use crate::topology::Node;
 
 /// The start screen does not wait longer for first checks.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
+/// As good as at the same time, be the machine ever so busy.
+const TOLD_TWICE: Duration = Duration::from_secs(1);
 
 pub(super) fn run(source: &Source) -> ExitCode {
+    if middle::is_this() {
+        return middle::run().map_or_else(|error| fail(&error.to_string()), |()| ExitCode::SUCCESS);
+    }
     let launch = Launch::of_process();
     let heir = match Heir::of_process() {
         Ok(heir) => heir,
@@ -170,6 +176,11 @@ async fn serve(
             _ = hangup.recv() => app.reload("signal"),
             _ = user.recv() => app.upgrade("signal"),
             () = app.replaced() => break,
+            () = app.told_to_stop() => {
+                // Who has told the other process may be about to tell this one as well, and means no hurry by that.
+                let _ = timeout(TOLD_TWICE, either(&mut term, &mut int)).await;
+                break;
+            }
         }
     }
     app.stop(either(&mut term, &mut int)).await;

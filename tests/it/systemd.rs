@@ -2,13 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
-use std::net::SocketAddr;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::address::Address;
 use crate::support::balancer::{Balancer, binary};
@@ -16,10 +17,10 @@ use crate::support::client::{connect, value};
 use crate::support::cluster::{Cluster, shared};
 use crate::support::home;
 use crate::support::postgres::{Settings, Stop};
-use crate::support::process::Signal;
+use crate::support::process::{Signal, signal_group};
 use crate::support::wait::wait_until;
 use crate::tools::output;
-use crate::upgrade::{post, upgrade, with_token};
+use crate::upgrade::{comes, is_gone, post, upgrade, wait_gone, with_token};
 use crate::upgrade_fails::greets;
 
 /// Does as systemd does: binds `NAME=KIND:ADDRESS`…, hands the sockets over in this order, and becomes what comes after `--`.
@@ -73,6 +74,14 @@ impl Heard {
     /// How often this line has been heard.
     fn count(&self, line: &str) -> usize {
         self.all().iter().flatten().filter(|said| *said == line).count()
+    }
+
+    /// Waits until it was asked so many times more for time to stop, which a process does each second.
+    async fn asked_for_time(&self, more: usize) {
+        let count =
+            || self.all().iter().flatten().filter(|line| line.starts_with("EXTEND_TIMEOUT_USEC=")).count();
+        let before = count();
+        wait_until("it to ask for more time", async || before + more <= count()).await;
     }
 
     /// Waits for a message with a line that begins like this; the message.
@@ -218,20 +227,89 @@ async fn a_stop_in_the_middle_of_an_upgrade_is_none() {
     let balancer = Balancer::launch(&config, &[("NOTIFY_SOCKET", &socket)]);
     heard.wait("READY=1").await;
     let [one, two] = [connect(balancer.rw()).await.unwrap(), connect(balancer.rw()).await.unwrap()];
-    // A new process that takes one session and says nothing of the other; told to stop, it says so and ends.
-    let takes = r#"trap ': >told; exit 0' TERM; frame '"Ready"'; until_said Begin; frame '"Begun"'; until_said '"Session"'
-id=${said#*\"id\":}; frame "{\"Taken\":${id%%,*}}"; until_said Yours; : >taken; while :; do sleep 0.05; done"#;
+    // A new process that takes one session and says nothing of the other; told to stop it takes its time.
+    let takes = r#"trap ': >hurried' TERM; frame '"Ready"'; until_said Begin; frame '"Begun"'; until_said '"Session"'
+id=${said#*\"id\":}; frame "{\"Taken\":${id%%,*}}"; until_said Yours; : >taken; until_said no_more
+case $said in *'"Stop"') : >told;; esac; until [ -e end ]; do sleep 0.05; done"#;
     balancer.replace_program(Some(&greets(takes)));
     balancer.signal(Signal::USR2);
     let file = |name| balancer.config_path().with_file_name(name);
     wait_until("one session to have gone", async || file("taken").exists()).await;
     balancer.signal(Signal::TERM);
-    heard.wait("MAINPID=").await;
     wait_until("the new process to be told", async || file("told").exists()).await;
     let line = balancer.wait_log("upgrade_interrupted", |line| line["moved"] == 1).await;
     assert_eq!(line["error"], "pgsplit is stopping", "{line}");
     assert!(!balancer.log_lines().iter().any(|line| line["event"] == "upgrade_done"));
     drop((one, two));
+    // The other one ends what it has: systemd would end it with this one.
+    balancer.wait_log("session_end", |_| true).await;
+    heard.asked_for_time(3).await;
+    assert!(!file("hurried").exists(), "a manager of services has told it once, and twice means at once");
+    fs::write(file("end"), "").unwrap();
+    assert_eq!(balancer.wait_exit(Duration::from_secs(20)).await.code(), Some(0));
+    assert_eq!(heard.all().iter().flatten().filter(|line| line.starts_with("MAINPID=")).count(), 0);
+}
+
+#[tokio::test]
+async fn who_was_left_in_the_old_process_has_a_drain_when_both_are_told_to_stop() {
+    let (heard, socket) = Heard::start();
+    let listeners = "listeners:\n  - {name: rw, bind: \"BALANCER:6432\", target: primary}\n";
+    let config = shared().await.config() + listeners + "runtime: {drain_timeout: 1m, watch_config: false}\n";
+    let balancer = Balancer::launch(&config, &[("NOTIFY_SOCKET", &socket)]);
+    heard.wait("READY=1").await;
+    let session = connect(balancer.rw()).await.unwrap();
+    // The new process has no listener for it.
+    balancer.write(&config.replace("name: rw,", "name: main,"));
+    let old = balancer.pid();
+    balancer.signal(Signal::USR2);
+    let main = heard.wait("MAINPID=").await;
+    balancer.succeeded_by(main[0]["MAINPID=".len()..].parse().unwrap());
+    wait_until("the new one to be ready", async || heard.count("READY=1") == 2).await;
+    // As a manager of services does, to all that it has started.
+    signal_group(old, Signal::TERM);
+    heard.wait("STOPPING=1").await;
+    heard.asked_for_time(3).await;
+    assert_eq!(value(&session, "select 1").await.unwrap(), "1");
+    drop(session);
+    for pid in [old, balancer.pid()] {
+        wait_gone(pid).await;
+    }
+    assert!(!balancer.log_lines().iter().any(|line| line["event"] == "sessions_cut"));
+}
+
+#[tokio::test]
+async fn a_stop_while_the_new_process_gets_ready_ends_both() {
+    let (heard, socket) = Heard::start();
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let node =
+        format!("nodes:\n  - {{name: silent, addr: \"{}\", role: standby}}\n", silent.local_addr().unwrap());
+    let config = shared().await.config().replace("nodes:\n", &node) + "runtime: {drain_delay: 1m}\n";
+    let balancer = Balancer::launch(&config, &[("NOTIFY_SOCKET", &socket)]);
+    heard.wait("READY=1").await;
+    balancer.signal(Signal::USR2);
+    let started = balancer.wait_log("upgrade_started", |_| true).await;
+    let new = u32::try_from(started["pid"].as_u64().unwrap()).unwrap();
+    wait_until("it to heed signals", async || heeds_term(new)).await;
+    signal_group(balancer.pid(), Signal::TERM);
+    heard.wait("STOPPING=1").await;
+    // This one accepts for a while yet, and the new one is gone: by itself, unless it was ready before it looked.
+    let failed = balancer.wait_log("upgrade_failed", |_| true).await;
+    let why = failed["error"].as_str().unwrap();
+    assert!(why.contains("ended before it was ready") || why == "pgsplit is stopping", "{failed}");
+    assert!(is_gone(new));
+    assert_eq!(comes(balancer.rw()).await.as_deref(), Ok("1"));
+    // Again means at once.
+    balancer.signal(Signal::TERM);
+    assert_eq!(balancer.wait_exit(Duration::from_secs(20)).await.code(), Some(0));
+}
+
+/// Whether a process does not simply end when it is sent SIGTERM.
+fn heeds_term(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    caught
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & (1 << 14) != 0)
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{ADMIN, AdminServer, Running};
@@ -23,7 +24,12 @@ impl Running {
     }
 
     /// What this process goes on with when it has another one's place.
-    pub(in crate::app) fn quarters(&self, systemd: &Systemd, upgrades: &Upgrades) -> Quarters {
+    pub(in crate::app) fn quarters(
+        &self,
+        systemd: &Systemd,
+        upgrades: &Upgrades,
+        is_to_stop: &CancellationToken,
+    ) -> Quarters {
         self.set_options();
         Quarters {
             crew: self.sessions.clone(),
@@ -35,6 +41,7 @@ impl Running {
             systemd: systemd.clone(),
             upgrades: upgrades.clone(),
             turn: upgrades.turn().ok(),
+            is_to_stop: is_to_stop.clone(),
         }
     }
 

@@ -45,6 +45,11 @@ impl Systemd {
         Self { socket, watchdog, is_main: Arc::new(AtomicBool::new(is_main)), is_up: Arc::default() }
     }
 
+    /// Whether it watches this process, and takes its end for that of the service.
+    pub(super) fn is_main(&self) -> bool {
+        self.socket.is_some() && self.is_main.load(Ordering::Relaxed)
+    }
+
     /// This process has the place of the one before it, be it only to stop.
     pub(super) async fn is_successor(&self, shared: &Shared, fronts: &Fronts) {
         if !self.is_main.swap(true, Ordering::Relaxed) {

@@ -12,8 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::by_hand::ByHand;
@@ -35,7 +37,8 @@ use crate::telemetry::labels::UpgradeResult;
 
 /// How long the other process may take to close, once it has been told that this one stops.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// How often it is looked whether people have set something by hand that who waits with the old process is to know.
+/// How often it is looked whether people have set something by hand that who waits with the old process is to know, and whether
+/// that one is still there.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// A process that was started to take the place of another one.
@@ -47,6 +50,7 @@ pub struct Heir(UnixStream);
 pub struct Inheritance {
     mouth: Mouth,
     ear: Ear,
+    old: Option<Old>,
     /// The sockets.
     pub handed: Handed,
     by_hand: ByHand,
@@ -67,11 +71,44 @@ pub(in crate::app) struct Quarters {
     pub upgrades: Upgrades,
     /// No other upgrade before this one is over.
     pub turn: Option<OwnedSemaphorePermit>,
+    /// The other process wants this one to stop with it.
+    pub is_to_stop: CancellationToken,
 }
 
 impl fmt::Debug for Quarters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Quarters").finish_non_exhaustive()
+    }
+}
+
+/// The process whose place this one has taken, and which may have ended.
+#[derive(Debug)]
+pub(in crate::app) struct Old(OwnedFd);
+
+impl Old {
+    /// The one at the other end of a passage; `None`: it has ended, or the system has no way to watch another process.
+    #[cfg(target_os = "linux")]
+    fn at(passage: &UnixStream) -> Option<Self> {
+        let pid = rustix::net::sockopt::socket_peercred(passage).ok()?.pid;
+        rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok().map(Self)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn at(_: &UnixStream) -> Option<Self> {
+        None
+    }
+
+    /// Resolves when it has ended. Cancel safe.
+    pub(in crate::app) async fn left(&self) {
+        let mut look = interval(LOOK);
+        while !self.has_left() {
+            look.tick().await;
+        }
+    }
+
+    fn has_left(&self) -> bool {
+        let mut watched = [PollFd::new(&self.0, PollFlags::IN)];
+        poll(&mut watched, Some(&Timespec::default())) != Ok(0)
     }
 }
 
@@ -108,9 +145,10 @@ impl Heir {
     /// # Errors
     /// In words: there is nobody to take the place of.
     pub async fn meet(self) -> Result<Inheritance, String> {
+        let old = Old::at(&self.0);
         let (mouth, ear) = open(self.0).map_err(|error| error.to_string())?;
         let (handed, by_hand) = (Handed::default(), ByHand::default());
-        let mut inheritance = Inheritance { mouth, ear, handed, by_hand };
+        let mut inheritance = Inheritance { mouth, ear, old, handed, by_hand };
         inheritance.receive().await?;
         Ok(inheritance)
     }
@@ -176,6 +214,7 @@ impl Inheritance {
         }
         // Before anybody is let in: the old one ends a process that has not said so.
         self.say(&ToOld::Begun).await?;
+        app.old = self.old.take();
         if let Some(quarters) = app.quarters.take() {
             quarters.gate.set(Word::Open);
             let (ready, readied) = mpsc::unbounded_channel();
@@ -209,18 +248,22 @@ fn out_of_turn(what: &ToNew) -> String {
         ToNew::Session(_) => "session",
         ToNew::Yours(_) => "yours",
         ToNew::Settled { .. } => "settled",
+        ToNew::Stop => "stop",
     };
     format!("the old process said \"{name}\" out of turn")
 }
 
 impl Quarters {
-    /// The place is this process's own from now on. Not cancel safe.
+    /// The other process has left, or leaves: the place is this one's own from now on, unless that one keeps it to stop in it.
+    /// Not cancel safe.
     async fn settle(&mut self) {
         if let Some(local) = self.local.take() {
             local.set_ours(true);
         }
         self.turn = None;
-        self.systemd.is_successor(&self.shared, &self.fronts).await;
+        if !self.is_to_stop.is_cancelled() {
+            self.systemd.is_successor(&self.shared, &self.fronts).await;
+        }
     }
 }
 
@@ -273,17 +316,21 @@ impl Arrivals {
     /// Takes up what the other process has given away already: it closes when it hears that there is nobody for more.
     async fn stop(mut self, mut ear: Ear) {
         self.end_answers();
+        let mut is_settled = false;
         let rest = async {
             while let Ok(Some(Heard { what, .. })) = ear.hear().await {
-                if let ToNew::Yours(number) = what {
-                    self.becomes_ours(number);
+                match what {
+                    ToNew::Yours(number) => self.becomes_ours(number),
+                    ToNew::Stop => self.quarters.is_to_stop.cancel(),
+                    ToNew::Settled { .. } => is_settled = true,
+                    _ => {}
                 }
             }
         };
         let _ = timeout(LAST_WORDS, rest).await;
-        if 0 < self.moved {
+        if is_settled || self.quarters.is_to_stop.is_cancelled() || 0 < self.moved {
             // They have their time to end, for which systemd is asked from here.
-            self.quarters.systemd.is_successor(&self.quarters.shared, &self.quarters.fronts).await;
+            self.quarters.settle().await;
         }
     }
 
@@ -328,6 +375,10 @@ impl Arrivals {
                     ["signal", "cli", "dashboard"].into_iter().find(|&known| known == by).unwrap_or("api");
                 self.quarters.upgrades.note(by, None);
                 info!(side = "new", by, version = VERSION, sessions = moved, stayed, "upgrade_done");
+                Ok(())
+            }
+            ToNew::Stop => {
+                self.quarters.is_to_stop.cancel();
                 Ok(())
             }
             other => Err(io::Error::new(io::ErrorKind::InvalidData, out_of_turn(&other))),

@@ -12,13 +12,20 @@
 //! 5. All that could go have gone: the old one closes its listening sockets, and leaves when it has nothing left, or when the
 //!    time for a drain is over. Sessions that get a node meanwhile follow.
 //!
+//! A third process, in the [`middle`], is the parent of the new one, and ends before step 5 is told to anybody.
+//!
 //! Until step 3 a failure changes nothing. Until step 5 a session is lost only with the process that has it, and the old one
 //! serves again. From then on the new one is the one that there is.
+//!
+//! A stop may come at any time, and to one or both: a manager of services tells all processes of a service, and ends those that
+//! are left when the main one has ended. So the main one stays until the other has ended, too: the old one before step 5, the
+//! new one after it.
 
 mod by_hand;
-mod child;
+pub(super) mod child;
 pub mod heir;
 pub mod launch;
+pub mod middle;
 pub(super) mod old;
 mod removal;
 
@@ -39,7 +46,7 @@ use by_hand::ByHand;
 
 /// What the two say to each other; another number is another language.
 const PROTOCOL: u32 = 1;
-/// Set for a process whose standard input is the passage to the process that has started it.
+/// Set for a process whose standard input is the passage to the one whose place it is to take, and for the one between them.
 const VARIABLE: &str = "PGSPLIT_UPGRADE";
 /// This process's.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -66,6 +73,8 @@ enum ToNew {
     Yours(u64),
     /// All that were in use have been asked. Those that log in yet follow.
     Settled { by: String, moved: u64, stayed: usize },
+    /// I have been told to stop before that: so are you. The place stays mine until you have ended.
+    Stop,
 }
 
 /// What the new process says.

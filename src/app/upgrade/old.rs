@@ -42,12 +42,14 @@ pub(in crate::app) struct Predecessor {
 }
 
 /// What becomes of this process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(in crate::app) enum Outcome {
     /// It goes on.
     Stays,
     /// Another one has its place, and it is to leave.
     Leaves,
+    /// It was told to stop, and so was the other one, which has a part of the sessions.
+    Stops(Child),
 }
 
 /// A new process that is ready.
@@ -81,39 +83,33 @@ impl Predecessor {
         }
         running.gate().set(Word::Shut);
         let mut removal = Removal::begin(&self.shared, mouth, ear);
-        let mut moving = removal.open(self.shared.ids.last() + NUMBERS_APART).await;
-        if moving.is_ok() {
-            moving = removal.all().await;
-        }
+        let opened = removal.open(self.shared.ids.last() + NUMBERS_APART).await;
+        let has_begun = opened.is_ok();
+        let moving = if has_begun { removal.all().await } else { opened };
         if let Err(why) = moving {
             let moved = removal.moved();
+            if has_begun && self.shared.is_draining() {
+                if removal.say(&ToNew::Stop).await.is_err() {
+                    child.ask_to_end();
+                }
+                drop(removal);
+                let hint = "the new process stops, too: each ends what it has";
+                warn!(by, error = why, moved, hint, "upgrade_interrupted");
+                running.leave();
+                tell(answer, Err(format!("{why}; {hint}"))).await;
+                return Outcome::Stops(child);
+            }
             // What is under way goes on here; with the passage closed, the other process lets go of it.
             drop(removal);
-            let is_stopping = self.shared.is_draining();
-            if is_stopping {
-                child.ask_to_end();
-                if moved == 0 {
-                    // Who has come there has its time to end, as everybody here has.
-                    child.let_go();
-                    return self.go_on(running, by, answer, why);
-                }
-            }
-            // Who stops has no time for that.
-            let ended = if is_stopping { None } else { child.ended(END).await };
-            let how = match ended {
+            let how = match child.ended(END).await {
                 Some(status) => status.to_string(),
                 // No session has gone over. If it has not said that it accepts, it has none; if it has, and then says nothing
                 // more, those that have come there since are lost with it. This process can serve as before.
                 None if moved == 0 => "it was ended".to_owned(),
                 None => {
-                    let hint = if is_stopping {
-                        "the new process stops, too: each ends what it has"
-                    } else {
-                        "the new process serves; what it did not take ends here"
-                    };
+                    let hint = "the new process serves; what it did not take ends here";
                     warn!(by, error = why, moved, hint, "upgrade_interrupted");
-                    self.leave(running, child.pid()).await;
-                    child.let_go();
+                    self.leave(running, child).await;
                     let told = Err(format!("{why}; {hint}"));
                     tell(answer, told).await;
                     self.until(|| running.connections() == 0, None).await;
@@ -124,14 +120,14 @@ impl Predecessor {
             let lost = if moved == 0 { String::new() } else { format!("; sessions lost with it: {moved}") };
             return self.go_on(running, by, answer, format!("{why} ({how}){lost}"));
         }
-        self.leave(running, child.pid()).await;
+        let pid = child.pid();
+        self.leave(running, child).await;
         let (moved, stayed, open) = (removal.moved(), removal.stayed(), running.connections());
         let seconds = began.elapsed().as_secs_f64();
         // Should it be gone this very moment, nothing else follows from that: the place is its own.
         let _ = removal.say(&ToNew::Settled { by: by.to_owned(), moved, stayed }).await;
-        let done = Upgraded { pid: child.pid(), version, moved, stayed, open, seconds };
-        child.let_go();
-        let Upgraded { pid, version, .. } = &done;
+        let done = Upgraded { pid, version, moved, stayed, open, seconds };
+        let version = &done.version;
         info!(
             side = "old",
             by,
@@ -168,8 +164,10 @@ impl Predecessor {
     }
 
     /// The other process has the place: nobody is accepted here any more, and nobody is told of this one.
-    async fn leave(&self, running: &mut Running, pid: u32) {
+    async fn leave(&self, running: &mut Running, child: Child) {
         running.leave();
+        let pid = child.pid();
+        child.let_go().await;
         self.systemd.is_replaced_by(pid).await;
     }
 
@@ -211,7 +209,7 @@ impl Predecessor {
             return Err(why.to_owned());
         }
         let program = self.launch.program.display().to_string();
-        let started = Child::start(&self.launch);
+        let started = Child::start(&self.launch).await;
         let (mut child, stream) = started.map_err(|error| format!("cannot start {program}: {error}"))?;
         info!(by, program, pid = child.pid(), "upgrade_started");
         let (mut mouth, mut ear) = open(stream).map_err(|error| error.to_string())?;

@@ -28,7 +28,7 @@ pub(in crate::app::upgrade) async fn prepared() -> (App, Inheritance, (Mouth, Ea
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (mouth, ear) = open(ours).unwrap();
     let (handed, by_hand) = (Handed::default(), ByHand::default());
-    (app, Inheritance { mouth, ear, handed, by_hand }, open(theirs).unwrap())
+    (app, Inheritance { mouth, ear, old: None, handed, by_hand }, open(theirs).unwrap())
 }
 
 /// One that receives sessions, of which the first has arrived.
@@ -76,6 +76,25 @@ async fn a_session_that_was_given_away_is_taken_up_though_the_old_process_has_cl
     ready.send((2, Ok(()))).unwrap();
     arrivals.receive(ear, readied).await;
     assert_eq!(ours.await, Ok(()));
+}
+
+#[tokio::test]
+async fn who_is_told_to_stop_by_the_other_process_does_so_in_its_own_time() {
+    for is_stopped in [false, true] {
+        let (arrivals, ear, ours, (mut mouth, old_ear)) = receiving().await;
+        let (shared, is_to_stop) =
+            (Arc::clone(&arrivals.quarters.shared), arrivals.quarters.is_to_stop.clone());
+        if is_stopped {
+            shared.stop.cancel();
+        }
+        mouth.say(&ToNew::Yours(1)).await.unwrap();
+        mouth.say(&ToNew::Stop).await.unwrap();
+        drop((mouth, old_ear));
+        let (_ready, readied) = mpsc::unbounded_channel();
+        arrivals.receive(ear, readied).await;
+        assert_eq!((ours.await, is_to_stop.is_cancelled()), (Ok(()), true), "{is_stopped}");
+        assert_eq!(shared.stop.is_cancelled(), is_stopped);
+    }
 }
 
 #[tokio::test]
