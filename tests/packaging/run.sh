@@ -18,6 +18,8 @@ machine=
 passed=0
 failed=0
 finished=
+# Questions to the session that stays open.
+asked=0
 # The longest wait for one thing, in seconds.
 patience=120
 
@@ -33,6 +35,9 @@ main() {
     it_reloads
     its_verbs_act
     another_process_takes_over
+    a_new_package_ends_no_session
+    what_cannot_be_upgraded_goes_on
+    a_stop_in_the_middle_of_an_upgrade_is_one
     a_drain_takes_its_time
     one_that_hangs_is_restarted
     systemd_holds_the_ports
@@ -70,8 +75,8 @@ quietly() {
 }
 
 boot() {
-    # systemd mounts for each service what it may see.
-    machine=$(docker run -d --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
+    # systemd mounts for each service what it may see; and root knows which program a process runs.
+    machine=$(docker run -d --cap-add SYS_ADMIN --cap-add SYS_PTRACE --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
         --cgroupns private --tmpfs /run --tmpfs /run/lock --tmpfs /tmp --hostname "pgsplit-packaging-$$" pgsplit-packaged)
     wait_until "systemd to have started" booted
     say "$(on systemctl --version | head -n 1)"
@@ -281,10 +286,209 @@ another_process_takes_over() {
     check "with its answer" [ "$(cat "$scratch/slept")" = '|done' ]
     check "nobody has restarted it" [ "$(show NRestarts) $(show MainPID)" = "$restarts $after" ]
     check "systemd heard nobody that it does not listen to" not journal_of_systemd_has "reception only permitted"
+    check "it watches a child of its own" not journal_of_systemd_has "is not our child"
     on kill -KILL "$after"
     wait_until "systemd to start it again when it dies" is NRestarts $((restarts + 1))
     wait_until "it to be ready" is ActiveState active
     check "clients are served then" answers 6432
+}
+
+a_new_package_ends_no_session() {
+    say "installing a newer package, with another unit, while a session is in a transaction"
+    local before since restarts
+    before=$(show MainPID)
+    since=$(show ActiveEnterTimestampMonotonic)
+    restarts=$(show NRestarts)
+    repack 1.0.0-1 "sed -i -e 's/^Description=.*/& (new)/' -e 's/^WatchdogSec=.*/WatchdogSec=40s/' usr/lib/systemd/system/*"
+    open_session
+    check "it can be installed" install_package 1.0.0-1
+    check "and says on one line what happened" [ "$(grep -c '^pgsplit: ' "$scratch/dpkg")" = 1 ]
+    check "which is an upgrade in place" \
+        said_by_dpkg 'upgraded in place: pgsplit .* runs as process [0-9]*, after .* s, 1 session went over; the unit is another one'
+    check "the main process is another one" not is MainPID "$before"
+    wait_until "the old one to leave" not on test -e "/proc/$before"
+    check "of the file that the package brought" runs_what_is_installed
+    check "the service is active" is ActiveState active
+    check "and has been all the time" is ActiveEnterTimestampMonotonic "$since"
+    check "nobody has restarted it" is NRestarts "$restarts"
+    check "systemd goes by the new unit" is Description 'Load balancer for PostgreSQL (new)'
+    check "and by nothing older" is NeedDaemonReload no
+    check "the session is in its transaction, with its table" session_is_as_it_was
+    check "clients are served" answers 6432
+    close_session
+    check "systemd heard nobody that it does not listen to" not journal_of_systemd_has "reception only permitted"
+}
+
+what_cannot_be_upgraded_goes_on() {
+    local before after
+    before=$(show MainPID)
+    open_session
+
+    say "installing a newer package while the configuration has a fault, with which a restart would be the end"
+    sh_on 'echo "nonsense: 1" >>/etc/pgsplit/config.yaml'
+    repack 1.0.1-1
+    check "it can be installed" install_package 1.0.1-1
+    check "and says what is wrong, and what to do" \
+        said_by_dpkg "NOT UPGRADED: process $before goes on with the old version and all sessions: unix:[^ ]* answered 500, the new process refused: .*unknown key .nonsense.* systemctl restart pgsplit"
+    it_goes_on "$before"
+    check "so does the journal" journal_has upgrade_failed
+    sh_on 'sed -i /^nonsense/d /etc/pgsplit/config.yaml'
+    check "mended, it is upgraded by hand" on pgsplit upgrade
+    after=$(show MainPID)
+    check "to what was installed" runs_what_is_installed
+    check "with the session" session_is_as_it_was
+
+    say "installing a package with half a program"
+    repack 1.0.2-1 'head -c 100000 usr/bin/pgsplit >half && mv half usr/bin/pgsplit && chmod 755 usr/bin/pgsplit'
+    check "it can be installed" install_package 1.0.2-1
+    check "and says that the old one goes on" said_by_dpkg "NOT UPGRADED: process $after goes on"
+    it_goes_on "$after"
+
+    say "installing a newer package where the administrator wants services left alone"
+    sh_on 'printf "#!/bin/sh\nexit 101\n" >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d'
+    repack 1.0.3-1
+    check "it can be installed" install_package 1.0.3-1
+    check "and says that" said_by_dpkg "process $after is left as it is, .*policy-rc.d"
+    it_goes_on "$after"
+    on rm /usr/sbin/policy-rc.d
+
+    say "installing one that is well"
+    repack 1.0.4-1
+    check "it can be installed" install_package 1.0.4-1
+    check "and is what runs" runs_what_is_installed
+    check "with the session" session_is_as_it_was
+    close_session
+
+    say "installing a newer package while it does not run"
+    on systemctl stop pgsplit
+    repack 1.0.5-1
+    check "it can be installed" install_package 1.0.5-1
+    check "nothing is said" not grep -q '^pgsplit: ' "$scratch/dpkg"
+    check "it does not run" is ActiveState inactive
+    on systemctl start pgsplit
+}
+
+# Nothing has happened to who was the main process: it_goes_on PID
+it_goes_on() {
+    check "the main process is the same" is MainPID "$1"
+    check "alone" [ "$(on pgrep -u pgsplit)" = "$1" ]
+    check "the service is active" is ActiveState active
+    check "the session is in its transaction" session_is_as_it_was
+    check "clients are served" answers 6432
+}
+
+a_stop_in_the_middle_of_an_upgrade_is_one() {
+    local delay new
+    # Until the server answers a check, or for 5 s, a new process is not ready.
+    for delay in 0s 4s; do
+        say "stopping while a new process gets ready, with a drain_delay of $delay"
+        sh_on "echo 'runtime: {drain_delay: $delay}' >>/etc/pgsplit/config.yaml"
+        on systemctl restart pgsplit
+        freeze_server STOP
+        on systemctl kill -s USR2 --kill-whom=main pgsplit
+        wait_until "a new process that heeds signals" a_child_heeds_signals
+        check "it stops in its time" on timeout 15 systemctl stop pgsplit
+        freeze_server CONT
+        it_is_stopped
+        on systemctl start pgsplit
+
+        say "stopping right after an upgrade, with a session"
+        client 6432 "select pg_sleep(6), 'done'" >"$scratch/slept" 2>&1 &
+        local session=$!
+        wait_until "the session to be there" sessions_are 1
+        check "it is upgraded" on pgsplit upgrade
+        check "it stops in its time" on timeout 30 systemctl stop pgsplit
+        wait "$session" || true
+        check "the session came to its end" [ "$(cat "$scratch/slept")" = '|done' ]
+        it_is_stopped
+        sh_on 'sed -i /^runtime:/d /etc/pgsplit/config.yaml'
+        on systemctl start pgsplit
+    done
+
+    say "stopping in the middle of an upgrade, at whatever moment that is"
+    local wait
+    for wait in 0 0.02 0.04 0.06 0.08 0.1 0.12 0.15 0.2; do
+        client 6432 "select pg_sleep(3), 'done'" >"$scratch/slept" 2>&1 &
+        session=$!
+        wait_until "the session to be there" sessions_are 1
+        sh_on "systemctl kill -s USR2 --kill-whom=main pgsplit; sleep $wait; exec timeout 30 systemctl stop pgsplit" \
+            || check "it stops in its time, told $wait s after the upgrade" false
+        wait "$session" || true
+        check "the session came to its end, $wait s after the upgrade" [ "$(cat "$scratch/slept")" = '|done' ]
+        it_is_stopped
+        on systemctl start pgsplit
+    done
+    check "systemd heard nobody that it does not listen to" not journal_of_systemd_has "reception only permitted"
+}
+
+it_is_stopped() {
+    check "well" [ "$(show ActiveState) $(show Result)" = "inactive success" ]
+    check "and no process is left" nothing_runs
+}
+
+# Sends a signal to PostgreSQL's first process, which takes connections.
+freeze_server() {
+    sh_on "kill -s $1 \$(head -n 1 /var/lib/postgresql/*/main/postmaster.pid)"
+}
+
+# Whether there is a process beside the main one, started by way of another, that does not simply end when it is sent SIGTERM,
+# the 15th.
+a_child_heeds_signals() {
+    local child caught
+    child=$(on pgrep -P "$(on pgrep -P "$(show MainPID)")")
+    caught=$(on sed -n 's/^SigCgt:\s*//p' "/proc/$child/status")
+    (( 0x$caught >> 14 & 1 ))
+}
+
+nothing_runs() {
+    not on pgrep -u pgsplit
+}
+
+# The package in another version, with what a COMMAND makes different in its tree: repack VERSION [COMMAND]
+repack() {
+    sh_on "rm -rf /tmp/tree && dpkg-deb -R /packages/pgsplit_0*.deb /tmp/tree && cd /tmp/tree \
+        && sed -i 's/^Version: .*/Version: $1/' DEBIAN/control && { ${2:-true}; } \
+        && dpkg-deb -Zgzip -z1 -b /tmp/tree /packages/pgsplit_$1.deb >/dev/null"
+}
+
+install_package() {
+    sh_on "dpkg -i /packages/pgsplit_$1.deb" >"$scratch/dpkg" 2>&1 || { cat "$scratch/dpkg"; return 1; }
+}
+
+# Whether the package has said a line that fits.
+said_by_dpkg() {
+    grep "^pgsplit: $1" "$scratch/dpkg" || { cat "$scratch/dpkg"; return 1; }
+}
+
+runs_what_is_installed() {
+    sh_on "[ \$(readlink /proc/$(show MainPID)/exe) = /usr/bin/pgsplit ]"
+}
+
+# A session in a transaction, which has a table that goes with it.
+open_session() {
+    mkfifo "$scratch/ask"
+    docker exec -i -e PGPASSWORD=app "$machine" psql -XAtq "host=127.0.0.1 port=6432 user=app dbname=postgres" \
+        <"$scratch/ask" >"$scratch/answers" 2>&1 &
+    exec 7>"$scratch/ask"
+    echo "begin; create temp table mine as select txid_current() as n; select 'open';" >&7
+    wait_until "a transaction" last_answer_is open
+}
+
+session_is_as_it_was() {
+    asked=$((asked + 1))
+    echo "select n = txid_current(), $asked from mine;" >&7
+    wait_until "an answer in the same transaction" last_answer_is "t|$asked"
+}
+
+last_answer_is() {
+    [ "$(tail -n 1 "$scratch/answers")" = "$1" ]
+}
+
+close_session() {
+    echo "commit;" >&7
+    exec 7>&-
+    rm "$scratch/ask"
+    wait_until "the session to be over" sessions_are 0
 }
 
 journal_of_systemd_has() {
@@ -363,11 +567,14 @@ an_upgrade_keeps_what_was_configured() {
     local before sum
     before=$(show MainPID)
     sum=$(on md5sum /etc/pgsplit/config.yaml)
+    repack 999.0.0-1
     sh_on 'apt-get install -y /packages/pgsplit_999*.deb' >"$scratch/apt" 2>&1 || { cat "$scratch/apt" >&2; return 1; }
+    check "it says what happened" grep -q '^pgsplit: upgraded in place: ' "$scratch/apt"
     check "the configuration is as it was" [ "$(on md5sum /etc/pgsplit/config.yaml)" = "$sum" ]
     check "as are its rights" [ "$(on stat -c '%U %G %a' /etc/pgsplit/config.yaml)" = "root pgsplit 640" ]
     check "it runs" is ActiveState active
-    check "anew" not is MainPID "$before"
+    check "in another process" not is MainPID "$before"
+    check "of the file that the package brought" runs_what_is_installed
     check "and will at the next start of the machine" is UnitFileState enabled
     check "clients are served" answers 6432
 }
@@ -377,7 +584,7 @@ what_is_removed_is_gone() {
     on systemctl disable --now pgsplit.socket
     on rm /etc/systemd/system/pgsplit.socket
     quietly on apt-get remove -y pgsplit
-    check "it does not run" not on pgrep -x pgsplit
+    check "it does not run" nothing_runs
     check "the program is gone" not on test -e /usr/bin/pgsplit
     check "its configuration is kept" on test -e /etc/pgsplit/config.yaml
     quietly on apt-get purge -y pgsplit
