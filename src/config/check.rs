@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::check_http::check_fronts;
 use super::env::{Env, non_empty};
-use super::file::{File, FileCheck, FileCluster, FileKeepalive, FileListener, FileSessions};
+use super::file::{File, FileAdmin, FileCheck, FileCluster, FileKeepalive, FileListener, FileSessions};
 use super::finding::Findings;
 use super::http::LogRequests;
 use super::key::Form;
@@ -47,7 +47,7 @@ pub(super) fn check(file: &File, env: Env<'_>, f: &mut Findings<'_>) -> Config {
     let is_sound = f.count() == before;
     let host = default_host(env, f);
     let listeners = check_listeners(file, &clusters, host, f);
-    let admin = check_admin(file, host, env, f);
+    let admin = check_admin(&file.admin, host, env, f);
     let fronts = check_fronts(file, &listeners, host, f);
     rules::binds(file, &listeners, admin.as_ref().and_then(|admin| admin.bind), host, f);
     // With a node or a check missing, what follows would only repeat that.
@@ -265,20 +265,31 @@ fn check_listener(file: &FileListener, clusters: &[Arc<Cluster>], f: &mut Findin
     })
 }
 
-fn check_admin(file: &File, host: IpAddr, env: Env<'_>, f: &mut Findings<'_>) -> Option<Admin> {
+fn check_admin(file: &FileAdmin, host: IpAddr, env: Env<'_>, f: &mut Findings<'_>) -> Option<Admin> {
+    let admin = admin_without_token(file, host, env, f);
+    let token = credentials::token(file, env, f);
+    admin.map(|admin| Admin { token, ..admin })
+}
+
+/// Where the admin server is.
+pub(super) fn admin_without_token(
+    file: &FileAdmin,
+    host: IpAddr,
+    env: Env<'_>,
+    f: &mut Findings<'_>,
+) -> Option<Admin> {
     let default = Some(SocketAddr::new(host, ADMIN_PORT));
     let written = from_env("PGSPLIT_ADMIN", &words::ADMIN_BIND, env, f)
-        .or_else(|| file.admin.bind.as_ref().map(|bind| bind.value));
-    let socket = match &file.admin.socket {
+        .or_else(|| file.bind.as_ref().map(|bind| bind.value));
+    let socket = match &file.socket {
         Some(socket) => socket.value.clone().map(|path| AdminSocket { path, is_default: false }),
         // Several may run on one machine, each with an address of its own: only one can have the usual place.
         None if written.is_none() => default_socket(env),
         None => None,
     };
     let bind = written.unwrap_or(default);
-    let token = credentials::token(&file.admin, env, f);
-    let hosts = file.admin.hosts.iter().map(|host| host.value.clone()).collect();
-    (bind.is_some() || socket.is_some()).then_some(Admin { bind, socket, hosts, token })
+    let hosts = file.hosts.iter().map(|host| host.value.clone()).collect();
+    (bind.is_some() || socket.is_some()).then_some(Admin { bind, socket, hosts, token: None })
 }
 
 /// Where the socket is when nobody says where: in the directory that systemd has made for the service (`RuntimeDirectory=` in
@@ -307,7 +318,7 @@ fn check_log(file: &File, env: Env<'_>, f: &mut Findings<'_>) -> Log {
 }
 
 /// Where the default addresses are: a container sets `PGSPLIT_BIND=0.0.0.0`.
-fn default_host(env: Env<'_>, f: &mut Findings<'_>) -> IpAddr {
+pub(super) fn default_host(env: Env<'_>, f: &mut Findings<'_>) -> IpAddr {
     let host: Word<IpAddr> = Word { what: "an IP address", form: Form::Text, parse: words::bind_host };
     from_env("PGSPLIT_BIND", &host, env, f).unwrap_or(Ipv4Addr::LOCALHOST.into())
 }

@@ -158,7 +158,7 @@ pub(super) fn read_file(root: &Value, f: &mut Findings<'_>) -> File {
         listeners,
         fronts: read_fronts(&top, f),
         dns: read_dns(&top, f),
-        admin: read_admin(&top, f),
+        admin: read_admin(top.value("admin"), f),
         log_level: get(log.as_ref(), &keys::log::LEVEL, f),
         log_format: get(log.as_ref(), &keys::log::FORMAT, f),
         log_sessions: get(log.as_ref(), &keys::log::SESSIONS, f),
@@ -360,8 +360,9 @@ fn read_keepalive(sessions: &Table<'_>, f: &mut Findings<'_>) -> Option<FileKeep
     })
 }
 
-fn read_admin(top: &Table<'_>, f: &mut Findings<'_>) -> FileAdmin {
-    let Some(value) = top.value("admin") else { return FileAdmin::default() };
+/// Reads what stands under `admin`.
+pub(super) fn read_admin(value: Option<&Value>, f: &mut Findings<'_>) -> FileAdmin {
+    let Some(value) = value else { return FileAdmin::default() };
     if matches!(&value.kind, Kind::Scalar(scalar) if words::is_off(&scalar.text)) {
         let off = Given { value: None, at: value.at, path: "admin".to_owned() };
         return FileAdmin { bind: Some(off), ..FileAdmin::default() };

@@ -11,6 +11,7 @@ use super::finding::Findings;
 use super::report::{Fault, Report};
 use super::source::{Pos, Source};
 use super::table::Given;
+use super::tree::Value;
 use super::url::ConnUrl;
 use super::words::{self, Word};
 use super::{Config, ConfigError, check, disk, tree};
@@ -25,7 +26,7 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or everything that is wrong with it.
     pub fn load(path: &Path, env: Env<'_>) -> Result<Self, ConfigError> {
-        Self::read(path, env, std::fs::File::open(path).and_then(|file| disk::limited(file, FILE_MAX)))
+        Self::read(path, env, bytes_of(path))
     }
 
     /// Like [`Config::load`], while something runs by an earlier version of the file: never waits, as that for who writes to a
@@ -38,18 +39,11 @@ impl Config {
     }
 
     fn read(path: &Path, env: Env<'_>, bytes: io::Result<Vec<u8>>) -> Result<Self, ConfigError> {
-        let bytes = bytes.map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let origin = path.display().to_string();
-        let sha256 = hexadecimal(&bytes);
-        match String::from_utf8(bytes) {
-            Ok(text) => {
-                let mut config = Self::from_yaml(&text, &origin, env)?;
-                config.read.files.insert(0, path.to_owned());
-                config.read.sha256 = Some(sha256);
-                Ok(config)
-            }
-            Err(error) => Err(not_utf8(&origin, error.as_bytes(), error.utf8_error().valid_up_to())),
-        }
+        let text = text_of(path, bytes)?;
+        let mut config = Self::from_yaml(&text, &path.display().to_string(), env)?;
+        config.read.files.insert(0, path.to_owned());
+        config.read.sha256 = Some(hexadecimal(text.as_bytes()));
+        Ok(config)
     }
 
     /// Reads `text`, which came from `origin`. A relative `password_file` is looked for beside `origin`.
@@ -57,10 +51,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn from_yaml(text: &str, origin: &str, env: Env<'_>) -> Result<Self, ConfigError> {
-        // An editor's byte order mark is no part of the first line.
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let mut source = Source::new(origin, text);
-        let (root, fault) = tree::parse(&mut source);
+        let (source, root, fault) = parsed_yaml(text, origin);
         let mut findings = Findings::new(&source);
         if let Some(fault) = fault {
             findings.add(fault);
@@ -123,6 +114,28 @@ impl Config {
         let login = if has_role { Login::default() } else { Login::default().or_env(env) };
         assemble(read, login, env, findings)
     }
+}
+
+/// What the file at `path` holds; waits where it is a pipe.
+pub(super) fn bytes_of(path: &Path) -> io::Result<Vec<u8>> {
+    std::fs::File::open(path).and_then(|file| disk::limited(file, FILE_MAX))
+}
+
+/// The text of a file of which `bytes` is what reading it has given.
+pub(super) fn text_of(path: &Path, bytes: io::Result<Vec<u8>>) -> Result<String, ConfigError> {
+    let bytes = bytes.map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        not_utf8(&path.display().to_string(), error.as_bytes(), valid)
+    })
+}
+
+/// The text as a tree, and what YAML found wrong.
+pub(super) fn parsed_yaml<'t>(text: &'t str, origin: &str) -> (Source<'t>, Option<Value>, Option<Fault>) {
+    // An editor's byte order mark is no part of the first line.
+    let mut source = Source::new(origin, text.strip_prefix('\u{feff}').unwrap_or(text));
+    let (root, fault) = tree::parse(&mut source);
+    (source, root, fault)
 }
 
 /// SHA-256 of the file at `path`, as [`Read::sha256`](super::Read::sha256) has it.
