@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::cli::args::Probe;
 use crate::cli::out::Printer;
 use crate::cli::refuse;
-use crate::config::{Check, CheckKind, Config, Node};
+use crate::config::{Check, CheckKind, Config, ConfigError, Node};
 use crate::topology::check::{self, Outcome, Report, TlsAnswer, Whither};
 
 /// Exit codes of `pg_isready`.
@@ -48,14 +48,14 @@ pub(super) fn probe(args: &Probe, printer: &mut Printer) -> ExitCode {
 }
 
 /// The node and how to look at it: a login when a user is given, else a knock.
-fn target(args: &Probe) -> Result<Option<(Arc<Node>, Check)>, crate::config::ConfigError> {
+fn target(args: &Probe) -> Result<Option<(Arc<Node>, Check)>, ConfigError> {
     let env = |name: &str| match (name, &args.user) {
         ("PGUSER", Some(user)) => Some(user.clone()),
         _ => std::env::var(name).ok(),
     };
     // A written role makes the login unnecessary, and so leaves it out.
     let text = if args.user.is_some() { args.addr.clone() } else { format!("{}=primary", args.addr) };
-    let config = Config::from_nodes(&[text], &env)?;
+    let config = Config::from_nodes(&[text], &env).map_err(as_written)?;
     let Some(cluster) = config.clusters.first() else { return Ok(None) };
     let mut check = Check { timeout: args.timeout, dbname: args.dbname.clone(), ..cluster.check.clone() };
     let mut node = cluster.nodes.first().map(Arc::clone);
@@ -64,6 +64,19 @@ fn target(args: &Probe) -> Result<Option<(Arc<Node>, Check)>, crate::config::Con
         Arc::make_mut(node).patroni = patroni.clone();
     }
     Ok(node.map(|node| (node, check)))
+}
+
+/// The error, without what nobody has written.
+fn as_written(mut error: ConfigError) -> ConfigError {
+    if let ConfigError::Invalid(report) = &mut error {
+        "probe".clone_into(&mut report.origin);
+        for fault in &mut report.faults {
+            if let Some(addr) = fault.path.strip_suffix("=primary") {
+                fault.path = addr.to_owned();
+            }
+        }
+    }
+    error
 }
 
 fn in_words(report: &Report, (tls, tls_took): (Option<TlsAnswer>, Duration)) -> String {
