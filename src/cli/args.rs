@@ -46,7 +46,8 @@ pub(super) enum Verb {
     /// Write a first configuration, also from a URL or an haproxy.cfg
     ///
     /// What an haproxy.cfg says that has no counterpart stands at the end of the new file, with its line and the reason. A
-    /// password is never written. Exit code 1 when the file is there already, or when there is nothing to take over.
+    /// password is never written. Exit code 1 when the file is there already, or when there is nothing to take over; 78 when
+    /// the new file is written and must be mended first.
     #[command(
         after_help = "Examples:\n  pgsplit init\n  pgsplit init --from-url postgres://app@db1,db2,db3/shop\n  \
         pgsplit init --from-haproxy /etc/haproxy/haproxy.cfg -o pgsplit.yaml"

@@ -23,8 +23,8 @@ use tokio_util::task::TaskTracker;
 use crate::base::secret::Secret;
 use crate::base::text::{escaped, harmless_json};
 use crate::cli::args::{At, Source};
-use crate::cli::door::{Door, doors};
-use crate::cli::{FAILURE, NO_PERMISSION, UNAVAILABLE, out};
+use crate::cli::door::{Door, Errand, doors};
+use crate::cli::{BAD_CONFIG, FAILURE, NO_PERMISSION, UNAVAILABLE, out};
 use crate::net::dial::io_text;
 
 /// No answer is longer: thousands of sessions, each a few hundred bytes.
@@ -43,6 +43,8 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.'
 pub(super) enum Problem {
     /// Nobody can be asked.
     Nobody(String),
+    /// The configuration does not say for certain who is to be asked; what is wrong with it has been said.
+    NotCertain,
     /// Nobody has answered: what was tried.
     NoAnswer(String),
     /// It was told to do something, and has not said what became of it: who was told.
@@ -64,6 +66,7 @@ impl Problem {
             Self::NotAllowed(_) | Self::No(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => {
                 NO_PERMISSION
             }
+            Self::NotCertain => BAD_CONFIG,
             Self::Nobody(_) | Self::No(..) | Self::NotOurs(_) => FAILURE,
         })
     }
@@ -73,6 +76,9 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nobody(why) | Self::No(_, why) => f.write_str(why),
+            Self::NotCertain => f.write_str(
+                "nobody is asked, for it is not certain where: mend that, or say where by --admin ADDRESS",
+            ),
             Self::NoAnswer(tried) => {
                 write!(f, "no answer from a running pgsplit\n{tried}\n")?;
                 f.write_str(
@@ -158,8 +164,8 @@ struct Way {
 
 impl Asker {
     /// Whoever `at` names, else who runs by the configuration.
-    pub(super) fn new(source: &Source, at: &At) -> Result<Self, Problem> {
-        let (doors, token) = doors(source, at).map_err(Problem::Nobody)?;
+    pub(super) fn new(source: &Source, at: &At, errand: Errand) -> Result<Self, Problem> {
+        let (doors, token) = doors(source, at, errand)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|_| Problem::Nobody("no runtime could be started".to_owned()))?;
         Ok(Self { doors, token, within: at.timeout, runtime })

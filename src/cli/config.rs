@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::cli::args::{ConfigDiff, ConfigVerb, Source};
 use crate::cli::ask::{Asker, Question};
+use crate::cli::door::Errand;
 use crate::cli::out::{self, Printer};
 use crate::cli::{config_path, fail, load, refuse, reload};
 use crate::config::diff::{Diff, Effect, diff_to_running};
@@ -31,7 +32,7 @@ fn compare(args: &ConfigDiff) -> Result<String, ExitCode> {
     let file = args.file.clone().unwrap_or_else(|| config_path(source.config.as_deref()));
     let file = Source { config: Some(file), from_url: None, nodes: Vec::new() };
     let (config, _) = load(&file).map_err(|(error, origin)| refuse(&error, &origin))?;
-    let asker = Asker::new(&source, &args.here.at);
+    let asker = Asker::new(&source, &args.here.at, Errand::Look);
     let running = asker.and_then(|asker| asker.json::<Shown>(&Question::get("/api/v1/config")));
     let running = running.map_err(|problem| problem.end())?;
     let (diff, hidden) = diff_to_running(&running, &config);

@@ -8,8 +8,9 @@ use std::str::FromStr;
 
 use crate::base::secret::Secret;
 use crate::cli::args::{At, Source};
-use crate::cli::{load, out, refuse};
-use crate::config::{Admin, Config, ConfigError, read_token};
+use crate::cli::ask::Problem;
+use crate::cli::{config_path, explain, out};
+use crate::config::{Admin, ConfigError, Unsure, read_token};
 
 /// One way to the one that runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,24 +72,39 @@ impl From<SocketAddr> for Door {
     }
 }
 
+/// What somebody is asked for. It decides what becomes of it where a configuration does not say for certain who that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Errand {
+    /// To change something: another one must not get it, so nobody does.
+    Order,
+    /// To show something: of another one it would be believed only where no file was named.
+    Look,
+    /// Whether it is alive: after a no, what is well may be ended, and cannot start by a file that is wrong.
+    Health,
+}
+
 /// The ways to whoever `at` names, else to who runs by the configuration, and the token.
 ///
 /// # Errors
-/// In words: nobody can be asked.
-pub(super) fn doors(source: &Source, at: &At) -> Result<(Vec<Door>, Option<Secret>), String> {
-    let given = token(at.token_file.as_deref())?;
+/// Nobody can be asked, or it is not certain who is to be.
+pub(super) fn doors(
+    source: &Source,
+    at: &At,
+    errand: Errand,
+) -> Result<(Vec<Door>, Option<Secret>), Problem> {
+    let given = token(at.token_file.as_deref()).map_err(Problem::Nobody)?;
     if let Some(door) = at.admin.clone().or_else(named_by_variable) {
         let token = given.or_else(|| own_token(source, &door));
         return Ok((vec![door], token));
     }
-    let (doors, token) = find(source)?;
+    let (doors, token) = find(source, errand)?;
     Ok((doors, given.or(token)))
 }
 
 /// The configuration's token, where the door is one of the configuration's: nobody else is shown it. Without one the other
 /// side says what it wants; a file that cannot be read need not be there.
 fn own_token(source: &Source, door: &Door) -> Option<Secret> {
-    let admin = load(source).ok()?.0.admin?;
+    let admin = admin_of(source).0.ok()??;
     doors_of(&admin).contains(door).then_some(admin.token)?
 }
 
@@ -119,46 +135,65 @@ fn doors_of(admin: &Admin) -> Vec<Door> {
 }
 
 /// The ways to the one that runs here and the token, as the configuration has them.
-fn find(source: &Source) -> Result<(Vec<Door>, Option<Secret>), String> {
-    match load(source) {
-        Ok((config, origin)) => {
-            let admin =
-                config.admin.ok_or_else(|| format!("{origin}: admin is off, so there is nobody to ask"))?;
-            let doors = doors_of(&admin);
-            if doors.is_empty() {
-                return Err(format!("{origin}: the system chooses admin's port: name it by --admin"));
+fn find(source: &Source, errand: Errand) -> Result<(Vec<Door>, Option<Secret>), Problem> {
+    let (admin, origin) = admin_of(source);
+    let (admin, is_guess) = match admin {
+        Ok(admin) => (admin, false),
+        Err(Unsure { error, guess }) => {
+            explain(&error, &origin);
+            if !may_guess(errand, source.config.is_some(), &error) {
+                return Err(Problem::NotCertain);
             }
-            Ok((doors, admin.token))
+            (guess.map(|guess| *guess), true)
         }
-        // The one that runs has read the file when it was well, and must not be ended for what the file is now.
-        Err((error, origin)) => {
-            let is_missing = matches!(&error, ConfigError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound);
-            let usual = without_file();
-            let doors = usual.as_ref().map(doors_of).unwrap_or_default();
-            let Some(Admin { token, .. }) = usual.filter(|_| !doors.is_empty()) else {
-                let _ = refuse(&error, &origin);
-                return Err("and without a file there is no admin address".to_owned());
-            };
-            // Without a file it may run by a URL, and is where one without a file is.
-            if source.config.is_some() || !is_missing {
-                let _ = refuse(&error, &origin);
-                let doors: Vec<String> = doors.iter().map(Door::to_string).collect();
-                out::complain(&format!("pgsplit: asking {} instead\n", doors.join(", then ")));
-            }
-            Ok((doors, token))
-        }
+    };
+    let admin =
+        admin.ok_or_else(|| Problem::Nobody(format!("{origin}: admin is off, so there is nobody to ask")))?;
+    let doors = doors_of(&admin);
+    if doors.is_empty() {
+        let why = format!("{origin}: the system chooses admin's port: name it by --admin");
+        return Err(Problem::Nobody(why));
+    }
+    if is_guess {
+        let doors: Vec<String> = doors.iter().map(Door::to_string).collect();
+        out::complain(&format!("pgsplit: asking {} instead\n", doors.join(", then ")));
+    }
+    Ok((doors, admin.token))
+}
+
+/// What the configuration says of the admin server, and what the configuration is called.
+fn admin_of(source: &Source) -> (Result<Option<Admin>, Unsure>, String) {
+    let env = |name: &str| std::env::var(name).ok();
+    let without_file = || (Admin::without_file(&env), "without a file".to_owned());
+    if source.from_url.is_some() || !source.nodes.is_empty() {
+        return without_file();
+    }
+    let path = config_path(source.config.as_deref());
+    match Admin::load(&path, &env) {
+        // It may run by a URL, and is where one without a file is.
+        Err(Unsure { error, .. }) if source.config.is_none() && is_missing(&error) => without_file(),
+        admin => (admin, path.display().to_string()),
     }
 }
 
-/// The admin server where no file says another one: from the environment, or the default.
-fn without_file() -> Option<Admin> {
-    let any = ["localhost=primary".to_owned()];
-    Config::from_nodes(&any, &|name: &str| std::env::var(name).ok()).ok()?.admin
+/// Whether somebody may be asked by a guess. A file that was named and is not there is a slip of the pen, and not the file of
+/// the one that runs.
+fn may_guess(errand: Errand, is_named: bool, error: &ConfigError) -> bool {
+    match errand {
+        Errand::Order => false,
+        Errand::Look => !is_named,
+        Errand::Health => !is_named || matches!(error, ConfigError::Invalid(_)),
+    }
+}
+
+fn is_missing(error: &ConfigError) -> bool {
+    matches!(error, ConfigError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn a_door_is_written_in_three_ways() {

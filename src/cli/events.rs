@@ -7,9 +7,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::base::text::escaped;
+use crate::base::text::{NAME_MAX, escaped};
 use crate::cli::args;
 use crate::cli::ask::{Asker, Ended, Problem, Question, ended, part};
+use crate::cli::door::Errand;
+use crate::cli::fail;
 use crate::cli::out::{self, Printer};
 use crate::cli::status::STATUS;
 use crate::cli::table::{Paint, Screen};
@@ -24,7 +26,10 @@ const AGAIN: Duration = Duration::from_millis(500);
 const RESTART: Duration = Duration::from_secs(30);
 
 pub(super) fn events(args: &args::Events, printer: &mut Printer) -> ExitCode {
-    ended(Asker::new(&args.here.source(), &args.here.at).and_then(|asker| show(args, &asker, printer)))
+    ended(
+        Asker::new(&args.here.source(), &args.here.at, Errand::Look)
+            .and_then(|asker| show(args, &asker, printer)),
+    )
 }
 
 fn show(args: &args::Events, asker: &Asker, printer: &mut Printer) -> Result<ExitCode, Problem> {
@@ -33,6 +38,16 @@ fn show(args: &args::Events, asker: &Asker, printer: &mut Printer) -> Result<Exi
     let said = asker.text(&question)?;
     let answer: Value = serde_json::from_str(&said).map_err(|_| asker.not_ours(&question))?;
     let known: Events = serde_json::from_value(answer.clone()).map_err(|_| asker.not_ours(&question))?;
+    // Of one that is gone there may be some still.
+    if let Some(name) = args.node.as_deref().filter(|_| known.events.is_empty()) {
+        let Status { nodes, .. } = asker.json(&Question::get(STATUS))?;
+        if !nodes.iter().any(|node| node.name == name) {
+            let names: Vec<String> =
+                nodes.iter().map(|node| format!("\"{}\"", escaped(node.name.as_bytes(), NAME_MAX))).collect();
+            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            return Ok(fail(&format!("no such node; there are {names}")));
+        }
+    }
     let is_recent = |event: &Event| {
         args.since.is_none_or(|since| seconds_since(&event.at).is_none_or(|age| age <= since.as_secs_f64()))
     };

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use crate::cli::FAILURE;
 use crate::cli::args::Healthcheck;
 use crate::cli::ask::{Asker, Problem, Question};
+use crate::cli::door::Errand;
 use crate::cli::out::Printer;
 
 pub(super) fn healthcheck(args: &Healthcheck) -> ExitCode {
@@ -24,7 +25,7 @@ pub(super) fn healthcheck(args: &Healthcheck) -> ExitCode {
 
 fn ask(args: &Healthcheck) -> Result<String, Problem> {
     let question = Question::get(if args.ready { "/readyz" } else { "/healthz" });
-    let asker = Asker::new(&args.source, &args.at)?.by_address_first();
+    let asker = Asker::new(&args.source, &args.at, Errand::Health)?.by_address_first();
     let said = asker.text(&question)?;
     if said == "ok\n" || said == "ready\n" { Ok(said) } else { Err(asker.not_ours(&question)) }
 }

@@ -127,6 +127,15 @@ fn fail(why: &str) -> ExitCode {
 
 /// Shows why there is no configuration; the exit code that says so.
 fn refuse(error: &ConfigError, origin: &str) -> ExitCode {
+    explain(error, origin);
+    if matches!(error, ConfigError::Read { .. }) && !origin.contains("://") {
+        out::complain("Try: pgsplit run --node HOST:PORT, or write a file as in config.yaml\n");
+    }
+    ExitCode::from(BAD_CONFIG)
+}
+
+/// Shows what is wrong with a configuration.
+fn explain(error: &ConfigError, origin: &str) {
     match error {
         ConfigError::Invalid(report) if out::is_terminal() => out::complain(&report.blocks()),
         ConfigError::Invalid(report) => out::complain(&report.lines()),
@@ -135,10 +144,7 @@ fn refuse(error: &ConfigError, origin: &str) -> ExitCode {
             out::complain("pgsplit: a URL is no file: start with `pgsplit run --from-url URL`\n");
         }
         ConfigError::Read { source, .. } => {
-            out::complain(&format!(
-                "pgsplit: cannot read {origin}: {source}\nTry: pgsplit run --node HOST:PORT, or write a file as in config.yaml\n"
-            ));
+            out::complain(&format!("pgsplit: cannot read {origin}: {source}\n"));
         }
     }
-    ExitCode::from(BAD_CONFIG)
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::cli::args::{NodeOrder, Weight};
 use crate::cli::ask::{Asker, Problem, Question, ended, part};
+use crate::cli::door::Errand;
 use crate::cli::fail;
 use crate::cli::out::Printer;
 use crate::cli::table::Cell;
@@ -31,7 +32,7 @@ struct Changed {
 
 /// Orders `state`: `drain`, `maint` or `ready`.
 pub(super) fn order(args: &NodeOrder, state: &str, printer: &mut Printer) -> ExitCode {
-    ended(Asker::new(&args.here.source(), &args.here.at).and_then(|asker| {
+    ended(Asker::new(&args.here.source(), &args.here.at, Errand::Order).and_then(|asker| {
         let (changed, said) = change(&asker, &args.node, &json!({"admin": state}))?;
         if args.json && args.wait.is_none() {
             printer.done(&said);
@@ -43,7 +44,7 @@ pub(super) fn order(args: &NodeOrder, state: &str, printer: &mut Printer) -> Exi
 }
 
 pub(super) fn weight(args: &Weight, printer: &mut Printer) -> ExitCode {
-    ended(Asker::new(&args.here.source(), &args.here.at).and_then(|asker| {
+    ended(Asker::new(&args.here.source(), &args.here.at, Errand::Order).and_then(|asker| {
         let (changed, said) = change(&asker, &args.node, &json!({"weight": args.wanted.0}))?;
         let name = Cell::new(&changed.node.name);
         let words = format!("node \"{}\" has weight {}\n", name.text(), changed.node.weight);

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::cli::args::Pause;
 use crate::cli::ask::{Asker, Question, ended, part};
+use crate::cli::door::Errand;
 use crate::cli::out::Printer;
 
 /// What is read of the listener's state.
@@ -22,7 +23,7 @@ pub(super) fn pause(args: &Pause, pause: bool, printer: &mut Printer) -> ExitCod
     let verb = if pause { "pause" } else { "resume" };
     let path = format!("/api/v1/listeners/{}/{verb}", part(&args.name));
     let question = Question::change(Method::POST, path, None);
-    ended(Asker::new(&args.here.source(), &args.here.at).and_then(|asker| {
+    ended(Asker::new(&args.here.source(), &args.here.at, Errand::Order).and_then(|asker| {
         let said = asker.text(&question)?;
         match serde_json::from_str::<State>(&said) {
             Ok(state) if state.name == args.name && state.paused == pause => {

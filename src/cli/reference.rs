@@ -22,7 +22,8 @@ Written by `pgsplit man --markdown`; `pgsplit VERB --help` says the same. How th
 /// What stands before the options that the verbs share which ask a running pgsplit.
 const ASKING: &str = "\
 The pgsplit that runs is asked over its socket (`admin.socket`), or, where that does not open, on its admin address. Both are looked
-up in the file it runs by. On the address it takes a token to change something; over the socket it takes the right to write to it.
+up in the file it runs by, in its section `admin` alone, whatever is wrong with the rest. Where that does not say for certain whom to
+ask, nobody is asked, and the exit code is 78 ([more](operations.md#who-is-asked)). On the address it takes a token to change something; over the socket it takes the right to write to it.
 The token of the configuration is sent to its own address only, never to another one that `--admin` names.
 ";
 
@@ -39,7 +40,7 @@ const CODES: &str = "\
 | 69 | no pgsplit answers: the message says where it was looked for, or that it is not known whether an order is done |
 | 74 | what a verb prints cannot be written to standard output: the disk is full. What it was to change is changed, which standard error says |
 | 77 | not allowed: the socket is for others, or the token is missing or another one; `run`: no right to bind a port |
-| 78 | the configuration is wrong: `run`, `check`, `config`, `reload` |
+| 78 | the configuration is wrong: `run`, `check`, `config`, `reload`; `init`: the new file must be mended first; a verb that asks: the file does not say for certain whom |
 
 `probe` has those of `pg_isready`: 0 accepting, 1 rejecting, 2 no answer, 3 nothing was tried.
 ";

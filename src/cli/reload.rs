@@ -11,6 +11,7 @@ use crate::base::text::escaped;
 use crate::cli::BAD_CONFIG;
 use crate::cli::args;
 use crate::cli::ask::{Asker, Problem, Question, ended};
+use crate::cli::door::Errand;
 use crate::cli::out::{self, Printer};
 use crate::config::diff::Diff;
 
@@ -35,7 +36,7 @@ struct Failed {
 
 pub(super) fn reload(args: &args::Reload, printer: &mut Printer) -> ExitCode {
     ended(
-        Asker::new(&args.here.source(), &args.here.at)
+        Asker::new(&args.here.source(), &args.here.at, Errand::Order)
             .and_then(|asker| order(args, &asker.patient(PATIENCE), printer)),
     )
 }

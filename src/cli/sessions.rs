@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::cli::args::{self, Chosen};
 use crate::cli::ask::{Asker, Problem, Question, ended, part};
+use crate::cli::door::Errand;
 use crate::cli::out::{self, Printer};
 use crate::cli::table::{Cell, Column, Paint, Screen, left, right, table};
 use crate::cli::view::{Session, Sessions};
@@ -30,7 +31,7 @@ const COLUMNS: [Column; 11] = [
 ];
 
 pub(super) fn sessions(args: &args::Sessions, printer: &mut Printer) -> ExitCode {
-    ended(Asker::new(&args.here.source(), &args.here.at).and_then(|asker| {
+    ended(Asker::new(&args.here.source(), &args.here.at, Errand::Look).and_then(|asker| {
         let mut query = filters(&args.chosen);
         query.push(format!("limit={}", args.limit));
         if let Some(sort) = &args.sort {
@@ -106,7 +107,7 @@ pub(super) fn kill(args: &args::Kill, printer: &mut Printer) -> ExitCode {
         out::complain("pgsplit: nobody can be asked here whether all of them are meant: say so by --yes\n");
         return ExitCode::from(USAGE);
     }
-    ended(Asker::new(&args.here.source(), &args.here.at).and_then(|asker| {
+    ended(Asker::new(&args.here.source(), &args.here.at, Errand::Order).and_then(|asker| {
         if args.ids.is_empty() {
             kill_chosen(args, &filters.join("&"), &asker, printer)
         } else {

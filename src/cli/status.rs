@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::cli::FAILURE;
 use crate::cli::args;
 use crate::cli::ask::{Asker, Problem, Question, ended};
+use crate::cli::door::Errand;
 use crate::cli::out::{self, Printer};
 use crate::cli::table::{Cell, Column, Paint, Screen, left, right, table};
 use crate::cli::view::{Check, Front, Listener, Node, Status};
@@ -47,7 +48,10 @@ const UPSTREAMS: [Column; 6] = [
 pub(super) const STATUS: &str = "/api/v1/status?history=0";
 
 pub(super) fn status(args: &args::Status, printer: &mut Printer) -> ExitCode {
-    ended(Asker::new(&args.here.source(), &args.here.at).and_then(|asker| show(args, &asker, printer)))
+    ended(
+        Asker::new(&args.here.source(), &args.here.at, Errand::Look)
+            .and_then(|asker| show(args, &asker, printer)),
+    )
 }
 
 fn show(args: &args::Status, asker: &Asker, printer: &mut Printer) -> Result<ExitCode, Problem> {

@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use crate::base::text::escaped;
 use crate::cli::args;
 use crate::cli::ask::{Asker, Problem, Question, ended};
+use crate::cli::door::Errand;
 use crate::cli::fail;
 use crate::cli::out::{self, Printer};
 use crate::cli::sessions::rows;
@@ -61,7 +62,7 @@ pub(super) fn top(args: &args::Top, printer: &mut Printer) -> ExitCode {
     if !stdin().is_terminal() || !stdout().is_terminal() {
         return fail("top needs a terminal; elsewhere there are `pgsplit status --watch` and --json");
     }
-    ended(Asker::new(&args.here.source(), &args.here.at).and_then(|asker| {
+    ended(Asker::new(&args.here.source(), &args.here.at, Errand::Look).and_then(|asker| {
         // Before the screen changes: whether anybody answers.
         let status: Status = asker.json(&Question::get(STATUS))?;
         // And from here on no signal ends it but through `_raw`.

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::base::text::{NAME_MAX, escaped};
 use crate::cli::args;
 use crate::cli::ask::{Asker, Problem, Question, ended};
+use crate::cli::door::Errand;
 use crate::cli::out::Printer;
 use crate::cli::words::count;
 
@@ -29,7 +30,7 @@ struct Done {
 
 pub(super) fn upgrade(args: &args::Upgrade, printer: &mut Printer) -> ExitCode {
     let patience = Duration::from_secs(args.wait.into()) + MOVING;
-    let asker = Asker::new(&args.here.source(), &args.here.at);
+    let asker = Asker::new(&args.here.source(), &args.here.at, Errand::Order);
     ended(asker.and_then(|asker| order(args, &asker.patient(patience), printer)))
 }
 

@@ -18,6 +18,7 @@
 //! - A [`Config`] that exists can be run: no name, address or combination in it needs a second look.
 //! - No text made here, error or `Debug`, shows a password.
 
+mod admin;
 mod check;
 mod check_http;
 mod credentials;
@@ -52,6 +53,7 @@ mod words_http;
 #[cfg(test)]
 mod tests;
 
+pub use admin::Unsure;
 pub use credentials::read_token;
 pub use env::Env;
 pub use load::sha256_of;

@@ -147,6 +147,11 @@ async fn probe_shows_each_step_and_ends_like_pg_isready() {
     let (code, said) = pgsplit(&["probe", &addr], &[]).await;
     assert_eq!((code, said.contains("no answer: connect: connection refused")), (Some(2), true), "{said}");
     let (code, _) = pgsplit(&["probe", "db:port"], &[]).await;
+    let (_, said) = pgsplit(&["probe", "db:99999"], &[]).await;
+    assert!(
+        said.starts_with("probe  db:99999: ") && !said.contains("primary"),
+        "only what was written: {said}"
+    );
     assert_eq!(code, Some(3));
     let refusing = crate::support::wire::FakeNode::start(|mut wire| async move {
         let _ = wire.first_packet().await;
@@ -280,12 +285,7 @@ async fn healthcheck_says_why_it_cannot_ask() {
     for (args, env, code, part) in [
         (&["healthcheck", &path][..], &[("PGSPLIT_ADMIN", "off")][..], 1, "admin is off"),
         (&["healthcheck", &path], &[("PGSPLIT_ADMIN", "127.0.0.1:0")], 1, "name it by --admin"),
-        (
-            &["healthcheck", "/nowhere.yaml"],
-            &[("PGSPLIT_ADMIN", "127.0.0.9:1")],
-            1,
-            "asking http://127.0.0.9:1 instead",
-        ),
+        (&["healthcheck", "/nowhere.yaml"], &[("PGSPLIT_ADMIN", "127.0.0.9:1")], 1, "nobody is asked"),
         (&["healthcheck", "--admin", "here"], &[], 2, "IP:PORT"),
     ] {
         let (ended, said) = pgsplit(args, env).await;

@@ -18,6 +18,7 @@ mod cli_live;
 mod cli_reload;
 mod cli_remote;
 mod cli_top;
+mod cli_whom;
 mod counters;
 mod dashboard;
 mod encryption;
