@@ -117,6 +117,7 @@ async fn a_drain_under_load_fails_no_read_and_ends_sessions_between_transactions
     while let Some(ended) = readers.join_next().await {
         assert_eq!(ended.unwrap(), Ok(()));
     }
+    balancer.wait_log("node_admin", |line| line["to"] == "ready").await;
     let orders: Vec<_> =
         balancer.log_lines().into_iter().filter(|line| line["event"] == "node_admin").collect();
     let told: Vec<_> = orders.iter().map(|line| (&line["node"], &line["from"], &line["to"])).collect();
