@@ -44,6 +44,12 @@ async fn answers(wire: &mut Wire) -> bool {
     }
 }
 
+/// The same configuration, but before sessions are cut it is listened for seconds whether any of them hears from the server: who
+/// is to be heard may not get to run all the time.
+fn listening_long(config: &str) -> String {
+    config.replace("fast_interval: 100ms", "fast_interval: 2s").replace("timeout: 500ms", "timeout: 3s")
+}
+
 async fn ended(balancer: &Balancer, end: &str) -> i64 {
     whole(balancer.metric(&format!("pgsplit_sessions_total{{end=\"{end}\"}}")).await)
 }
@@ -89,7 +95,7 @@ async fn sessions_are_told_when_packets_vanish() {
 #[tokio::test]
 async fn a_stopped_postmaster_costs_no_session_that_is_served() {
     let cluster = Cluster::start(1, Settings::default()).await;
-    let balancer = Balancer::start(&cluster.config()).await;
+    let balancer = Balancer::start(&listening_long(&cluster.config())).await;
     balancer.wait_ready().await;
     let mut busy = session(balancer.ro()).await;
     let mut idle = session(balancer.ro()).await;
@@ -121,10 +127,7 @@ async fn a_stopped_postmaster_costs_no_session_that_is_served() {
 async fn a_port_that_refuses_costs_no_session_that_is_served() {
     let cluster = shared().await;
     let gates = gates(cluster).await;
-    // So long it is listened whether anybody hears from the server.
-    let config =
-        config_for(gates.iter().map(Gate::addr)).replace("fast_interval: 100ms", "fast_interval: 2s");
-    let balancer = Balancer::start(&config).await;
+    let balancer = Balancer::start(&listening_long(&config_for(gates.iter().map(Gate::addr)))).await;
     balancer.wait_ready().await;
     let mut busy = session(balancer.rw()).await;
     let mut idle = session(balancer.rw()).await;
