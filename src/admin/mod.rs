@@ -46,6 +46,7 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -189,6 +190,8 @@ impl Admin {
                         if let Ok(conversation) = self.talk(visitor, caller, &end) {
                             connections.spawn(conversation);
                         }
+                        // What it has said already is heard before the next one is let in, for which the silent make way.
+                        yield_now().await;
                     }
                     Err(error) if is_peer_gone(&error) => {}
                     Err(error) => {
@@ -235,8 +238,8 @@ impl Admin {
         });
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(16 * 1024);
-        let mut conversation =
-            pin!(http.serve_connection(TokioIo::new(Patience::new(stream, STUCK)), service));
+        let stream = Patience::new(stream, STUCK, move || caller.heard());
+        let mut conversation = pin!(http.serve_connection(TokioIo::new(stream), service));
         let expiry = async {
             sleep(CONNECTION).await;
             if caller.is_following() {
@@ -252,7 +255,7 @@ impl Admin {
         }
         if !caller.is_following() {
             conversation.as_mut().graceful_shutdown();
-            let _ = timeout(LAST_ANSWER, conversation).await;
+            let _ = timeout(LAST_ANSWER, caller.makes_way.run_until_cancelled(conversation)).await;
         }
     }
 

@@ -1,4 +1,4 @@
-//! A connection whose reader must take what it is sent.
+//! A connection whose reader must take what it is sent, and which tells when something comes.
 
 use std::io;
 use std::pin::Pin;
@@ -10,15 +10,17 @@ use tokio::time::{Sleep, sleep};
 
 /// A connection that fails when nothing of what is to be sent is taken for so long.
 #[derive(Debug)]
-pub(super) struct Patience<S> {
+pub(super) struct Patience<S, H> {
     stream: S,
     most: Duration,
     stuck: Option<Pin<Box<Sleep>>>,
+    heard: H,
 }
 
-impl<S> Patience<S> {
-    pub(super) const fn new(stream: S, most: Duration) -> Self {
-        Self { stream, most, stuck: None }
+impl<S, H: Fn()> Patience<S, H> {
+    /// Calls `heard` whenever something was read.
+    pub(super) const fn new(stream: S, most: Duration, heard: H) -> Self {
+        Self { stream, most, stuck: None, heard }
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -32,17 +34,22 @@ impl<S> Patience<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
+impl<S: AsyncRead + Unpin, H: Fn() + Unpin> AsyncRead for Patience<S, H> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if before < buffer.filled().len() {
+            (self.heard)();
+        }
+        read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
+impl<S: AsyncWrite + Unpin, H: Fn() + Unpin> AsyncWrite for Patience<S, H> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.watch(cx, written)
@@ -78,7 +85,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_takes_nothing_for_too_long_is_left_and_who_is_slow_is_not() {
         let (ours, mut theirs) = tokio::io::duplex(8);
-        let mut patient = Patience::new(ours, Duration::from_secs(10));
+        let mut patient = Patience::new(ours, Duration::from_secs(10), || ());
         let write = async {
             let slow = patient.write_all(&[0; 80]).await;
             (slow, patient.write_all(&[0; 80]).await)

@@ -1,5 +1,5 @@
-//! Places for callers of the admin server: so many at a time. When there is none left, who has been idle longest makes way, so that
-//! nobody can keep others out by coming first.
+//! Places for callers of the admin server: so many at a time. When there is none left, who comes gets one at once, and who has
+//! waited for nothing longest makes way, so that nobody can keep others out by coming first.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -16,9 +16,10 @@ use crate::base::seldom::Seldom;
 
 /// Connections at a time by each way in, beside those that follow.
 const CONNECTIONS: usize = 32;
-/// Who has been idle for less does not make way: its request may be on its way.
+/// Who has said something, or was answered, within so long makes way after all who have not: the rest of its request may be on
+/// its way, or of its answer.
 const BREATH: Duration = Duration::from_secs(1);
-/// How often it is looked whether somebody has been idle for so long.
+/// How often it is looked again whether somebody can make way, while all are being answered.
 const LOOK: Duration = Duration::from_millis(100);
 /// How often it is said at most that there is no place left.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
@@ -40,10 +41,22 @@ pub(super) struct Caller {
     pub(super) followers: Arc<Semaphore>,
     /// Its place among those that do not follow, while it does not.
     place: Mutex<Option<OwnedSemaphorePermit>>,
-    /// Since when it has had no answer to wait for.
-    idle_since: Mutex<Option<Instant>>,
+    state: Mutex<State>,
     /// Another one needs its place.
     pub(super) makes_way: CancellationToken,
+}
+
+/// What a caller does, and since when.
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// It has said nothing yet.
+    Silent(Instant),
+    /// It has said a part of a request.
+    Asking(Instant),
+    /// It waits for an answer.
+    Waiting,
+    /// It was given one. That may be on its way still.
+    Answered(Instant),
 }
 
 impl Places {
@@ -52,7 +65,7 @@ impl Places {
         Self { free, followers, taken: VecDeque::new(), crowded: Seldom::default() }
     }
 
-    /// A place for `peer`, once there is one. Cancel safe.
+    /// A place for `peer`: at once, or as soon as one of all callers has its answer. Cancel safe.
     pub(super) async fn take(&mut self, peer: Peer) -> Option<Arc<Caller>> {
         let place = loop {
             if self.free.available_permits() == 0 {
@@ -66,7 +79,7 @@ impl Places {
             peer,
             followers: Arc::clone(&self.followers),
             place: Mutex::new(Some(place)),
-            idle_since: Mutex::new(Some(Instant::now())),
+            state: Mutex::new(State::Silent(Instant::now())),
             makes_way: CancellationToken::new(),
         });
         self.taken.retain(|caller| 0 < caller.strong_count());
@@ -74,22 +87,31 @@ impl Places {
         Some(caller)
     }
 
-    /// Ends who has been idle longest.
+    /// Ends one that waits for no answer. It need not have been idle for any time: it is it or who comes now, and of who comes
+    /// in a burst, each that has spoken outlasts those that are silent.
     fn make_way(&mut self) {
         let idle = self.taken.iter().filter_map(|caller| {
             let caller = caller.upgrade()?;
-            let since = *caller.idle_since();
-            Some((since?, caller))
+            let turn = caller.state().turn()?;
+            Some((turn, caller))
                 .filter(|(_, caller)| !caller.is_following() && !caller.makes_way.is_cancelled())
         });
-        let Some((since, longest)) = idle.min_by_key(|(since, _)| *since) else { return };
-        if since.elapsed() < BREATH {
-            return;
-        }
-        longest.makes_way.cancel();
+        let Some((_, first)) = idle.min_by_key(|(turn, _)| *turn) else { return };
+        first.makes_way.cancel();
         if let Some(repeated) = self.crowded.again(SAY_AGAIN) {
             let hint = "who came first makes way for who comes now; whoever need not reach the admin address should not";
             warn!(connections = CONNECTIONS, repeated, hint, "admin_crowded");
+        }
+    }
+}
+
+impl State {
+    /// Whose is the least makes way first; `None`: for nobody.
+    fn turn(self) -> Option<(bool, Instant)> {
+        match self {
+            Self::Silent(since) => Some((false, since)),
+            Self::Asking(since) | Self::Answered(since) => Some((since.elapsed() < BREATH, since)),
+            Self::Waiting => None,
         }
     }
 }
@@ -104,15 +126,86 @@ impl Caller {
         self.place.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
+    /// Something has come from it. How long it takes for a request counts from the first byte of that.
+    pub(super) fn heard(&self) {
+        let mut state = self.state();
+        if matches!(*state, State::Silent(_) | State::Answered(_)) {
+            *state = State::Asking(Instant::now());
+        }
+    }
+
     /// Resolves as `answer` does; meanwhile it makes way for nobody.
     pub(super) async fn while_answered<Answer: Future>(&self, answer: Answer) -> Answer::Output {
-        *self.idle_since() = None;
+        *self.state() = State::Waiting;
         let answer = answer.await;
-        *self.idle_since() = Some(Instant::now());
+        *self.state() = State::Answered(Instant::now());
         answer
     }
 
-    fn idle_since(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.idle_since.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+    use tokio::time::advance;
+
+    /// So many callers, one after another.
+    async fn come(places: &mut Places, many: usize) -> VecDeque<Arc<Caller>> {
+        let mut callers = VecDeque::new();
+        for _ in 0..many {
+            advance(Duration::from_millis(1)).await;
+            callers.push_back(places.take(Peer::Local(None)).await.unwrap());
+        }
+        callers
+    }
+
+    /// Which of `callers` makes way for one more.
+    fn makes_way(places: &mut Places, callers: &VecDeque<Arc<Caller>>) -> Option<usize> {
+        let before: Vec<_> = callers.iter().map(|caller| caller.makes_way.is_cancelled()).collect();
+        places.make_way();
+        (0..callers.len()).find(|&at| callers[at].makes_way.is_cancelled() && !before[at])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_waits_for_nobody_who_is_silent() {
+        let mut places = Places::new();
+        let mut callers = come(&mut places, CONNECTIONS).await;
+        let began = Instant::now();
+        for _ in 0..CONNECTIONS * 10 {
+            let first = callers.pop_front().unwrap();
+            let leaves = async move { first.makes_way.cancelled().await };
+            let (next, ()) = tokio::join!(places.take(Peer::Local(None)), leaves);
+            callers.push_back(next.unwrap());
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_just_spoken_goes_after_the_silent_and_who_is_answered_stays() {
+        let mut places = Places::new();
+        let callers = come(&mut places, 5).await;
+        callers[0].heard();
+        callers[1].while_answered(ready(())).await;
+        let mut answer = Box::pin(callers[2].while_answered(pending::<()>()));
+        assert!(timeout(Duration::ZERO, &mut answer).await.is_err());
+        callers[2].heard();
+        let order: Vec<_> = std::iter::from_fn(|| makes_way(&mut places, &callers)).collect();
+        assert_eq!(order, [3, 4, 0, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_request_protects_nobody_for_long() {
+        let mut places = Places::new();
+        let first = come(&mut places, 1).await;
+        first[0].heard();
+        advance(BREATH / 2).await;
+        first[0].heard();
+        let callers = first.into_iter().chain(come(&mut places, 1).await).collect();
+        advance(BREATH / 2).await;
+        assert_eq!(makes_way(&mut places, &callers), Some(0));
     }
 }

@@ -5,6 +5,7 @@ mod support;
 mod tools;
 
 mod admin;
+mod admin_crowd;
 mod admin_state;
 mod api;
 mod balance;

@@ -7,7 +7,6 @@ use std::io::Write;
 use std::process::Command;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::support::balancer::Balancer;
@@ -93,22 +92,4 @@ async fn who_waits_on_a_paused_listener_is_let_in_when_that_is_taken_out() {
     .await;
     balancer.write(&config(RW).await);
     waits.join_next().await.unwrap().unwrap().unwrap();
-}
-
-#[tokio::test]
-async fn who_comes_first_keeps_nobody_from_the_admin_address() {
-    let balancer = Balancer::start(&config(RW).await).await;
-    balancer.wait_ready().await;
-    let mut silent = Vec::new();
-    for _ in 0..64 {
-        silent.push(TcpStream::connect(balancer.admin()).await.unwrap());
-    }
-    // Whoever is silent may be so for some seconds; nobody waits for that.
-    assert_eq!(balancer.get("/healthz").await.unwrap().0, 200);
-    assert_eq!(balancer.get("/readyz").await.unwrap().0, 200);
-    balancer.wait_log("admin_crowded", |line| line["connections"] == 32).await;
-    for (query, code) in [("listener=rw&front=x", 404), ("front=x&listener=rw", 404), ("lister=rw", 400)] {
-        assert_eq!(balancer.get(&format!("/readyz?{query}")).await.unwrap().0, code, "{query}");
-    }
-    drop(silent);
 }
