@@ -21,10 +21,21 @@ use super::refusal::Refusal;
 use super::reply::{Answer, compact, with_body};
 use crate::telemetry::events::{Event, Events, Followed, Follower};
 
-/// How many may follow at a time, by each way in.
-pub(super) const FOLLOWERS: usize = 32;
 /// Something is sent at least this often, so that who is gone is noticed.
 const BEAT: Duration = Duration::from_secs(15);
+
+/// Places of those who follow, by one way in.
+#[derive(Clone, Debug)]
+pub(super) struct Seats {
+    free: Arc<Semaphore>,
+    all: usize,
+}
+
+impl Seats {
+    pub(super) fn new(all: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(all)), all }
+    }
+}
 
 /// The status as it is sent every second.
 #[derive(Debug)]
@@ -113,10 +124,10 @@ pub(super) fn events(
     events: &Events,
     query: &Query<'_>,
     headers: &HeaderMap,
-    places: &Arc<Semaphore>,
+    seats: &Seats,
 ) -> Result<Answer, Refusal> {
     let follower = events.follow(seen(events, query, headers)?);
-    follow(follower, query.text("node"), None, Bytes::from_static(b"retry: 2000\n\n"), places)
+    follow(follower, query.text("node"), None, Bytes::from_static(b"retry: 2000\n\n"), seats)
 }
 
 /// The same, and the status at once and every second.
@@ -128,11 +139,11 @@ pub(super) fn stream(
     query: &Query<'_>,
     headers: &HeaderMap,
     (statuses, first): (&Statuses, &impl serde::Serialize),
-    places: &Arc<Semaphore>,
+    seats: &Seats,
 ) -> Result<Answer, Refusal> {
     let follower = events.follow(seen(events, query, headers)?);
     let first = [&b"retry: 2000\n\n"[..], &status_frame(first)].concat();
-    follow(follower, None, Some(statuses.follow()), first.into(), places)
+    follow(follower, None, Some(statuses.follow()), first.into(), seats)
 }
 
 /// The number of the event that was seen last: a browser that comes back says it in a header.
@@ -146,9 +157,9 @@ fn follow(
     node: Option<&str>,
     statuses: Option<watch::Receiver<Bytes>>,
     first: Bytes,
-    places: &Arc<Semaphore>,
+    seats: &Seats,
 ) -> Result<Answer, Refusal> {
-    let place = Arc::clone(places).try_acquire_owned().map_err(|_| Refusal::Followers)?;
+    let place = Arc::clone(&seats.free).try_acquire_owned().map_err(|_| Refusal::Followers(seats.all))?;
     let mut beat = interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     beat.reset();

@@ -179,7 +179,7 @@ impl Admin {
     /// Serves who comes by `way` until `end`.
     pub async fn serve(self, way: Way, end: CancellationToken) {
         let connections = TaskTracker::new();
-        let mut places = Places::new();
+        let mut places = Places::new(self.0.shared.descriptors.for_admin());
         let mut failed = Seldom::default();
         let mut watch = self.0.gate.watch();
         let accepting = async {

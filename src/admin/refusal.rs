@@ -6,7 +6,6 @@ use hyper::StatusCode;
 use hyper::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
 use serde::Serialize;
 
-use super::follow::FOLLOWERS;
 use super::reply::{Answer, json, text};
 use super::upgrade::NotNow;
 use crate::base::id::SessionId;
@@ -121,8 +120,8 @@ pub enum Refusal {
         there_are: String,
     },
     /// As many follow as may.
-    #[error("{FOLLOWERS} follow already, and no more may at a time")]
-    Followers,
+    #[error("{0} follow already, and no more may at a time")]
+    Followers(usize),
     /// No configuration is loaded any more.
     #[error("pgsplit is stopping")]
     Stopping,
@@ -171,7 +170,7 @@ impl Refusal {
             Self::NoObject | Self::Key(_) | Self::AdminState | Self::Weight | Self::NoChange => CHANGES,
             Self::NoListener { there_are } => return Cow::Owned(there_are.clone()),
             Self::Front { there_are } => return Cow::Owned(format!("of these {there_are}")),
-            Self::Followers => {
+            Self::Followers(_) => {
                 "close a page or a command that follows, or ask again and again without follow"
             }
             Self::Stopping => "start it again: it reads the file then",
@@ -221,7 +220,7 @@ impl Refusal {
             Self::Faults(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::UpgradeFailed(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Off
-            | Self::Followers
+            | Self::Followers(_)
             | Self::Stopping
             | Self::Order(OrderError::Over(_))
             | Self::Upgrade(NotNow::Stopping) => StatusCode::SERVICE_UNAVAILABLE,

@@ -58,6 +58,13 @@ pub fn is_own_fault(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| OWN.contains(&errno))
 }
 
+/// Whether what this machine lacked was a descriptor.
+#[must_use]
+pub fn is_out_of_files(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
 /// The error in a few words for a person: without the operating system's number.
 #[must_use]
 pub fn io_text(error: &io::Error) -> String {

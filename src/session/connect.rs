@@ -131,6 +131,14 @@ struct Refusal {
     reason: Redispatch,
     /// What to tell the keeper; nothing when it was this machine that failed.
     met: Option<Met>,
+    /// It was for want of a descriptor.
+    is_out_of_files: bool,
+}
+
+impl Refusal {
+    const fn new(reason: Redispatch, met: Option<Met>) -> Self {
+        Self { reason, met, is_out_of_files: false }
+    }
 }
 
 /// A node that takes the session. Tries one after the other, and waits when there is none.
@@ -169,12 +177,24 @@ async fn one_after_the_other(
     let mut tried = Vec::new();
     // Those of them that were left for a better one. They have refused nothing.
     let mut left = 0;
+    let mut is_out_of_files = false;
     loop {
         let next = if let Some(reached) = earlier.take() {
             Next::Waiting(reached)
         } else {
             account.card().set_state(State::Waiting);
-            let choice = hold.place(client.peer().ip(), client.gone(), &mut tried).await?;
+            let choice = hold.place(client.peer().ip(), client.gone(), &mut tried).await;
+            let choice = choice.map_err(|error| match error {
+                // What the nodes are is no reason then.
+                SessionError::NoNode { .. }
+                | SessionError::QueueTimeout(_)
+                | SessionError::QueueFull { .. }
+                    if is_out_of_files =>
+                {
+                    SessionError::Descriptors { limit: shared.descriptors.limit() }
+                }
+                error => error,
+            })?;
             account.card().set_state(State::Opening);
             Next::Fresh(choice)
         };
@@ -188,6 +208,7 @@ async fn one_after_the_other(
             Ok(reached) => return Ok(reached),
             Err(refusal) => refusal,
         };
+        is_out_of_files = refusal.is_out_of_files;
         account.add_redispatch(refusal.reason);
         left += usize::from(refusal.reason == Redispatch::GoingDown);
         if let Some(met) = refusal.met {
@@ -236,7 +257,7 @@ async fn send(
         // An answer that is there counts, whatever else has come to pass.
         biased;
         answered = answered => answered,
-        () = fall_behind(listener, id, tried) => Err(Refusal { reason: Redispatch::GoingDown, met: None }),
+        () = fall_behind(listener, id, tried) => Err(Refusal::new(Redispatch::GoingDown, None)),
     };
     let mut refusal = match answered {
         Ok(reached) => return Ok(reached),
@@ -281,7 +302,7 @@ async fn talk(
         biased;
         talked = talked => talked,
         () = lose_patience(listener, id, tried) => {
-            Err(Refusal { reason: Redispatch::NoAnswer, met: Some(Met::Silence) })
+            Err(Refusal::new(Redispatch::NoAnswer, Some(Met::Silence)))
         }
     }
 }
@@ -332,7 +353,8 @@ async fn dial(
                 }
                 _ => Some(Met::Failure(io_text(&error))),
             };
-            Err(Refusal { reason: Redispatch::Connect, met })
+            let is_out_of_files = dial::is_out_of_files(&error);
+            Err(Refusal { is_out_of_files, ..Refusal::new(Redispatch::Connect, met) })
         }
     }
 }
@@ -424,10 +446,10 @@ impl Hearing {
 fn refusal(fields: &ErrorFields<'_>, let_in: bool) -> Option<Refusal> {
     let text = || escaped(fields.message.unwrap_or_default(), TEXT_MAX);
     if fields.says_full(let_in) {
-        return Some(Refusal { reason: Redispatch::TooManyConnections, met: Some(Met::Full(text())) });
+        return Some(Refusal::new(Redispatch::TooManyConnections, Some(Met::Full(text()))));
     }
     let not_now = fields.code == Some(sqlstate::CANNOT_CONNECT_NOW);
-    not_now.then(|| Refusal { reason: Redispatch::CannotConnectNow, met: Some(Met::NotNow(text())) })
+    not_now.then(|| Refusal::new(Redispatch::CannotConnectNow, Some(Met::NotNow(text()))))
 }
 
 fn reset(error: &io::Error) -> Refusal {
@@ -435,9 +457,9 @@ fn reset(error: &io::Error) -> Refusal {
         io::ErrorKind::UnexpectedEof => "closed the connection without an answer".to_owned(),
         _ => io_text(error),
     };
-    Refusal { reason: Redispatch::Reset, met: Some(Met::Failure(text)) }
+    Refusal::new(Redispatch::Reset, Some(Met::Failure(text)))
 }
 
 fn strange(what: &str) -> Refusal {
-    Refusal { reason: Redispatch::Reset, met: Some(Met::Failure(what.to_owned())) }
+    Refusal::new(Redispatch::Reset, Some(Met::Failure(what.to_owned())))
 }

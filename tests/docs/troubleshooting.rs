@@ -258,7 +258,7 @@ fn what_the_api_refuses() {
         Refused::Order(_) => Refused::Order(OrderError::Weight),
         Refused::NoListener { .. } => Refused::NoListener { there_are: text("there are none") },
         Refused::Front { .. } => Refused::Front { there_are: text("there are none") },
-        Refused::Followers => Refused::Followers,
+        Refused::Followers(_) => Refused::Followers(32),
         Refused::Stopping => Refused::Stopping,
         Refused::NoFile(_) => Refused::NoFile(text("--node")),
         Refused::Faults(_) => Refused::Faults(vec![text("a"), text("b")]),
