@@ -208,6 +208,7 @@ impl App {
         running.set_lent(lent);
         let prepared = running.prepare(&config, sockets, local)?;
         running.go_by(config, prepared).await;
+        running.leave_lent();
         let (is_replaced, is_to_stop) = (CancellationToken::new(), CancellationToken::new());
         let quarters = is_heir.then(|| running.quarters(&systemd, &upgrades, &is_to_stop));
         tasks.spawn(end.clone().run_until_cancelled_owned(upkeep(metrics)));

@@ -112,10 +112,16 @@ fn load(source: &Source) -> Result<(Config, String), (ConfigError, String)> {
     }
 }
 
-/// The file that was named, else the first usual place that has one.
+/// The file that was named, else the first usual place that has one, or may have one that is not to be seen.
 fn config_path(named: Option<&Path>) -> PathBuf {
     const USUAL: [&str; 2] = ["config.yaml", "/etc/pgsplit/config.yaml"];
-    let usual = || USUAL.iter().map(Path::new).find(|path| path.exists()).unwrap_or(Path::new("config.yaml"));
+    let usual = || {
+        USUAL
+            .iter()
+            .map(Path::new)
+            .find(|path| !matches!(path.try_exists(), Ok(false)))
+            .unwrap_or(Path::new("config.yaml"))
+    };
     named.unwrap_or_else(usual).to_owned()
 }
 

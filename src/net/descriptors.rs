@@ -23,7 +23,8 @@ const OWN_LEAST: u64 = 40;
 const BASE: usize = 18;
 /// What the runtime of a thread takes.
 const RUNTIME: usize = 4;
-/// Connections to each admin way, and as many that follow there: together with checks no more than what is kept for them.
+/// Connections to each admin way, its address and its socket, and as many that follow there. One way that is crowded leaves
+/// checks what they need; whoever may reach the socket is trusted.
 const ADMIN_LEAST: u64 = 4;
 const ADMIN_MOST: u64 = 32;
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
@@ -26,7 +26,7 @@ use crate::session::shared::{Listener, Shared};
 use crate::telemetry::labels::CancelResult;
 use crate::topology::Topology;
 
-/// How long a node may take, its turn included. A stopped server still has the request in its socket and will find it when it goes on,
+/// How long a node may take. A stopped server still has the request in its socket and will find it when it goes on,
 /// as it would without a balancer: what its kernel has taken cannot be taken back.
 const DELIVERY: Duration = Duration::from_secs(5);
 /// Requests with an unknown key that one source may send at once: a service that gives up on all its queries in one
@@ -37,6 +37,8 @@ const PER_SECOND: f64 = 100.0;
 /// Requests with an unknown key that a node is given at a time. A server makes a process for each, and hundreds at once keep it
 /// from answering anything else, its checks among them.
 const AT_A_TIME: usize = 8;
+/// How long a request may wait for its turn: a burst to a node on the other side of the world takes that long.
+const WAIT: Duration = Duration::from_secs(30);
 /// Sources remembered at a time.
 const SOURCES: usize = 10_000;
 
@@ -180,7 +182,7 @@ fn prefix(source: IpAddr) -> IpAddr {
 pub async fn cancel(shared: &Shared, listener: &Listener, client: Client, key: &CancelKey, packet: &[u8]) {
     let source = client.peer().ip();
     let result = match shared.cancels.find(key) {
-        Some(addr) if deliver(&[addr], packet, Instant::now() + DELIVERY).await => CancelResult::Routed,
+        Some(addr) if deliver(&[addr], packet).await => CancelResult::Routed,
         Some(_) => CancelResult::Failed,
         None if !shared.cancel_limit.allows(source, Instant::now()) => CancelResult::Limited,
         None => broadcast(listener, packet, &shared.cancel_turns).await,
@@ -199,10 +201,9 @@ async fn broadcast(listener: &Listener, packet: &[u8], turns: &Turns) -> CancelR
         .map(|addrs| {
             let (packet, turns) = (packet.to_vec(), turns.clone());
             deliveries.spawn(async move {
-                let deadline = Instant::now() + DELIVERY;
                 let Some(at) = addrs.first() else { return false };
-                let Ok(Some(_turn)) = timeout_at(deadline, turns.take(*at)).await else { return false };
-                deliver(&addrs, &packet, deadline).await
+                let Ok(Some(_turn)) = timeout(WAIT, turns.take(*at)).await else { return false };
+                deliver(&addrs, &packet).await
             })
         })
         .collect();
@@ -232,7 +233,8 @@ fn everywhere(topology: &Topology) -> Vec<Arc<[SocketAddr]>> {
 }
 
 /// Sends the request to one node and waits until it has closed the connection.
-async fn deliver(addrs: &[SocketAddr], packet: &[u8], deadline: Instant) -> bool {
+async fn deliver(addrs: &[SocketAddr], packet: &[u8]) -> bool {
+    let deadline = Instant::now() + DELIVERY;
     let Ok((mut stream, _)) = dial::connect(addrs, deadline).await else { return false };
     let delivered = timeout_at(deadline, async {
         stream.write_all(packet).await?;

@@ -140,7 +140,7 @@ impl Load {
 async fn who_finds_no_descriptor_left_is_told_and_nothing_else_suffers() {
     const LIMIT: u32 = 300;
     let server = Postgres::start_new(Settings::default().max_connections(200)).await;
-    let config = patient(&config_for([server.addr()]), "");
+    let config = patient(&config_for([server.addr()]), "") + "runtime: {threads: 2}\n";
     let limit = format!("--nofile={LIMIT}:{LIMIT}");
     let balancer = Balancer::start_under(&["prlimit", &limit], &config, &[]).await;
     balancer.wait_ready().await;

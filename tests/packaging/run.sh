@@ -329,7 +329,7 @@ what_cannot_be_upgraded_goes_on() {
     repack 1.0.1-1
     check "it can be installed" install_package 1.0.1-1
     check "and says what is wrong, and what to do" \
-        said_by_dpkg "NOT UPGRADED: process $before goes on with the old version and all sessions: unix:[^ ]* answered 500, the new process refused: .*unknown key .nonsense.* systemctl restart pgsplit"
+        said_by_dpkg "NOT UPGRADED: process $before, of the old version, goes on with all sessions: unix:[^ ]* answered 500, the new process refused: .*unknown key .nonsense.* systemctl restart pgsplit"
     it_goes_on "$before"
     check "so does the journal" journal_has upgrade_failed
     sh_on 'sed -i /^nonsense/d /etc/pgsplit/config.yaml'
@@ -341,7 +341,7 @@ what_cannot_be_upgraded_goes_on() {
     say "installing a package with half a program"
     repack 1.0.2-1 'head -c 100000 usr/bin/pgsplit >half && mv half usr/bin/pgsplit && chmod 755 usr/bin/pgsplit'
     check "it can be installed" install_package 1.0.2-1
-    check "and says that the old one goes on" said_by_dpkg "NOT UPGRADED: process $after goes on"
+    check "and says that the old one goes on" said_by_dpkg "NOT UPGRADED: process $after, of the old version, goes on"
     it_goes_on "$after"
 
     say "installing a newer package where the administrator wants services left alone"

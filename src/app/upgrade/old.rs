@@ -79,6 +79,7 @@ impl Predecessor {
         };
         // It may have begun to stop meanwhile, and accept for a while yet.
         if self.shared.is_draining() {
+            drop((child, mouth, ear));
             return self.go_on(running, by, answer, STOPPING.to_owned());
         }
         running.gate().set(Word::Shut);
