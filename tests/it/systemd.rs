@@ -20,7 +20,7 @@ use crate::support::postgres::{Settings, Stop};
 use crate::support::process::{Signal, signal_group};
 use crate::support::wait::wait_until;
 use crate::tools::output;
-use crate::upgrade::{comes, is_gone, post, upgrade, wait_gone, with_token};
+use crate::upgrade::{comes, post, upgrade, wait_gone, with_token};
 use crate::upgrade_fails::greets;
 
 /// Does as systemd does: binds `NAME=KIND:ADDRESS`…, hands the sockets over in this order, and becomes what comes after `--`.
@@ -296,7 +296,7 @@ async fn a_stop_while_the_new_process_gets_ready_ends_both() {
     let failed = balancer.wait_log("upgrade_failed", |_| true).await;
     let why = failed["error"].as_str().unwrap();
     assert!(why.contains("ended before it was ready") || why == "pgsplit is stopping", "{failed}");
-    assert!(is_gone(new));
+    wait_gone(new).await;
     assert_eq!(comes(balancer.rw()).await.as_deref(), Ok("1"));
     // Again means at once.
     balancer.signal(Signal::TERM);
