@@ -85,7 +85,7 @@ boot() {
 }
 
 booted() {
-    on systemctl is-system-running | grep -qx 'running\|degraded'
+    on systemctl is-system-running | grep -x 'running\|degraded' >/dev/null
 }
 
 on() {
@@ -509,7 +509,8 @@ a_drain_takes_its_time() {
 }
 
 sessions_are() {
-    on curl -s http://127.0.0.1:8404/metrics | grep -q "^pgsplit_node_sessions_active{[^}]*} $1\$"
+    # Without -q, which ends before curl has written all, and that counts as a failure of the two.
+    on curl -s http://127.0.0.1:8404/metrics | grep "^pgsplit_node_sessions_active{[^}]*} $1\$" >/dev/null
 }
 
 one_that_hangs_is_restarted() {
