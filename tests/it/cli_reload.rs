@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::process::{Command, Output};
-
 use serde_json::Value;
 
-use crate::support::balancer::{Balancer, binary};
+use crate::support::balancer::Balancer;
 use crate::support::cluster::shared;
-use crate::tools::output;
+use crate::tools::run_in;
 
 const TOKEN: &str = "canary-60b1c9e7d2";
 
@@ -18,15 +16,8 @@ async fn config() -> String {
     shared().await.config() + &admin
 }
 
-/// Exit code, standard output, standard error.
 async fn run(args: &[&str]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(binary());
-    command.args(args).env_clear().current_dir(std::env::temp_dir());
-    let Output { status, stdout, stderr } = output(command).await;
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    let (stdout, stderr) = (text(stdout), text(stderr));
-    assert!(!stdout.contains("canary") && !stderr.contains("canary"), "{stdout}{stderr}");
-    (status.code(), stdout, stderr)
+    run_in(&std::env::temp_dir(), args, &[]).await
 }
 
 #[tokio::test]

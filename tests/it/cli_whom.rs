@@ -3,12 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
-use crate::support::balancer::{Balancer, binary};
+use crate::support::balancer::Balancer;
 use crate::support::cluster::shared;
 use crate::support::home;
-use crate::tools::output;
+use crate::tools::run_in;
 
 const TOKEN: &str = "canary-whom-0123456789";
 
@@ -44,7 +43,7 @@ impl Other {
 
     /// Runs a verb in the directory `here`: exit code, standard output, standard error.
     async fn verb(&self, here: &Path, args: &[&str]) -> (Option<i32>, String, String) {
-        run(here, args, &[("RUNTIME_DIRECTORY", &self.dir.display().to_string())]).await
+        run_in(here, args, &[("RUNTIME_DIRECTORY", &self.dir.display().to_string())]).await
     }
 
     /// Nobody has been ordered anything.
@@ -64,16 +63,6 @@ impl Other {
         !lines.iter().any(|line| line["event"].as_str().is_some_and(is_order))
             && self.balancer.node("n0").await["admin"] == "ready"
     }
-}
-
-async fn run(here: &Path, args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(binary());
-    command.args(args).env_clear().envs(env.iter().copied()).current_dir(here);
-    let Output { status, stdout, stderr } = output(command).await;
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    let (stdout, stderr) = (text(stdout), text(stderr));
-    assert!(!stdout.contains("canary") && !stderr.contains("canary"), "{stdout}{stderr}");
-    (status.code(), stdout, stderr)
 }
 
 #[tokio::test]
@@ -105,7 +94,7 @@ async fn a_file_that_does_not_say_whom_to_ask_lets_nobody_be_asked() {
         let file = here.join(name).display().to_string();
         let environment =
             [("PGSPLIT_CONFIG", &*file), ("RUNTIME_DIRECTORY", &other.dir.display().to_string())];
-        let (code, _, said) = run(&here, &["drain", "n0"], &environment).await;
+        let (code, _, said) = run_in(&here, &["drain", "n0"], &environment).await;
         assert_eq!((code, said.contains("nobody is asked")), (Some(78), true), "{name}: {said}");
         let admin = format!("unix:{}/admin.sock", other.dir.display());
         let (code, _, said) = other.verb(&here, &["status", "-c", name, "--admin", &admin]).await;
@@ -147,7 +136,7 @@ async fn a_file_that_nobody_named_lets_another_one_be_looked_at_and_not_ordered(
     assert_eq!((code, said.as_str()), (Some(0), ""));
     assert!(!other.is_untouched().await, "so an order would have been seen above");
     let environment = [("PGSPLIT_ADMIN", "here"), ("RUNTIME_DIRECTORY", &other.dir.display().to_string())];
-    let (code, _, said) = run(&here, &["ready", "n0"], &environment).await;
+    let (code, _, said) = run_in(&here, &["ready", "n0"], &environment).await;
     assert_eq!((code, said.contains("PGSPLIT_ADMIN")), (Some(78), true), "{said}");
     assert_eq!(other.balancer.node("n0").await["admin"], "drain");
 }
@@ -212,7 +201,7 @@ async fn healthcheck_asks_another_one_only_for_a_file_that_is_there() {
         (&["healthcheck", "twice.yaml"], &[], 0, "instead"),
         (&["healthcheck", "section.yaml"], &[], 0, "instead"),
     ] {
-        let (ended, _, said) = run(&here, args, env).await;
+        let (ended, _, said) = run_in(&here, args, env).await;
         assert_eq!((ended, said.contains(part)), (Some(code), true), "{args:?}: {said}");
     }
 }

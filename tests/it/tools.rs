@@ -10,9 +10,11 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::support::balancer::binary;
 use crate::support::client::PASSWORD;
 use crate::support::programs::programs;
 
@@ -104,4 +106,16 @@ pub fn memory(pid: u32) -> u64 {
 #[expect(clippy::cast_possible_truncation, reason = "counters of a test are small")]
 pub fn whole(value: f64) -> i64 {
     value.round() as i64
+}
+
+/// Runs pgsplit in a directory, with these variables and no other: exit code, standard output, standard error, in which no
+/// secret may stand.
+pub async fn run_in(here: &Path, args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(binary());
+    command.args(args).env_clear().envs(env.iter().copied()).current_dir(here);
+    let Output { status, stdout, stderr } = output(command).await;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    let (stdout, stderr) = (text(stdout), text(stderr));
+    assert!(!stdout.contains("canary") && !stderr.contains("canary"), "{stdout}{stderr}");
+    (status.code(), stdout, stderr)
 }
